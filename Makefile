@@ -1,0 +1,47 @@
+# The developer's commands; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread for the tests: the same sums in the same order everywhere.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
+
+.PHONY: help setup demo test check fix ui bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+
+setup: $(VENV)/installed  ## .venv with everything, at the versions in constraints.txt
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# A Ray cluster asks for a token (2.60 and newer), and its commands look for one only when told: agree once, here.
+	@grep -q RAY_AUTH_MODE $(BIN)/activate || printf '\nexport RAY_AUTH_MODE="$${RAY_AUTH_MODE:-token}"\n' >> $(BIN)/activate
+	@RAY_AUTH_MODE=token $(BIN)/ray get-auth-token --generate > /dev/null 2>&1
+	@touch $@
+
+demo: setup  ## the whole way on real photos, about eight minutes on two cores
+	$(BIN)/python jobs/demo.py
+
+test: setup  ## every test that needs no GPU
+	$(TEST_ENV) $(BIN)/python -m pytest
+
+check: setup  ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+fix: setup  ## what lint and format can mend by themselves
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: setup  ## the MLflow UI on http://127.0.0.1:5000 (make ui PORT=5001 for another port)
+	$(BIN)/python jobs/ui.py $(if $(PORT),--port $(PORT))
+
+bench: setup  ## the benchmarks; docs/benchmarks.md says what they measure
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the demo made
+	rm -rf demo mlflow.db mlruns mlartifacts
