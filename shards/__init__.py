@@ -1,0 +1,1 @@
+"""Bytes on disk: photos, seeds, tars, sidecars, manifest, order, reading. Never torch."""

@@ -1,0 +1,77 @@
+"""What `jobs/shard.py` is told: checked when built, never edited afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shards.errors import InputError
+
+MAX_DECODABLE_PIXELS = 178_956_970
+"""Above this Pillow itself refuses to open an image; we leave that limit of the whole process as it is."""
+
+
+@dataclass(frozen=True)
+class ShardConfig:
+    """One dataset of shards: where the photos are, how they are cut, where the tars go."""
+
+    source: tuple[Path, ...]
+    """Folders of photos (PNG, JPEG, WebP, TIFF, BMP), searched with their sub-folders."""
+    output: Path
+    """Folder for the shards; new, empty, or written before with these very settings."""
+    degradation: Literal["classical", "realworld"]
+    """classical: bicubic LR stored beside HR. realworld: HR and seeds only; LR is made while training."""
+    scale: Literal[2, 3, 4]
+    """How many times smaller LR is."""
+    sub_image_px: int
+    """Side of a sub-image in HR pixels (480 in the paper's data); a multiple of the scale."""
+    stride_px: int
+    """Distance of neighbouring sub-images in HR pixels (240 in the paper's data); a multiple of the scale."""
+    variants: int
+    """K, how many degradation seeds a sub-image carries."""
+    seed: int
+    """Seed of the dataset: of the order of photos over shards and of every degradation."""
+    shard_size_mib: float
+    """Size of a tar to aim for, in MiB; 128 to 256 suits a cluster."""
+    max_reject_fraction: float = 0.1
+    """Stop before writing when more than this fraction of the photos is rejected."""
+    max_pixels: int = 150_000_000
+    """Photos of more pixels are rejected unread (decompression bombs)."""
+    exclude: tuple[Path, ...] = ()
+    """Folders of evaluation images; a photo with the very pixels of one of them is rejected."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: Lists every fault.
+        """
+        faults = list(self._faults())
+        if faults:
+            raise InputError("; ".join(faults))
+
+    def _faults(self) -> Iterator[str]:
+        if not self.source:
+            yield "source is empty; give at least one folder of photos"
+        for name in ("sub_image_px", "stride_px"):
+            value = getattr(self, name)
+            if value < self.scale or value % self.scale:
+                nearest = max(self.scale, round(value / self.scale) * self.scale)
+                yield f"{name}={value} is not a multiple of scale={self.scale}; nearest is {nearest}"
+        if self.stride_px > self.sub_image_px:
+            yield (
+                f"stride_px={self.stride_px} is above sub_image_px={self.sub_image_px} and would leave gaps; "
+                f"use at most {self.sub_image_px}"
+            )
+        if self.variants < 1:
+            yield f"variants={self.variants} must be at least 1"
+        if not 0 <= self.seed < 2**63:
+            yield f"seed={self.seed} must be from 0 to 2^63 - 1"
+        if not 0 < self.shard_size_mib < float("inf"):
+            yield f"shard_size_mib={self.shard_size_mib} must be above 0"
+        if not 0 <= self.max_reject_fraction <= 1:
+            yield f"max_reject_fraction={self.max_reject_fraction} must be from 0 to 1"
+        if not 1 <= self.max_pixels <= MAX_DECODABLE_PIXELS:
+            yield f"max_pixels={self.max_pixels} must be from 1 to {MAX_DECODABLE_PIXELS}"

@@ -1,0 +1,13 @@
+"""Errors that a person can act on.
+
+Everything raised for bad input derives from `InputError`. The jobs print its text on one screen, without a
+traceback, and end with exit code 2. Each text says what is wrong, what was got, where, and what to do.
+"""
+
+
+class InputError(ValueError):
+    """The user's input (a path, a file, a setting) cannot be used; the text says what to do."""
+
+
+class ShardError(InputError):
+    """A tar, sidecar or manifest is missing, damaged or of another plan; names the file and the sample."""

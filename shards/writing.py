@@ -1,0 +1,159 @@
+"""Makes one shard of a plan: decode, cut, degrade, encode, publish.
+
+A pure function of the task: it may run anywhere, again, or twice at once, and the files come out the same.
+Peak memory is one decoded photo with its LR image and one encoded sub-image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.bicubic import downscale
+from shards.decoding import decode_photo
+from shards.documents import canonical_json
+from shards.draws import variant_seed
+from shards.encoding import ENCODER, encode_png, pixels_sha256
+from shards.errors import ShardError
+from shards.plan import Piece, Plan, ShardPlan
+from shards.sidecars import ShardEntry, find_finished
+from shards.subimages import Position, cut_side, grid
+from shards.survey import Photo
+from shards.tar_writer import publish_shard
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write, and where its photos are on this cluster."""
+
+    folder: Path
+    shard: ShardPlan
+    paths: Mapping[str, Path]
+    """Files by photo name."""
+    settings: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the sidecar says of the whole shard."""
+        return {
+            "kind": "images",
+            "fingerprint": self.fingerprint,
+            "degradation": self.settings["degradation"],
+        }
+
+    @property
+    def max_photo_pixels(self) -> int:
+        """Pixels of the largest photo."""
+        return max(piece.photo.height_px * piece.photo.width_px for piece in self.shard.pieces)
+
+
+def shard_tasks(plan: Plan, folder: Path, paths: Mapping[str, Path]) -> list[ShardTask]:
+    """Return one task a shard."""
+    fingerprint = plan.fingerprint
+    return [
+        ShardTask(
+            folder,
+            shard,
+            {piece.photo.name: paths[piece.photo.name] for piece in shard.pieces},
+            plan.settings,
+            fingerprint,
+        )
+        for shard in plan.shards
+    ]
+
+
+def find_finished_shard(task: ShardTask) -> ShardEntry | None:
+    """Return the entry of a task's shard if it is already written."""
+    return find_finished(task.folder, task.shard.name, task.header)
+
+
+def write_shard(task: ShardTask) -> ShardEntry:
+    """Write a shard and its sidecar.
+
+    Raises:
+        ShardError: This machine encodes differently from the one that planned, or a photo changed since.
+        OSError: Storage failed; worth another try.
+    """
+    if task.settings["encoder"] != ENCODER:
+        raise ShardError(
+            f"this machine would write other bytes: its encoder is {ENCODER!r}, the plan's is "
+            f"{task.settings['encoder']!r}; install the same Pillow on every machine of the cluster"
+        )
+    return publish_shard(task.folder, task.shard.name, _members(task), task.header)
+
+
+def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
+    for piece in task.shard.pieces:
+        yield from _piece_members(piece, task)
+
+
+def _piece_members(piece: Piece, task: ShardTask) -> Iterator[tuple[str, bytes]]:
+    scale, size_px = task.settings["scale"], task.settings["sub_image_px"]
+    photo = _read_photo(piece.photo, task)
+    small = downscale(photo, scale) if task.settings["degradation"] == "classical" else None
+    positions = grid(
+        piece.photo.height_px,
+        piece.photo.width_px,
+        scale=scale,
+        sub_image_px=size_px,
+        stride_px=task.settings["stride_px"],
+    )
+    for position in positions[piece.first : piece.first + piece.count]:
+        key = sample_key(piece.photo, position)
+        gt = _crop(photo, position.top_px, position.left_px, size_px)
+        yield f"{key}.png", encode_png(gt)
+        if small is not None:
+            lq = _crop(small, position.top_px // scale, position.left_px // scale, size_px // scale)
+            yield f"{key}.lq.png", encode_png(lq)
+        yield f"{key}.json", canonical_json(_record(piece.photo, position, pixels_sha256(gt), task.settings))
+
+
+def _crop(image: NDArray[np.uint8], top_px: int, left_px: int, size_px: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(image[top_px : top_px + size_px, left_px : left_px + size_px])
+
+
+def _read_photo(photo: Photo, task: ShardTask) -> NDArray[np.uint8]:
+    path = task.paths[photo.name]
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, PermissionError) as error:
+        raise ShardError(f"photo {path} went away while the job ran ({error.strerror}); run it again") from error
+    if hashlib.sha256(data).hexdigest() != photo.sha256:
+        raise ShardError(f"photo {path} changed while the job ran; leave the source alone and run it again")
+    pixels = decode_photo(data, max_pixels=task.settings["max_pixels"])
+    scale = task.settings["scale"]
+    return np.ascontiguousarray(pixels[: cut_side(photo.height_px, scale), : cut_side(photo.width_px, scale)])
+
+
+def sample_key(photo: Photo, position: Position) -> str:
+    """Return the key of a sub-image: file stem, start of the photo's pixel hash, row and column.
+
+    Args:
+        photo: Photo it is cut from.
+        position: Where.
+
+    Returns:
+        At most 70 of `a-z A-Z 0-9 _ -`. Unique, because photos have distinct pixels; the same in every
+        dataset that cuts this sub-image from this file.
+    """
+    stem = photo.name.rpartition("/")[2].rpartition(".")[0]
+    readable = "".join(char if char.isascii() and char.isalnum() else "-" for char in stem)[:32]
+    return f"{readable}-{photo.pixels_sha256[:16]}-{position.top_px:05d}-{position.left_px:05d}"
+
+
+def _record(photo: Photo, position: Position, sample_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    seeds = [variant_seed(settings["seed"], sample_id, variant) for variant in range(settings["variants"])]
+    return {
+        "source": photo.name,
+        "position_px": list(position),
+        "size_px": [settings["sub_image_px"], settings["sub_image_px"]],
+        "pixels_sha256": sample_id,
+        "degradation": {"recipe": settings["recipe"], "scale": settings["scale"], "seeds": seeds},
+    }

@@ -1,0 +1,181 @@
+"""The law of the drawn parameters, on 20,000 draws of fixed seeds, and golden hashes of a few."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from shards.degradation import Blur, Jpeg, Noise, Resize, SampleParameters, draw_parameters
+from shards.draws import variant_seed
+from shards.errors import InputError
+from shards.recipe import load_recipe
+
+SIZES = {"scale": 4, "canvas_px": 400, "crop_px": 256}
+NUM_DRAWS = 20_000
+LEAST_P = 1e-4
+
+
+def _draw(name: str, variant: int) -> SampleParameters:
+    return draw_parameters(load_recipe(name), variant_seed(11, "cd" * 32, variant), **SIZES)
+
+
+@pytest.fixture(scope="module")
+def draws() -> list[SampleParameters]:
+    return [_draw("realesrgan-1", variant) for variant in range(NUM_DRAWS)]
+
+
+def _column(draws: Sequence[SampleParameters], index: int) -> list[Any]:
+    return [sample.steps[index] for sample in draws]
+
+
+def _is_uniform(values: Sequence[float], low: float, high: float) -> bool:
+    return stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > LEAST_P
+
+
+def _has_chances(values: Sequence[object], chances: dict[Any, float]) -> bool:
+    assert set(values) <= set(chances)
+    observed = [list(values).count(value) for value in chances]
+    expected = [chance * len(values) for chance in chances.values()]
+    return stats.chisquare(observed, expected).pvalue > LEAST_P
+
+
+@pytest.mark.parametrize(("index", "applied", "sigma"), [(0, 1.0, (0.2, 3.0)), (4, 0.8, (0.2, 1.5))])
+def test_blurs_follow_their_law(
+    draws: list[SampleParameters], index: int, applied: float, sigma: tuple[float, float]
+) -> None:
+    blurs: list[Blur] = _column(draws, index)
+    gaussians = 0.9 * applied
+    chances = {"none": 1 - applied, "sinc": 0.1 * applied, "gaussian": 0.7 * gaussians}
+    chances |= {"generalized": 0.15 * gaussians, "plateau": 0.15 * gaussians}
+    assert _has_chances([blur.family for blur in blurs], {k: v for k, v in chances.items() if v})
+    blurs = [blur for blur in blurs if blur.family != "none"]
+    assert _has_chances([blur.size_px for blur in blurs], {size: 1 / 8 for size in range(7, 22, 2)})
+    bells = [blur for blur in blurs if blur.family != "sinc"]
+    turned = [blur for blur in bells if blur.sigma_x_px != blur.sigma_y_px]
+    assert stats.binomtest(len(turned), len(bells), 0.31).pvalue > LEAST_P
+    assert _is_uniform([blur.sigma_x_px for blur in bells], *sigma)
+    assert _is_uniform([blur.sigma_y_px for blur in turned], *sigma)
+    assert _is_uniform([blur.theta_rad for blur in turned], -math.pi, math.pi)
+
+
+def test_blur_shapes_are_even_below_and_above_one(draws: list[SampleParameters]) -> None:
+    blurs: list[Blur] = _column(draws, 0)
+    shapes = np.array([blur.beta for blur in blurs if blur.family == "generalized"])
+    assert stats.binomtest(int((shapes < 1).sum()), len(shapes), 0.5).pvalue > LEAST_P
+    assert _is_uniform(shapes[shapes < 1], 0.5, 1)
+    assert _is_uniform(shapes[shapes > 1], 1, 4)
+    flat = np.array([blur.beta for blur in blurs if blur.family == "plateau"])
+    assert stats.binomtest(int((flat == 1).sum()), len(flat), 0.5).pvalue > LEAST_P
+    assert _is_uniform(flat[flat > 1], 1, 2)
+
+
+def test_sinc_cutoffs_depend_on_the_kernel_size(draws: list[SampleParameters]) -> None:
+    sincs = [blur for blur in _column(draws, 0) if blur.family == "sinc"]
+    assert _is_uniform([blur.cutoff_rad for blur in sincs if blur.size_px < 13], math.pi / 3, math.pi)
+    assert _is_uniform([blur.cutoff_rad for blur in sincs if blur.size_px >= 13], math.pi / 5, math.pi)
+    last = [blur for sample in draws for blur in sample.steps[8:10] if isinstance(blur, Blur)]
+    assert _has_chances([blur.family for blur in last], {"sinc": 0.8, "none": 0.2})
+    assert _is_uniform([blur.cutoff_rad for blur in last if blur.family == "sinc"], math.pi / 3, math.pi)
+
+
+def test_first_resize_follows_its_law(draws: list[SampleParameters]) -> None:
+    resizes: list[Resize] = _column(draws, 1)
+    factors = np.array([1 / step.step for step in resizes])
+    assert [step.size_px for step in resizes] == [math.floor(400 / step.step + 1e-9) for step in resizes]
+    counts = [int((factors > 1).sum()), int((factors < 1).sum()), int((factors == 1).sum())]
+    assert stats.chisquare(counts, [0.2 * NUM_DRAWS, 0.7 * NUM_DRAWS, 0.1 * NUM_DRAWS]).pvalue > LEAST_P
+    assert _is_uniform(factors[factors > 1], 1, 1.5)
+    assert _is_uniform(factors[factors < 1], 0.15, 1)
+    assert _has_chances([step.mode for step in resizes], dict.fromkeys(("area", "bilinear", "bicubic"), 1 / 3))
+
+
+def test_second_resize_is_relative_to_the_output(draws: list[SampleParameters]) -> None:
+    for sample in draws[:2000]:
+        first, second = sample.steps[1], sample.steps[5]
+        assert isinstance(first, Resize)
+        assert isinstance(second, Resize)
+        assert 30 <= second.size_px <= 120
+        assert second.step == first.size_px / second.size_px
+    sizes_px = np.array([step.size_px for step in _column(draws, 5)])
+    # Factors of [0.3, 1) give 30..99, kept ones 100, and [1, 1.2) gives 100..119.
+    counts = [int((sizes_px < 100).sum()), int((sizes_px >= 100).sum())]
+    assert stats.chisquare(counts, [0.4 * NUM_DRAWS, 0.6 * NUM_DRAWS]).pvalue > LEAST_P
+    assert _has_chances(list(sizes_px[sizes_px < 100]), {size: 1 / 70 for size in range(30, 100)})
+
+
+@pytest.mark.parametrize(("index", "sigma", "scale"), [(2, 30, 3.0), (6, 25, 2.5)])
+def test_noise_follows_its_law(draws: list[SampleParameters], index: int, sigma: float, scale: float) -> None:
+    noises: list[Noise] = _column(draws, index)
+    assert _has_chances([noise.kind for noise in noises], {"gaussian": 0.5, "poisson": 0.5})
+    assert _has_chances([noise.is_gray for noise in noises], {True: 0.4, False: 0.6})
+    assert _is_uniform([noise.strength for noise in noises if noise.kind == "gaussian"], 1, sigma)
+    assert _is_uniform([noise.strength for noise in noises if noise.kind == "poisson"], 0.05, scale)
+
+
+def test_jpeg_and_the_end_follow_their_law(draws: list[SampleParameters]) -> None:
+    assert _is_uniform([step.quality for step in _column(draws, 3)], 30, 95)
+    ends = [(sample.steps[7], sample.steps[10]) for sample in draws]
+    assert all(isinstance(step, Jpeg) for end in ends for step in end)
+    before, after = [[step.quality for step in column] for column in zip(*ends, strict=True)]
+    assert all((early is None) != (late is None) for early, late in zip(before, after, strict=True))
+    assert _has_chances([late is None for late in after], {True: 0.5, False: 0.5})
+    assert _is_uniform([early or late for early, late in zip(before, after, strict=True)], 30, 95)
+
+
+def test_paired_crops_are_even_over_the_aligned_places(draws: list[SampleParameters]) -> None:
+    places = {place: 1 / 37 for place in range(0, 145, 4)}
+    assert _has_chances([sample.crop_top_px for sample in draws], places)
+    assert _has_chances([sample.crop_left_px for sample in draws], places)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("realesrgan-1", "63291ca5aba0cf71188e1ddb3d7af42917c0dbb1afc591d60cae01f2cd1a230c"),
+        ("realesrgan-light-1", "b186cb3e61e780b198cf237aeba1b4f717c3864eb9b83b296343581e3d79ef28"),
+        ("bicubic-1", "ae3b1cbf84efe92e76619aed9ff0fc3a90306a531d1e94129be9384812b89419"),
+    ],
+)
+def test_parameters_of_fixed_seeds_keep_their_hash(name: str, expected: str) -> None:
+    # A recipe's law never changes under its name: a new law is a new recipe.
+    text = json.dumps([_draw(name, variant).to_json() for variant in range(50)], sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest() == expected
+
+
+@pytest.mark.parametrize("name", ["realesrgan-1", "realesrgan-light-1", "bicubic-1"])
+def test_parameters_survive_json(name: str) -> None:
+    for variant in range(20):
+        drawn = _draw(name, variant)
+        assert SampleParameters.from_json(json.loads(json.dumps(drawn.to_json()))) == drawn
+
+
+@pytest.mark.parametrize(
+    ("index", "field", "value", "text"),
+    [
+        (0, "name", "haze", "step.name must be.*'haze'"),
+        (0, "sigma_x_px", -1.0, "blur.sigma_x_px must be.*-1.0"),
+        (2, "strength", float("nan"), "noise.strength must be.*nan"),
+        (1, "mode", "lanczos", "resize.mode must be.*'lanczos'"),
+        (3, "quality", 0.0, "jpeg.quality must be"),
+        (3, "colour", 1, "colour"),
+    ],
+)
+def test_parameters_from_faulty_json_name_field_value_and_sample(
+    index: int, field: str, value: object, text: str
+) -> None:
+    drawn = _draw("realesrgan-1", 0)
+    values = drawn.to_json()
+    values["steps"][index][field] = value
+    with pytest.raises(InputError, match=f"sample {drawn.seed_hex}.*{text}"):
+        SampleParameters.from_json(values)
+
+
+@pytest.mark.parametrize("sizes", [{"crop_px": 404}, {"crop_px": 30}, {"canvas_px": 402}])
+def test_draw_of_sizes_that_do_not_fit_is_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="multiple of 4"):
+        draw_parameters(load_recipe("realesrgan-1"), "ab" * 16, **{**SIZES, **sizes})
