@@ -1,0 +1,1 @@
+"""Training, evaluation and tracking; see DESIGN in the README for the rooms and who may import whom."""

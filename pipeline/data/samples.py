@@ -1,0 +1,187 @@
+"""Sample number `position` of a run, the same on every machine.
+
+Everything about it follows from (manifest, seed, position): which sub-image, which variant, which crop, which
+degradation. Nothing depends on ranks, workers or what was read before, so a resume is arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.data.batch import Batch
+from pipeline.data.decode import Pixels, decode_png
+from pipeline.data.features import FeatureStore, image_manifest
+from pipeline.degrade import stack_parameters
+from shards.crops import Crop, draw_crop
+from shards.degradation import SampleParameters, draw_parameters
+from shards.draws import variant_seed
+from shards.errors import InputError
+from shards.order import SampleOrder
+from shards.reader import Sample, ShardSet
+from shards.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What turns a position into a sample.
+
+    Attributes:
+        shards: Folder of the image shards.
+        features: Folder of cached features, or None.
+        seed: Seed of the order.
+        crop_px: Side of the HR crop of classical samples.
+        canvas_px: Side of the HR patch that real-world degradations work on.
+    """
+
+    shards: Path
+    features: Path | None
+    seed: int
+    crop_px: int
+    canvas_px: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample of a batch; arrays are (H, W, 3) uint8."""
+
+    key: str
+    hr: Pixels
+    lq: Pixels | None
+    parameters: SampleParameters | None
+    semantics: np.ndarray | None
+
+
+def draw_sample_crop(record: dict[str, Any], variant: int, dataset_seed: int, crop_px: int) -> tuple[str, Crop]:
+    """Return a variant's seed and its crop: the one rule that training and the feature cache share.
+
+    Args:
+        record: The sample's `KEY.json`.
+        variant: Epoch, or epoch modulo the cached variants.
+        dataset_seed: Seed of the shards.
+        crop_px: Side of the HR patch.
+    """
+    degradation = record["degradation"]
+    seeds = degradation["seeds"]
+    seed = seeds[variant] if variant < len(seeds) else variant_seed(dataset_seed, record["pixels_sha256"], variant)
+    height_px, width_px = record["size_px"]
+    crop = draw_crop(
+        seed, height_px=height_px, width_px=width_px, crop_px=crop_px, multiple_px=int(degradation["scale"])
+    )
+    return seed, crop
+
+
+class TrainingSamples(Dataset[Item]):
+    """Map-style view of an endless run: item `position` is the run's sample number `position`.
+
+    Raises:
+        InputError: There are no shards, their sub-images are smaller than the crop, or the cache does not fit.
+    """
+
+    def __init__(self, plan: SamplePlan) -> None:
+        self._manifest = image_manifest(plan.shards)
+        self._images = ShardSet.open(plan.shards)
+        self._features = FeatureStore(plan.features) if plan.features else None
+        self._order = SampleOrder(len(self._images), plan.seed)
+        self._dataset_seed = int(self._manifest.config["seed"])
+        self._is_classical = self._manifest.config["degradation"] == "classical"
+        self._patch_px = plan.crop_px if self._is_classical else plan.canvas_px
+        self._crop_px = plan.crop_px
+        if self._patch_px > int(self._manifest.config["sub_image_px"]):
+            raise InputError(
+                f"the step reads {self._patch_px} px of HR, but the sub-images in {plan.shards} have "
+                f"{self._manifest.config['sub_image_px']} px; lower --data.crop-px (or --data.canvas-px), "
+                "or write shards with a larger --sub-image-px"
+            )
+
+    def __getitem__(self, position: int) -> Item:
+        """Read, check and cut sample number `position`."""
+        index = self._order.index(position)
+        epoch = position // len(self._images)
+        variant = epoch if self._features is None else epoch % self._features.num_variants
+        sample = self._images.sample(index)
+        seed, crop = draw_sample_crop(sample.record, variant, self._dataset_seed, self._patch_px)
+        semantics = None if self._features is None else self._features.read(index, sample.key, variant)
+        hr = crop.apply(self._decode(sample, "png"))
+        key = f"{sample.key}#{variant}"
+        if self._is_classical:
+            lq = crop.scaled(int(sample.record["degradation"]["scale"])).apply(self._decode(sample, "lq.png"))
+            return Item(key, hr, lq, None, semantics)
+        recipe = load_recipe(sample.record["degradation"]["recipe"])
+        parameters = draw_parameters(
+            recipe, seed, canvas_px=self._patch_px, crop_px=self._crop_px, scale=int(self._manifest.config["scale"])
+        )
+        return Item(key, hr, None, parameters, semantics)
+
+    def _decode(self, sample: Sample, extension: str) -> Pixels:
+        return decode_png(sample.members[extension], f"{sample.key}.{extension}")
+
+
+class RankBatches(Sampler[list[int]]):
+    """Positions of one rank's batches, from an image number to another.
+
+    Step `t` of a run takes the positions `t * batch_size` to `(t + 1) * batch_size - 1`; rank `r` of `n` takes the
+    r-th n-th of them. Every rank has the same number of steps, whatever the data.
+
+    Args:
+        first_image: Where to begin: images seen so far, a multiple of the batch size.
+        num_steps: Steps to go.
+        batch_size: Images a step, over all ranks.
+        rank: This process.
+        world_size: Number of processes; divides `batch_size`.
+    """
+
+    def __init__(self, first_image: int, num_steps: int, batch_size: int, rank: int, world_size: int) -> None:
+        self._first_image = first_image
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._share = batch_size // world_size
+        self._rank = rank
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self._num_steps):
+            start = self._first_image + step * self._batch_size + self._rank * self._share
+            yield list(range(start, start + self._share))
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack samples of equal size into a batch."""
+    lqs = [item.lq for item in items if item.lq is not None]
+    semantics = [item.semantics for item in items if item.semantics is not None]
+    parameters = [item.parameters for item in items if item.parameters is not None]
+    return Batch(
+        hr=_stack([item.hr for item in items]),
+        lq=_stack(lqs) if lqs else None,
+        degradation=stack_parameters(parameters) if parameters else None,
+        semantics=torch.from_numpy(np.stack(semantics)) if semantics else None,
+        keys=tuple(item.key for item in items),
+    )
+
+
+def _stack(images: Sequence[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def batches(samples: TrainingSamples, order: RankBatches, num_workers: int, *, pin_memory: bool) -> Iterable[Batch]:
+    """Return a loader of one rank's batches; the same batches for any number of workers."""
+    loader: Iterable[Batch] = DataLoader(
+        samples,
+        batch_sampler=order,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        # Workers are started afresh: a fork of a process with a CUDA context or gloo threads may hang.
+        multiprocessing_context="spawn" if num_workers else None,
+        prefetch_factor=4 if num_workers else None,
+    )
+    return loader

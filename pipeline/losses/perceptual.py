@@ -1,0 +1,165 @@
+"""The perceptual loss of SeD and Real-ESRGAN: L1 between VGG19 features.
+
+Guarantees: the HR branch is computed without a graph; the network is frozen, stays in evaluation mode and
+ends at the last layer in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError
+from pipeline.losses.pixel import check_pair
+from pipeline.weights import hash_weights, read_weights
+from shards.errors import InputError
+
+PAPER_LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+# Channels of VGG19's convolutions; 0 is a max pool. torchvision numbers convolution, ReLU and pool in one
+# sequence.
+_VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)
+
+
+class PerceptualLoss(nn.Module):
+    """Weighted sum, over layers, of the mean absolute difference of VGG19 features.
+
+    The layers are convolutions, taken before their ReLU: conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4.
+
+    Attributes:
+        weights_sha256: Hash over the network's weights as loaded.
+
+    Args:
+        layer_weights: Weight by the layer's number in `torchvision.models.vgg19().features`.
+        weights: "torchvision" (its own download), a path (torchvision's `features.N` or bare `N` keys), or
+            "random".
+        seed: Of random weights.
+
+    Raises:
+        ValueError: A layer is no convolution of VGG19.
+        InputError: The weights cannot be had or do not fit.
+
+    References:
+        Johnson et al. 2016, arXiv:1603.08155. Layers and weights: the released options of SeD and
+        Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, Sec. 4.1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        layer_weights: Mapping[int, float] = PAPER_LAYERS,
+        weights: str | Path = "torchvision",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.layer_weights = dict(layer_weights)
+        # Hollow at first, so that torch's own initialisation draws nothing from the global generator.
+        with torch.device("meta"):
+            hollow = _build_vgg(self.layer_weights)
+        self.features = hollow.to_empty(device="cpu")
+        _fill(self.features, weights, seed)
+        self.features.requires_grad_(False)
+        self.weights_sha256 = hash_weights(self.features.state_dict())
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> PerceptualLoss:
+        """Stay in evaluation mode."""
+        super().train(False)
+        return self
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Compare two batches.
+
+        Args:
+            sr: (n, 3, h, w), RGB in [0, 1], sides of at least 16 px; gets the gradient.
+            gt: The same shape; gets none.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        check_pair(sr, gt)
+        with torch.no_grad():
+            wanted = self._features(gt)
+        total = torch.zeros((), device=sr.device)
+        for layer, features in self._features(sr).items():
+            total = total + self.layer_weights[layer] * F.l1_loss(features, wanted[layer])
+        return total
+
+    def _features(self, image: Tensor) -> dict[int, Tensor]:
+        # A half-precision image is promoted here; autocast brings it down again where that is safe.
+        current = (image - self.mean) / self.std
+        taken: dict[int, Tensor] = {}
+        for index, layer in enumerate(self.features):
+            current = layer(current)
+            if index in self.layer_weights:
+                taken[index] = current
+        return taken
+
+
+def _build_vgg(layer_weights: Mapping[int, float]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _VGG19:
+        if width:
+            # Not in place: the feature before the ReLU is kept.
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
+    convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+    unknown = sorted(set(layer_weights) - set(convolutions))
+    if unknown or not layer_weights:
+        raise ValueError(f"layer_weights must name convolutions of VGG19, {convolutions}; got {list(layer_weights)}")
+    return nn.Sequential(*layers[: max(layer_weights) + 1])
+
+
+def _fill(features: nn.Sequential, weights: str | Path, seed: int) -> None:
+    if weights == "random":
+        _fill_randomly(features, seed)
+        return
+    state = _download() if weights == "torchvision" else read_weights(weights)
+    state = {name.removeprefix("features."): tensor for name, tensor in state.items()}
+    wanted = features.state_dict()
+    faults = [name for name, tensor in wanted.items() if name not in state or state[name].shape != tensor.shape]
+    if faults:
+        raise CheckpointError(
+            f"{weights}: not the weights of VGG19, {len(faults)} of {len(wanted)} entries are missing or "
+            f"misshapen: {', '.join(faults[:4])}; give torchvision's vgg19 file, without batch normalisation"
+        )
+    features.load_state_dict({name: state[name] for name in wanted})
+
+
+def _download() -> dict[str, Tensor]:
+    from torchvision.models import VGG19_Weights
+
+    try:
+        return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True))
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"torchvision's VGG19 could not be downloaded ({error}); check the network, give the path of the "
+            f"weights, or use random weights (--losses.perceptual-weights random)"
+        ) from error
+
+
+@torch.no_grad()
+def _fill_randomly(features: nn.Sequential, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in features.parameters():
+        if parameter.ndim == 1:
+            parameter.zero_()
+        else:
+            scale = math.sqrt(2.0 / math.prod(parameter.shape[1:]))
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

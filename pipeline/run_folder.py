@@ -1,0 +1,94 @@
+"""A run's folder: what lies where, and whether a command may go on in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Preset
+from pipeline.errors import ConfigError
+from pipeline.presets import load_preset, to_plain
+from shards.files import check_writable, write_atomically
+
+FREE_TO_CHANGE = (
+    "train.run_dir",
+    "train.data.num_workers",
+    "train.schedule.total_images",
+    "train.runtime.compile",
+    "train.report.",
+    "shards.",
+)
+"""Settings that may differ when a run goes on: none changes what the images before taught the networks."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; a preset too."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line a report."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def generator(self) -> Path:
+        """Exported weights of the averaged generator."""
+        return self.path / "export" / "generator.safetensors"
+
+    @property
+    def discriminator(self) -> Path:
+        """Exported weights of the discriminator."""
+        return self.path / "export" / "discriminator.safetensors"
+
+    @property
+    def pictures(self) -> Path:
+        """Pictures of the last validation."""
+        return self.path / "pictures"
+
+    def open(self, preset: Preset) -> None:
+        """Make the folder and write the configuration, or check that a command goes on with the same.
+
+        Raises:
+            ConfigError: The folder belongs to a run with other settings; lists them with both values.
+            InputError: The folder cannot be written.
+        """
+        check_writable(self.path)
+        if self.config.is_file():
+            differing = differences(to_plain(load_preset(str(self.config))), to_plain(preset))
+            refused = [line for path, line in differing.items() if not path.startswith(FREE_TO_CHANGE)]
+            if refused:
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings:\n  "
+                    + "\n  ".join(refused)
+                    + f"\n  Go on with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
+
+
+def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:
+    """Return dotted path to a line "path: old -> new" for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, str] = {}
+        for key in sorted(old.keys() | new.keys()):
+            found |= differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return found
+    return {} if _plain(old) == _plain(new) else {path: f"{path}: the run has {old!r}, the command says {new!r}"}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Ranks, devices, precision and signals: the only room that knows accelerate and deepspeed."""

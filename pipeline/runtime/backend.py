@@ -1,0 +1,222 @@
+"""One process's view of the machines: who it is, on what device, and how a network is trained there.
+
+The only module that imports accelerate and deepspeed. It hides two ways to train two networks at once:
+
+* plain and DDP: each network wrapped by Accelerate, gradients averaged once a backward;
+* DeepSpeed ZeRO 0 to 2: each network an engine of its own under one Accelerator, prepared one after the other.
+  `Accelerator.backward` would send the discriminator's loss through the generator's engine, and Accelerate would set
+  gradient clipping to 1.0 unasked; so engines are called directly and every setting is written out.
+
+Every method that says "collective" must be called by all ranks.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.runtime import launch
+from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, Trainable
+
+MAX_ZERO_STAGE = 2
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """What a backend needs to know of the configuration."""
+
+    precision: Literal["float32", "bf16"]
+    deterministic: bool
+    gradient_clip_norm: float
+    batch_size: int
+
+
+class Backend:
+    """Ranks, device and wrapping. Build one a process, before any network; `close` it at the end.
+
+    Args:
+        choice: Precision, determinism, clipping and the global batch.
+
+    Raises:
+        ConfigError: The launcher's world is not the library's, the batch cannot be split, or the DeepSpeed
+            configuration asks for what is not supported.
+    """
+
+    def __init__(self, choice: RuntimeChoice) -> None:
+        world_size = launch.launched_world_size()
+        self.micro_batch_size = launch.check_batch(choice.batch_size, world_size)
+        self._precision = choice.precision
+        self._gradient_clip_norm = choice.gradient_clip_norm
+        self._uses_deepspeed = launch.wants_deepspeed()
+        if choice.deterministic:
+            set_deterministic()
+        self._accelerator = self._build_accelerator()
+        launch.check_world(self._accelerator.num_processes, self._accelerator.process_index)
+        # Flags and sums of a few numbers go over the CPU, so that asking never waits for the device.
+        self._control_group = _gloo_group() if world_size > 1 else None
+
+    def _build_accelerator(self) -> Accelerator:
+        on_cpu = not torch.cuda.is_available()
+        if not self._uses_deepspeed:
+            ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+            return Accelerator(cpu=on_cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
+        if on_cpu:
+            _prepare_deepspeed_for_cpu()
+        # On a CPU, Accelerate finds no backend for DeepSpeed by itself and would believe to be alone.
+        handlers: list[Any] = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+        settings = deepspeed_settings(self.micro_batch_size, self._gradient_clip_norm)
+        plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)
+        return Accelerator(deepspeed_plugin=plugin, kwargs_handlers=handlers)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process."""
+        return self._accelerator.device
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among all, from 0."""
+        return self._accelerator.process_index
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes on all machines."""
+        return self._accelerator.num_processes
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process writes the files and talks to MLflow: rank 0 of all, not of each node."""
+        return self.rank == 0
+
+    @property
+    def description(self) -> str:
+        """One phrase for the log: kind, processes, device."""
+        kind = "DeepSpeed" if self._uses_deepspeed else "DDP" if self.world_size > 1 else "one process"
+        return f"{kind}, {self.world_size} process(es), {self.device.type}, {self._precision}"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that networks run in: bf16 autocast, or nothing for float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16")
+
+    def wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Trainable:
+        """Make a network trainable on all processes. Collective; weights become those of rank 0."""
+        # One call each: prepared together, DeepSpeed would take the last module for both.
+        if self._uses_deepspeed:
+            # It sends and flattens weights as rows of bytes; another layout than this it cannot view so.
+            module.to(memory_format=torch.contiguous_format)
+        with warnings.catch_warnings():
+            # Newer torch renames DDP's broadcast_buffers; the old name is what all versions that we allow know.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            wrapped, prepared = self._accelerator.prepare(module, optimizer)
+        if self._uses_deepspeed:
+            return DeepSpeedTrainable(wrapped, module)
+        return DdpTrainable(wrapped, module, prepared.optimizer, self._gradient_clip_norm)
+
+    def any_rank(self, flag: bool) -> bool:
+        """Return whether the flag is true on any rank. Collective; does not wait for the device."""
+        if self._control_group is None:
+            return flag
+        votes = torch.tensor([float(flag)])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control_group)
+        return bool(votes.item())
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the element-wise sum over all ranks, on the CPU. Collective."""
+        values = values.detach().to("cpu", torch.float64)
+        if self._control_group is not None:
+            dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._control_group)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the element-wise mean over all ranks, on the CPU. Collective."""
+        return self.sum(values) / self.world_size
+
+    def barrier(self) -> None:
+        """Wait for all ranks. Collective."""
+        if self._control_group is not None:
+            dist.barrier(group=self._control_group)
+
+    def close(self) -> None:
+        """Leave the process group in the order in which gloo does not abort. Collective."""
+        self.barrier()
+        self._accelerator.free_memory()
+        gc.collect()
+        self._accelerator.end_training()
+
+
+def _gloo_group() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo")
+    if not isinstance(group, dist.ProcessGroup):
+        raise ConfigError("this process is in no process group; start it with accelerate launch or torchrun")
+    return group
+
+
+def _prepare_deepspeed_for_cpu() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed.ops
+
+    # It would compile an extension for inference at the start, which training never calls: a minute, and a compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def set_deterministic() -> None:
+    """Ask every library for the same bits on the same kind of device."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float) -> dict[str, Any]:
+    """Return the DeepSpeed configuration: the launcher's file, and the settings that two engines need.
+
+    Raises:
+        ConfigError: The file is unreadable, asks for an unsupported stage, or sets what the preset decides.
+    """
+    path = launch.deepspeed_config_path()
+    settings = _read_settings(Path(path)) if path else {}
+    stage = settings.setdefault("zero_optimization", {}).setdefault("stage", 1)
+    if stage not in range(MAX_ZERO_STAGE + 1):
+        raise ConfigError(
+            f"{path}: zero_optimization.stage={stage}; generator and discriminator train with stages 0 to "
+            f"{MAX_ZERO_STAGE}. They fit on one device, so a higher stage would only add traffic."
+        )
+    return settings | {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": gradient_clip_norm,
+        # Otherwise stages 1 and 2 keep only the last of several backwards before a step.
+        "managed_gradient_accumulation": False,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"DeepSpeed configuration {path} cannot be read: {error}") from error
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"DeepSpeed configuration {path} is no JSON object")
+    decided = sorted({"bf16", "fp16", "optimizer", "scheduler", "gradient_clipping"} & set(settings))
+    if decided:
+        raise ConfigError(
+            f"{path} sets {', '.join(decided)}, which the preset decides; remove it there and use the preset's "
+            "runtime.precision and schedule tables"
+        )
+    return dict(settings)

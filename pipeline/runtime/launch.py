@@ -1,0 +1,59 @@
+"""What the launcher asked for, and whether it is what we got.
+
+Accelerate has ways to start one process where two were asked for, or two that each believe to be alone
+(`accelerate launch --cpu --num_processes 2`, or `--multi_gpu` on a machine without a GPU). Nothing fails then: both
+ranks train the same data and overwrite each other's files. `check_world` turns that into one line before the start.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.errors import ConfigError
+
+
+def launched_world_size() -> int:
+    """Return how many processes the launcher (torchrun, accelerate, deepspeed) started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wants_deepspeed() -> bool:
+    """Return whether `accelerate launch --use_deepspeed` (or its YAML) started this process."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def deepspeed_config_path() -> str | None:
+    """Return the DeepSpeed JSON that the launcher was given, if any."""
+    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    return None if path.lower() in {"", "none"} else path
+
+
+def check_world(num_processes: int, process_index: int) -> None:
+    """Compare the world that the library built with the one that the launcher started.
+
+    Raises:
+        ConfigError: They differ; says which command line does what was meant.
+    """
+    launched, rank = launched_world_size(), int(os.environ.get("RANK", "0"))
+    if (num_processes, process_index) != (launched, rank):
+        raise ConfigError(
+            f"the launcher started {launched} process(es) and this is rank {rank}, but the library sees "
+            f"{num_processes} and rank {process_index}.\n"
+            "  On a CPU start two processes with:\n"
+            "    accelerate launch --config_file infra/accelerate/cpu_2.yaml jobs/train_sed.py"
+        )
+
+
+def check_batch(batch_size: int, world_size: int) -> int:
+    """Return the images a step for each process.
+
+    Raises:
+        ConfigError: The number of processes does not divide the global batch.
+    """
+    if batch_size % world_size:
+        fits = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+        raise ConfigError(
+            f"data.batch_size={batch_size} images a step cannot be split over {world_size} processes.\n"
+            f"  Use {', '.join(map(str, fits))} processes, or set --data.batch-size to a multiple of {world_size}."
+        )
+    return batch_size // world_size

@@ -1,0 +1,187 @@
+"""The model registry: versions, their numbers, and the alias `champion`.
+
+A version holds the network twice: as MLflow's own model (torch.export, no pickle, any image size) for those who serve
+it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for the programs of the ecosystem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.errors import CheckpointError
+from pipeline.tracking.environment import quiet
+
+CHAMPION = "champion"
+SCHEME = "models:/"
+WEIGHTS = "generator.safetensors"
+_EXAMPLE_SHAPE = (2, 3, 24, 32)
+_REQUIREMENTS = ["torch", "numpy"]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that the alias points to, with its tags."""
+
+    version: str
+    tags: Mapping[str, str]
+
+
+def champion(name: str) -> Champion | None:
+    """Return the champion of a registered model; None when there is no model or no alias yet.
+
+    Raises:
+        CheckpointError: The server cannot be reached.
+    """
+    with quiet():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise _unreachable(error) from error
+        return Champion(str(found.version), dict(found.tags))
+
+
+def register(
+    name: str,
+    module: nn.Module,
+    weights: Path,
+    tags: Mapping[str, str],
+    run_id: str | None,
+    metrics: Mapping[str, float],
+) -> str:
+    """Register a generator as a new version and check that what was stored is what was given.
+
+    Args:
+        name: Registered model; made if need be.
+        module: The generator, in evaluation mode on the CPU.
+        weights: Its safetensors file.
+        tags: Facts of the version.
+        run_id: The MLflow run that trained it; None logs the model in a run of its own.
+        metrics: Its numbers, logged with the model.
+
+    Returns:
+        The version.
+
+    Raises:
+        CheckpointError: The server cannot be reached, or the stored model gives another output.
+    """
+    with quiet():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
+        mlflow.start_run(run_id=run_id, run_name=None if run_id else f"register {name}")
+        try:
+            version = _log_model(name, module, weights, example, metrics)
+            for key, value in tags.items():
+                mlflow.MlflowClient().set_model_version_tag(name, version, key, value)
+            _check_stored(f"{SCHEME}{name}/{version}", module, example)
+        except MlflowException as error:
+            raise _unreachable(error) from error
+        finally:
+            mlflow.end_run()
+        return version
+
+
+def _log_model(name: str, module: nn.Module, weights: Path, example: np.ndarray, metrics: Mapping[str, float]) -> str:
+    import mlflow
+    import mlflow.pytorch as mlflow_pytorch
+
+    info = mlflow_pytorch.log_model(
+        module,
+        name="generator",
+        signature=_signature(),
+        input_example=example,
+        extra_files=[str(weights)],
+        pip_requirements=_REQUIREMENTS,
+        registered_model_name=name,
+        metadata={"weights": f"extra_files/{WEIGHTS}"},
+    )
+    for metric, value in metrics.items():
+        mlflow.log_metric(metric, value, model_id=info.model_id)
+    return str(info.registered_model_version)
+
+
+def crown(name: str, version: str) -> None:
+    """Point the alias `champion` to a version.
+
+    Raises:
+        CheckpointError: The server cannot be reached.
+    """
+    with quiet():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
+        except MlflowException as error:
+            raise _unreachable(error) from error
+
+
+def fetch(uri: str) -> Path:
+    """Return the local path of the weights of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        CheckpointError: There is no such version, or it holds no weights of ours.
+    """
+    with quiet():
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
+
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        except (MlflowException, OSError) as error:
+            raise CheckpointError(
+                f"{uri} cannot be fetched from {mlflow.get_tracking_uri()}: {_first_line(error)}\n"
+                "  Is the name right, and MLFLOW_TRACKING_URI set to the server that knows it? "
+                "jobs/promote.py registers a model"
+            ) from error
+    weights = folder / "extra_files" / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"{uri} holds no {WEIGHTS}; it was not registered by jobs/promote.py")
+    return weights
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    # Written out: an inferred signature would pin the example's height and width.
+    image = Schema([TensorSpec(np.dtype(np.float32), (-1, 3, -1, -1))])
+    return ModelSignature(inputs=image, outputs=image)
+
+
+def _check_stored(uri: str, module: nn.Module, example: np.ndarray) -> None:
+    import mlflow.pytorch as mlflow_pytorch
+
+    stored: Any = mlflow_pytorch.load_model(uri)
+    # Another size than the example's: a stored model that takes one size only must not pass.
+    image = torch.from_numpy(example[:1, :, :17, :])
+    with torch.inference_mode():
+        difference = float((stored(image) - module(image)).abs().max())
+    if not difference <= 1e-5:
+        raise CheckpointError(f"{uri} was stored, but its output differs by {difference:.2g}; it was not promoted")
+
+
+def _unreachable(error: Exception) -> CheckpointError:
+    import mlflow
+
+    return CheckpointError(
+        f"MLflow at {mlflow.get_tracking_uri()} refused: {_first_line(error)}\n"
+        "  Check MLFLOW_TRACKING_URI and that the server runs; nothing was promoted"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

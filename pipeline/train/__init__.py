@@ -1,0 +1,1 @@
+"""The GAN step as phases, and the loop; knows no file formats and no tracking library."""

@@ -1,0 +1,84 @@
+"""Running means of a report, kept on the device until somebody reads them.
+
+Nothing here waits for the device except `take`. The sums belong to a checkpoint when one is written between two
+reports, so that a resumed run writes the same lines as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shards.files import write_atomically
+
+SumOverRanks = Callable[[Tensor], Tensor]
+
+
+class RunningMeans:
+    """Sums of scalars by name, each with its own count of (rank, step) pairs."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, scalars: Mapping[str, Tensor]) -> None:
+        """Add one step's detached 0-dim tensors."""
+        for name, value in scalars.items():
+            self._sums[name] = value.double() + self._sums.get(name, 0.0)
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def totals(self, sum_over_ranks: SumOverRanks) -> dict[str, list[float]]:
+        """Return [sum, count] of each name over all ranks and steps so far. All ranks must call."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        sums = sum_over_ranks(torch.stack([self._sums[name] for name in names]))
+        counts = sum_over_ranks(torch.tensor([float(self._counts[name]) for name in names]))
+        return {name: [float(sums[i]), float(counts[i])] for i, name in enumerate(names)}
+
+    def take(self, sum_over_ranks: SumOverRanks) -> dict[str, float]:
+        """Return the means over steps and ranks, and start again. All ranks must call."""
+        totals = self.totals(sum_over_ranks)
+        self._sums.clear()
+        self._counts.clear()
+        return {name: total / count for name, (total, count) in totals.items()}
+
+    def load(self, totals: Mapping[str, list[float]], device: torch.device, *, is_leader: bool) -> None:
+        """Take over what `totals` gave: the leader counts it, the other ranks count nothing for it."""
+        for name, (total, count) in totals.items():
+            self._sums[name] = torch.tensor(total if is_leader else 0.0, dtype=torch.float64, device=device)
+            self._counts[name] = int(count) if is_leader else 0
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one line a report, the truth about a run whatever MLflow does.
+
+    Args:
+        path: The file; need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def rewind(self, images_seen: int) -> None:
+        """Drop the lines after a position, and a torn last line: the resumed run writes them again."""
+        if not self._path.is_file():
+            return
+        kept = [line for line in self._path.read_text(encoding="utf-8").splitlines() if _position(line) <= images_seen]
+        write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
+
+    def write(self, images_seen: int, values: Mapping[str, float]) -> None:
+        """Append a line."""
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+
+
+def _position(line: str) -> float:
+    try:
+        return int(json.loads(line)["images_seen"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return float("inf")

@@ -1,0 +1,91 @@
+"""The state of a run: everything that changes while it trains, in and out of a checkpoint.
+
+There is no random state to save: every step seeds the generators from (run seed, images seen, rank), so that a resumed
+step draws what the undisturbed one would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.errors import CheckpointError
+from pipeline.runtime.trainable import OptimizerState, Trainable
+from pipeline.train.ema import MovingAverage
+
+
+@dataclass
+class TrainingState:
+    """What a step changes.
+
+    Attributes:
+        generator: The network that is trained to upscale.
+        discriminator: The judge; None in a run without an adversarial stage.
+        average: The generator's moving average.
+        images_seen: The run's clock, and the next sample's position.
+    """
+
+    generator: Trainable
+    discriminator: Trainable | None
+    average: MovingAverage
+    images_seen: int = 0
+    _networks: dict[str, Trainable] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Name the networks as the files of a checkpoint are named."""
+        named = {"generator": self.generator, "discriminator": self.discriminator}
+        self._networks = {name: network for name, network in named.items() if network is not None}
+
+    def to_checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
+        """Gather the whole state on the CPU. All ranks must call."""
+        tensors: dict[str, dict[str, Tensor]] = {"average": dict(self.average.module.state_dict())}
+        for name, network in self._networks.items():
+            tensors[name] = dict(network.bare.state_dict())
+            tensors[f"{name}_optimizer"] = _flat(network.optimizer_state())
+        return Checkpoint(self.images_seen, tensors, facts)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint, whoever wrote it. All ranks must call.
+
+        Raises:
+            CheckpointError: It belongs to other networks.
+        """
+        _load_weights(self.average.module, checkpoint, "average")
+        for name, network in self._networks.items():
+            _load_weights(network.bare, checkpoint, name)
+            network.weights_changed()
+            network.load_optimizer_state(_nested(checkpoint.tensors.get(f"{name}_optimizer", {})))
+        self.images_seen = checkpoint.images_seen
+
+
+def seed_step(run_seed: int, images_seen: int, rank: int) -> None:
+    """Seed torch for one step of one rank (stochastic depth is the only thing that draws)."""
+    text = f"step/{run_seed}/{images_seen}/{rank}"
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+
+
+def _flat(state: OptimizerState) -> dict[str, Tensor]:
+    return {f"{slot}/{name}": tensor for slot, tensors in state.items() for name, tensor in tensors.items()}
+
+
+def _nested(flat: Mapping[str, Tensor]) -> OptimizerState:
+    state: OptimizerState = {}
+    for path, tensor in flat.items():
+        slot, _, name = path.partition("/")
+        state.setdefault(slot, {})[name] = tensor
+    return state
+
+
+def _load_weights(module: nn.Module, checkpoint: Checkpoint, group: str) -> None:
+    if group not in checkpoint.tensors:
+        raise CheckpointError(f"the checkpoint at {checkpoint.images_seen} images has no {group}; it is of another run")
+    try:
+        module.load_state_dict(dict(checkpoint.tensors[group]), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint's {group} is another network: {error}") from error

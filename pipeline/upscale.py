@@ -1,0 +1,84 @@
+"""One image through a generator: any size, in tiles when it does not fit.
+
+Tiles overlap and are blended with linear ramps, so no seam shows; with an overlap of at least the generator's
+receptive field the result equals the whole image's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+DEFAULT_TILE_PX = 512
+DEFAULT_OVERLAP_PX = 32
+
+
+def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    """(H, W, 3) uint8 RGB to (1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """(1, 3, H, W) float, clamped to [0, 1] and rounded, to (H, W, 3) uint8 RGB."""
+    return (image[0].float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+@torch.inference_mode()
+def upscale(
+    generator: nn.Module,
+    lq: np.ndarray,
+    scale: int,
+    *,
+    tile_px: int = DEFAULT_TILE_PX,
+    overlap_px: int = DEFAULT_OVERLAP_PX,
+) -> np.ndarray:
+    """Enlarge one image.
+
+    Args:
+        generator: Network in evaluation mode, (1, 3, h, w) in [0, 1] to (1, 3, h * scale, w * scale).
+        lq: (h, w, 3) uint8 RGB.
+        scale: The generator's.
+        tile_px: Largest side of a tile, LQ px, at least twice the overlap.
+        overlap_px: Overlap of neighbouring tiles, LQ px.
+
+    Returns:
+        (h * scale, w * scale, 3) uint8 RGB.
+    """
+    if tile_px < 2 * overlap_px or overlap_px < 0:
+        raise ValueError(f"tile_px={tile_px} must be at least twice overlap_px={overlap_px}")
+    device = next(generator.parameters()).device
+    image = to_tensor(lq, device)
+    height, width = lq.shape[:2]
+    if max(height, width) <= tile_px:
+        return to_pixels(generator(image))
+    total = torch.zeros(1, 3, height * scale, width * scale, device=device)
+    weight = torch.zeros(1, 1, height * scale, width * scale, device=device)
+    for top, bottom in _spans(height, tile_px, overlap_px):
+        for left, right in _spans(width, tile_px, overlap_px):
+            tile = generator(image[..., top:bottom, left:right]).float()
+            ramp = _ramp(tile.shape[-2], overlap_px * scale, device)[:, None] * _ramp(
+                tile.shape[-1], overlap_px * scale, device
+            )
+            rows, columns = slice(top * scale, bottom * scale), slice(left * scale, right * scale)
+            total[..., rows, columns] += tile * ramp
+            weight[..., rows, columns] += ramp
+    return to_pixels(total / weight)
+
+
+def _spans(side_px: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
+    """Yield the tiles of one axis; the last is moved inwards rather than cut short."""
+    start = 0
+    while start + tile_px < side_px:
+        yield start, start + tile_px
+        start += tile_px - overlap_px
+    yield max(0, side_px - tile_px), side_px
+
+
+def _ramp(side_px: int, overlap_px: int, device: torch.device) -> Tensor:
+    """Weights that fall towards both ends over the overlap, and never reach 0."""
+    distance = torch.arange(side_px, device=device, dtype=torch.float32)
+    distance = torch.minimum(distance, distance.flip(0)) + 1
+    return (distance / (overlap_px + 1)).clamp(max=1)

@@ -1,0 +1,204 @@
+"""Networks, perceptual loss and three training steps against the reference's own outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_fill import draw_image, draw_semantics, fill, golden_outputs, relative_error
+from torch import Tensor, nn
+
+from pipeline.losses import PerceptualLoss, VanillaLoss
+from pipeline.models import (
+    ImageDiscriminator,
+    PatchDiscriminator,
+    RRDBNet,
+    SwinIR,
+    UNetDiscriminator,
+    load_reference_state_dict,
+    to_reference_state_dict,
+)
+
+# Both sides are float32 and add in another order: a few units in the last place of the largest value.
+TOLERANCE = 1e-5
+
+
+def small_rrdb() -> RRDBNet:
+    return RRDBNet(num_features=16, num_blocks=2, growth_channels=8, scale=4)
+
+
+def small_swinir() -> SwinIR:
+    return SwinIR(4, embed_dim=24, depths=[2, 2], num_heads=[2, 2], window_px=8, training_size_px=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "build"), [("rrdb_nf16_nb2_gc8", small_rrdb), ("swinir_e24_d22_h22_w8", small_swinir)]
+)
+def test_generator_with_golden_weights_gives_golden_output(name, build):
+    generator = build().eval()
+    load_reference_state_dict(generator, fill(name))
+    with torch.no_grad():
+        sr = generator(draw_image((1, 3, 24, 20), 1000))
+    assert relative_error(sr, golden_outputs()[name]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "network"), [("sed_p", PatchDiscriminator), ("sed_u", UNetDiscriminator)])
+def test_discriminator_with_golden_weights_gives_golden_logits(name, network):
+    discriminator = network(64, semantic_channels=1024).eval()
+    load_reference_state_dict(discriminator, fill(name))
+    image, semantics = draw_image((2, 3, 256, 256), 2000), draw_semantics((2, 1024, 16, 16), 3000)
+    with torch.no_grad():
+        logits = discriminator(image, semantics)
+    assert relative_error(logits, golden_outputs()[f"{name}_256"]) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("network", "semantic_channels", "num_parameters"),
+    [
+        (PatchDiscriminator, 1024, 10_090_433),
+        (UNetDiscriminator, 1024, 10_158_417),
+        (PatchDiscriminator, None, 2_764_737),
+        (UNetDiscriminator, None, 4_376_897),
+    ],
+)
+def test_discriminator_parameters_are_counted_as_in_the_paper(network, semantic_channels, num_parameters):
+    with torch.device("meta"):
+        discriminator = network(64, semantic_channels=semantic_channels)
+    assert sum(parameter.numel() for parameter in discriminator.parameters()) == num_parameters
+
+
+def test_rrdb_of_the_paper_has_16697987_parameters():
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in RRDBNet().parameters()) == 16_697_987
+
+
+def golden_perceptual() -> PerceptualLoss:
+    perceptual = PerceptualLoss(weights="random")
+    perceptual.features.load_state_dict(fill("vgg19_features_to_34"))
+    return perceptual
+
+
+def test_perceptual_loss_gives_golden_value():
+    loss = 0.1 * golden_perceptual()(draw_image((1, 3, 64, 64), 4000), draw_image((1, 3, 64, 64), 5000))
+    assert loss.item() == pytest.approx(golden_outputs()["perceptual_x0.1"].item(), rel=TOLERANCE)
+
+
+def test_three_training_steps_follow_the_reference():
+    generator, discriminator = small_rrdb(), PatchDiscriminator(64, semantic_channels=1024)
+    load_reference_state_dict(generator, fill("rrdb_nf16_nb2_gc8"))
+    load_reference_state_dict(discriminator, fill("sed_p"))
+    perceptual = golden_perceptual()
+    optimizers = [torch.optim.Adam(net.parameters(), 1e-4, (0.9, 0.99)) for net in (generator, discriminator)]
+    for step in range(3):
+        wanted = golden_outputs()["train_P"][step]
+        got = train_step(step, generator, discriminator, perceptual, optimizers)
+        # The reference iterates its spectral norms once more a step, so later steps may drift apart a little.
+        assert got == pytest.approx(wanted.tolist(), rel=1e-4 if step == 0 else 1e-3)
+    wanted_weight = golden_outputs()["train_P_conv_last.weight"]
+    assert relative_error(generator.conv_last.weight.detach(), wanted_weight) < 1e-3
+
+
+def train_step(step: int, generator: nn.Module, discriminator: nn.Module, perceptual, optimizers) -> list[float]:
+    lq, hr = draw_image((2, 3, 32, 32), 6000 + step), draw_image((2, 3, 128, 128), 7000 + step)
+    semantics = draw_semantics((2, 1024, 8, 8), 8000 + step)
+    adversarial = VanillaLoss()
+    discriminator.requires_grad_(False)
+    sr = generator(lq)
+    pixel, features = F.l1_loss(sr, hr), 0.1 * perceptual(sr, hr)
+    fools = 0.01 * adversarial.generator(discriminator(sr, semantics))
+    optimizers[0].zero_grad()
+    (pixel + features + fools).backward()
+    optimizers[0].step()
+    discriminator.requires_grad_(True)
+    optimizers[1].zero_grad()
+    real, fake = adversarial.discriminator(*discriminator((hr, sr.detach()), semantics))
+    (real + fake).backward()
+    optimizers[1].step()
+    return [term.item() for term in (pixel, features, fools, real, fake)]
+
+
+def reference_fusion(state: dict[str, Tensor], prefix: str, semantics: Tensor, features: Tensor, up: int) -> Tensor:
+    """Compute SeFB from the reference's keys as sed.py reads, with explicit softmax and no algebra."""
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+    def linear(name: str, tokens: Tensor) -> Tensor:
+        return F.linear(tokens, own[f"{name}.weight"].flatten(1), own.get(f"{name}.bias"))
+
+    def norm(index: int, tokens: Tensor) -> Tensor:
+        name = f"transformer_blocks.0.norm{index}"
+        return F.layer_norm(tokens, (64,), own[f"{name}.weight"], own[f"{name}.bias"])
+
+    def attend(name: str, tokens: Tensor, context: Tensor) -> Tensor:
+        query, key, value = (
+            linear(f"{name}.to_{part}", of) for part, of in (("q", tokens), ("k", context), ("v", context))
+        )
+        return linear(f"{name}.to_out.0", (query @ key.mT / 8).softmax(-1) @ value)
+
+    n, _, h, w = semantics.shape
+    normalised = F.group_norm(semantics, 32, own["norm.weight"], own["norm.bias"], eps=1e-6)
+    tokens = linear("proj_in", normalised.flatten(2).mT)
+    context = linear("proj_context", features.flatten(2).mT)
+    tokens = norm(1, tokens)
+    tokens = attend("transformer_blocks.0.attn1", tokens, tokens)
+    tokens = attend("transformer_blocks.0.attn2", norm(2, tokens), context)
+    value, gate = linear("transformer_blocks.0.ff.net.0.proj", norm(3, tokens)).chunk(2, -1)
+    tokens = linear("transformer_blocks.0.ff.net.2", value * F.gelu(gate))
+    fused = linear("proj_out", tokens).mT.reshape(n, -1, up, up, h, w)
+    spread = torch.einsum("ncuvhw->nchvwu", fused).reshape(n, -1, h * up, w * up)
+    return F.conv2d(spread, own["conv_out.weight"], own["conv_out.bias"], padding=1)
+
+
+def random_case(network: type[nn.Module], size_px: tuple[int, int]) -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    discriminator = network(64, semantic_channels=1024)
+    for block in (discriminator.fusion1, discriminator.fusion2, discriminator.fusion3):
+        nn.init.normal_(block.project_out.weight, std=0.2)
+    semantics = torch.rand(2, 1024, size_px[0] // 16, size_px[1] // 16)
+    return discriminator, torch.rand(2, 3, *size_px), semantics
+
+
+@pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator])
+@pytest.mark.parametrize("size_px", [(32, 48), (96, 64), (112, 80)])
+def test_fusion_block_at_other_sizes_follows_the_reference_equations(network, size_px):
+    discriminator, image, semantics = random_case(network, size_px)
+    seen: list[tuple[Tensor, Tensor]] = []
+    discriminator.eval()
+    for index in (1, 2, 3):
+        discriminator.get_submodule(f"fusion{index}").register_forward_hook(
+            lambda block, given, out: seen.append((given[1], out))
+        )
+    with torch.no_grad():
+        discriminator(image, semantics)
+        state = to_reference_state_dict(discriminator)
+        order = (1, 2, 3) if network is PatchDiscriminator else (3, 2, 1)
+        for index, (features, got) in zip(order, seen, strict=True):
+            up = discriminator.get_submodule(f"fusion{index}").upscale
+            wanted = reference_fusion(state, f"att{index}.", semantics, features, up)
+            assert relative_error(got, wanted) < TOLERANCE
+
+
+@pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])
+def test_precomputed_queries_give_the_same_bits(network):
+    discriminator, image, semantics = random_case(network, (48, 32))
+    discriminator.eval()
+    results = []
+    for split in (False, True):
+        discriminator.zero_grad()
+        given = discriminator.semantic_queries(semantics) if split else semantics
+        logits = discriminator(image, given)
+        logits.square().mean().backward()
+        results.append([logits.detach(), *(parameter.grad.clone() for parameter in discriminator.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])
+def test_two_batches_in_one_call_equal_two_calls_in_training(network):
+    discriminator, real, semantics = random_case(network, (32, 32))
+    fake = real.flip(0)
+    start = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
+    separate = [discriminator(real, semantics), discriminator(fake, semantics)]
+    vectors = discriminator.conv1.weight_u.clone()
+    discriminator.load_state_dict(start)
+    together = discriminator((real, fake), semantics)
+    assert all(torch.equal(one, other) for one, other in zip(separate, together, strict=True))
+    assert torch.equal(vectors, discriminator.conv1.weight_u)

@@ -1,0 +1,140 @@
+"""Presets: complete, strict, and every fault told at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Preset
+from pipeline.dry_run import describe
+from pipeline.errors import ConfigError
+from pipeline.presets import PRESET_DIR, apply_flags, load_preset, parse_job, preset_names, structure, to_plain
+from pipeline.run_folder import RunFolder
+
+PAPER_PRESETS = ["rrdb_sed_p_x4", "rrdb_sed_u_x4", "swinir_sed_p_x4", "swinir_sed_u_x4", "realworld_rrdb_sed_u_x4"]
+
+
+def test_presets_named_in_the_readme_exist() -> None:
+    assert set(preset_names()) == {"demo", *PAPER_PRESETS}
+
+
+@pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
+def test_preset_reads_what_its_own_shards_table_writes(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.train.data.shards == preset.shards.output
+    assert preset.train.generator.scale == preset.shards.scale
+    assert preset.train.data.crop_px <= preset.shards.sub_image_px
+
+
+@pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
+def test_preset_survives_the_way_through_config_json(name: str, tmp_path: Path) -> None:
+    preset = load_preset(name)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_plain(preset)), encoding="utf-8")
+    assert load_preset(str(path)) == preset
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER_PRESETS if "realworld" not in name])
+def test_paper_preset_has_the_papers_hyperparameters(name: str) -> None:
+    train = load_preset(name).train
+    assert train.num_steps == 300_000
+    assert train.schedule.generator_learning_rate == train.schedule.discriminator_learning_rate == 1e-4
+    assert train.schedule.betas == (0.9, 0.99)
+    factors = [train.schedule.learning_rate_factor(step * 32) for step in (0, 99_999, 100_000, 200_000)]
+    assert factors == [1, 1, 0.5, 0.25]
+    assert (train.losses.pixel_weight, train.losses.adversarial_weight) == (1.0, 0.01)
+    assert train.losses.perceptual_weight == (0.1 if "_p_" in name else 1.0)
+    assert (train.semantics.architecture, train.semantics.layer, train.semantics.weights) == ("clip-rn50", 3, "openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("rrdb_sed_p_x4", ["16,697,987", "10,090,433"]),
+        ("rrdb_sed_u_x4", ["16,697,987", "10,158,417"]),
+        ("swinir_sed_p_x4", ["11,900,199", "10,090,433"]),
+        ("realworld_rrdb_sed_u_x4", ["16,697,987", "10,158,417"]),
+    ],
+)
+def test_dry_run_builds_on_the_meta_device_and_touches_nothing(
+    name: str, counts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = describe(load_preset(name))
+    for count in counts:
+        assert f"{count} parameters" in text
+    assert "GiB" in text
+    assert "learning rate    0.0001 from 0" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Path) -> None:
+    text = (PRESET_DIR / "demo.toml").read_text(encoding="utf-8")
+    path = tmp_path / "faulty.toml"
+    text = text.replace("crop_px = 64", "crop_pxx = 64").replace("total_images = 13_200", 'total_images = "many"')
+    path.write_text(text.replace('architecture = "patch"', 'architecture = "pach"'), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_preset(str(path))
+    message = str(caught.value)
+    assert "unknown key 'crop_pxx', did you mean 'crop_px'? @ $.train.data" in message
+    assert "expected int, got 'many' @ $.train.schedule.total_images" in message
+    assert "pach not in literal" in message
+    assert str(path) in message
+
+
+def test_preset_with_a_missing_key_is_refused(tmp_path: Path) -> None:
+    plain = to_plain(load_preset("demo"))
+    del plain["train"]["schedule"]["gamma"]
+    with pytest.raises(ConfigError, match=r"required field missing @ \$.train.schedule.gamma"):
+        structure(plain, Preset, "preset")
+
+
+@pytest.mark.parametrize("value", [True, "8", 8.5, None])
+def test_batch_size_of_another_type_is_refused_not_converted(value: object) -> None:
+    plain = to_plain(load_preset("demo"))
+    plain["train"]["data"]["batch_size"] = value
+    with pytest.raises(ConfigError, match="batch_size"):
+        structure(plain, Preset, "preset")
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'rrdb_sed_p_x4'"):
+        load_preset("rrdb_sed_px4")
+
+
+def test_flags_override_the_preset_and_nothing_else() -> None:
+    config, dry_run = parse_job(["demo", "--data.crop-px", "48", "--dry-run"], "train", "job", "Job.")
+    default = load_preset("demo").train
+    assert dry_run
+    assert config.data.crop_px == 48
+    assert config.schedule == default.schedule
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--data.crop-pxx", "64"], "--data.crop-px"),
+        (["--data.crop-px", "65"], "nearest is 64"),
+        (["--report.every-images", "3"], "multiple of data.batch_size"),
+        (["--generator.architecture", "rdb"], "rrdb"),
+    ],
+)
+def test_bad_flag_ends_with_2_and_the_remedy(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        apply_flags(load_preset("demo").train, flags, "job", "Job.")
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert words in " ".join((captured.out + captured.err).split())
+
+
+def test_run_folder_refuses_another_runs_settings_and_names_both_values(tmp_path: Path) -> None:
+    first, _ = parse_job(["demo", "--run-dir", str(tmp_path)], "train", "job", "Job.")
+    second, _ = parse_job(["demo", "--run-dir", str(tmp_path), "--data.batch-size", "4"], "train", "job", "Job.")
+    third, _ = parse_job(["demo", "--run-dir", str(tmp_path), "--data.num-workers", "3"], "train", "job", "Job.")
+    shards = load_preset("demo").shards
+    RunFolder(tmp_path).open(Preset(shards, first))
+    RunFolder(tmp_path).open(Preset(shards, third))
+    with pytest.raises(ConfigError, match=r"train.data.batch_size: the run has 8, the command says 4"):
+        RunFolder(tmp_path).open(Preset(shards, second))

@@ -1,0 +1,167 @@
+"""Losses against a few lines of NumPy each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.errors import CheckpointError
+from pipeline.losses import (
+    CharbonnierLoss,
+    L1Loss,
+    LocallyDiscriminativeLoss,
+    PerceptualLoss,
+    build_adversarial_loss,
+)
+from shards.errors import InputError
+
+GENERATOR = torch.Generator().manual_seed(0)
+REAL = torch.randn(2, 1, 5, 4, generator=GENERATOR)
+FAKE = torch.randn(2, 1, 5, 4, generator=GENERATOR) - 1
+R, F_ = REAL.double().numpy(), FAKE.double().numpy()
+
+
+def log_sigmoid(x: np.ndarray) -> np.ndarray:
+    return -np.log1p(np.exp(-x))
+
+
+EXPECTED = {
+    "vanilla": (-log_sigmoid(F_).mean(), -log_sigmoid(R).mean(), -log_sigmoid(-F_).mean()),
+    "least_squares": (((F_ - 1) ** 2).mean(), ((R - 1) ** 2).mean(), (F_**2).mean()),
+    "hinge": (-F_.mean(), np.maximum(0, 1 - R).mean(), np.maximum(0, 1 + F_).mean()),
+    "relativistic_average": (
+        -log_sigmoid(F_ - R.mean()).mean() - log_sigmoid(-(R - F_.mean())).mean(),
+        -log_sigmoid(R - F_.mean()).mean(),
+        -log_sigmoid(-(F_ - R.mean())).mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_adversarial_loss_equals_its_equation_on_both_sides(name):
+    loss = build_adversarial_loss(name)
+    got = (loss.generator(FAKE, REAL), *loss.discriminator(REAL, FAKE))
+    assert [term.item() for term in got] == pytest.approx(EXPECTED[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_generator_that_follows_its_gradient_looks_more_real(name):
+    # Below 1, the least squares' target.
+    fake = FAKE.clamp(max=0.9).requires_grad_()
+    build_adversarial_loss(name).generator(fake, REAL).backward()
+    assert (fake.grad < 0).all()
+
+
+def test_relativistic_loss_without_real_logits_is_refused():
+    with pytest.raises(ValueError, match="pass real_logits"):
+        build_adversarial_loss("relativistic_average").generator(FAKE)
+
+
+def test_adversarial_loss_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="'wgan'; use one of vanilla"):
+        build_adversarial_loss("wgan")
+
+
+def test_vanilla_loss_of_extreme_logits_is_finite():
+    real, fake = build_adversarial_loss("vanilla").discriminator(REAL * 1e4, FAKE * 1e4)
+    assert real.isfinite()
+    assert fake.isfinite()
+
+
+def image(seed: int) -> torch.Tensor:
+    return torch.rand(2, 3, 16, 18, generator=torch.Generator().manual_seed(seed))
+
+
+def test_pixel_losses_equal_their_equations():
+    difference = (image(0) - image(1)).double().numpy()
+    assert L1Loss()(image(0), image(1)).item() == pytest.approx(np.abs(difference).mean(), rel=1e-6)
+    wanted = np.sqrt(difference**2 + 0.01**2).mean()
+    assert CharbonnierLoss(0.01)(image(0), image(1)).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_charbonnier_gradient_of_equal_images_is_zero_not_nan():
+    sr = image(0).requires_grad_()
+    CharbonnierLoss()(sr, image(0)).backward()
+    assert (sr.grad == 0).all()
+
+
+@pytest.mark.parametrize("loss", [L1Loss(), CharbonnierLoss()])
+def test_pair_that_would_broadcast_is_refused(loss):
+    with pytest.raises(ValueError, match=r"one shape; got \(2, 3, 16, 18\) and \(2, 1, 16, 18\)"):
+        loss(image(0), image(1)[:, :1])
+
+
+def test_ldl_equals_its_equation():
+    sr, gt, ema = image(0), image(1), image(2)
+    residual = (gt - sr).abs().sum(1).double().numpy()
+    ema_residual = (gt - ema).abs().sum(1).double().numpy()
+    padded = np.pad(residual, ((0, 0), (3, 3), (3, 3)), mode="reflect")
+    local = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), (1, 2)).var((-2, -1), ddof=1)
+    weight = local * residual.var((1, 2), ddof=1, keepdims=True) ** 0.2 * (residual >= ema_residual)
+    wanted = np.abs(weight[:, None] * (sr - gt).double().numpy()).mean()
+    assert LocallyDiscriminativeLoss()(sr, gt, ema).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_ldl_is_zero_where_the_average_does_worse():
+    assert LocallyDiscriminativeLoss()(image(0), image(0) + 0.1, image(0) - 5).item() == 0
+
+
+@pytest.mark.parametrize("window_px", [1, 4])
+def test_ldl_window_without_a_middle_is_refused(window_px):
+    with pytest.raises(ValueError, match="odd and at least 3"):
+        LocallyDiscriminativeLoss(window_px)
+
+
+SMALL_LAYERS = {2: 0.5, 7: 1.0}
+
+
+def test_perceptual_loss_trains_the_output_and_nothing_else():
+    loss = PerceptualLoss(SMALL_LAYERS, weights="random")
+    sr, gt = image(0).requires_grad_(), image(1).requires_grad_()
+    loss.train()
+    loss(sr, gt).backward()
+    assert sr.grad.abs().sum() > 0
+    assert gt.grad is None
+    assert not loss.training
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+def test_perceptual_loss_of_equal_images_is_zero():
+    assert PerceptualLoss(SMALL_LAYERS, weights="random")(image(0), image(0)).item() == 0
+
+
+def test_random_perceptual_weights_depend_on_the_seed_and_leave_the_global_generator_alone():
+    before = torch.get_rng_state()
+    one, same, other = (PerceptualLoss(SMALL_LAYERS, weights="random", seed=seed) for seed in (1, 1, 2))
+    assert one.weights_sha256 == same.weights_sha256 != other.weights_sha256
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_perceptual_weights_from_a_file_equal_the_originals(tmp_path):
+    loss = PerceptualLoss(SMALL_LAYERS, weights="random", seed=4)
+    state = {f"features.{name}": tensor for name, tensor in loss.features.state_dict().items()}
+    save_file(state | {"classifier.0.weight": torch.zeros(1)}, tmp_path / "vgg19.safetensors")
+    loaded = PerceptualLoss(SMALL_LAYERS, weights=tmp_path / "vgg19.safetensors")
+    assert loaded.weights_sha256 == loss.weights_sha256
+
+
+def test_perceptual_weights_of_another_network_are_refused(tmp_path):
+    save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg.safetensors")
+    with pytest.raises(CheckpointError, match="not the weights of VGG19, 8 of 8"):
+        PerceptualLoss(SMALL_LAYERS, weights=tmp_path / "vgg.safetensors")
+
+
+def test_perceptual_weights_that_cannot_be_downloaded_name_the_ways_out(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(InputError, match=r"no route to host.*give the path.*random"):
+        PerceptualLoss(SMALL_LAYERS)
+
+
+def test_perceptual_layer_that_is_no_convolution_is_refused():
+    with pytest.raises(ValueError, match="must name convolutions"):
+        PerceptualLoss({3: 1.0}, weights="random")

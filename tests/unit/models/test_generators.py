@@ -1,0 +1,128 @@
+"""Generators: sizes, scales, recomputation and refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR
+from pipeline.models.windows import (
+    join_windows,
+    relative_position_index,
+    shifted_window_mask,
+    split_windows,
+)
+
+
+def small_swinir(scale: int = 2, **options) -> SwinIR:
+    return SwinIR(scale, embed_dim=12, depths=[2], num_heads=[2], window_px=4, training_size_px=8, **options)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda scale: RRDBNet(8, 1, 4, scale),
+        lambda scale: SRVGGNetCompact(8, 1, scale),
+        small_swinir,
+    ],
+    ids=["rrdb", "compact", "swinir"],
+)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size_px", [(1, 3), (7, 10), (16, 8)])
+def test_output_of_any_size_is_scaled_exactly(build, scale, size_px):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        sr = build(scale)(torch.rand(2, 3, *size_px))
+    assert sr.shape == (2, 3, size_px[0] * scale, size_px[1] * scale)
+    assert sr.isfinite().all()
+
+
+@pytest.mark.parametrize("network", [RRDBNet(8, 1, 4, 4), SRVGGNetCompact(8, 1, 4), small_swinir(4)])
+def test_input_that_is_no_rgb_batch_is_refused(network):
+    with pytest.raises(ValueError, match=r"lq must be a batch of shape \(n, 3, h, w\); got \(3, 8, 8\)"):
+        network(torch.rand(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda recompute: RRDBNet(8, 2, 4, 4, gradient_checkpointing=recompute),
+        lambda recompute: small_swinir(drop_path_probability=0.5, gradient_checkpointing=recompute),
+    ],
+    ids=["rrdb", "swinir"],
+)
+def test_gradient_checkpointing_changes_no_bit_of_the_gradients(build):
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = build(recompute)
+        network(torch.rand(2, 3, 8, 8)).square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_swinir_state_has_parameters_only():
+    network = small_swinir()
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+def test_swinir_is_one_graph_for_the_compiler():
+    torch.manual_seed(0)
+    network = small_swinir().eval()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    lq = torch.rand(1, 3, 7, 10)
+    torch.testing.assert_close(compiled(lq), network(lq))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"depths": [2, 2]}, "equally long"),
+        ({"num_heads": [5]}, "multiple of every num_heads"),
+        ({"upsampler": "bicubic"}, "cannot upscale by 2 with 'bicubic'"),
+        ({"residual_connection": "2conv"}, "1conv or 3conv"),
+    ],
+)
+def test_swinir_settings_that_do_not_fit_are_refused(options, text):
+    settings = {"embed_dim": 12, "depths": [2], "num_heads": [2]} | options
+    with pytest.raises(ValueError, match=text):
+        SwinIR(2, **settings)
+
+
+def test_nearest_upsampling_by_three_is_refused():
+    with pytest.raises(ValueError, match="cannot upscale by 3"):
+        small_swinir(3, upsampler="nearest+conv")
+
+
+def test_rrdb_scale_that_cannot_be_reached_is_refused():
+    with pytest.raises(ValueError, match="cannot upscale by 5"):
+        RRDBNet(8, 1, 4, 5)
+
+
+def test_compact_activation_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="got 'gelu'"):
+        SRVGGNetCompact(8, 1, 2, activation="gelu")
+
+
+def test_windows_joined_again_are_the_features():
+    features = torch.rand(2, 8, 12, 3)
+    windows = split_windows(features, 4)
+    assert windows.shape == (2, 6, 16, 3)
+    assert torch.equal(windows[0, 1].view(4, 4, 3), features[0, :4, 4:8])
+    assert torch.equal(join_windows(windows, 8, 12, 4), features)
+
+
+def test_relative_positions_depend_on_the_offset_alone():
+    index = relative_position_index(3)
+    assert index[0, 0] == index[8, 8] == 12
+    assert index[0, 1] == index[4, 5] == 11
+    assert index[0, 8] == 0
+    assert index[8, 0] == 24
+
+
+def test_shifted_mask_keeps_apart_what_was_not_adjacent():
+    mask = shifted_window_mask(8, 8, 4)
+    assert mask.shape == (4, 16, 16)
+    assert (mask[0] == 0).all()
+    # The last window holds pixels of all four corners of the image.
+    assert mask[3, 0].view(4, 4).tolist() == [[0, 0, -100, -100]] * 2 + [[-100] * 4] * 2
