@@ -1,0 +1,1 @@
+"""Jobs: one verb a file; parse, call, exit code. Ray lives here."""

@@ -1,0 +1,68 @@
+"""The photos that scikit-image and scikit-learn ship inside their packages: real, offline, and enough for a demo."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from shards.errors import InputError
+
+ROOT = Path("demo/photos")
+TRAIN = ROOT / "train"
+VALIDATION = ROOT / "validation"
+
+_SCIKIT_IMAGE = ("skimage", "data")
+_SCIKIT_LEARN = ("sklearn", "datasets/images")
+_TRAIN_PHOTOS = {
+    "astronaut.png": _SCIKIT_IMAGE,
+    "coffee.png": _SCIKIT_IMAGE,
+    "rocket.jpg": _SCIKIT_IMAGE,
+    "hubble_deep_field.jpg": _SCIKIT_IMAGE,
+    "ihc.png": _SCIKIT_IMAGE,
+    "motorcycle_left.png": _SCIKIT_IMAGE,
+    "motorcycle_right.png": _SCIKIT_IMAGE,
+    "retina.jpg": _SCIKIT_IMAGE,
+    "flower.jpg": _SCIKIT_LEARN,
+}
+_VALIDATION_PHOTOS = {"chelsea.png": _SCIKIT_IMAGE, "china.jpg": _SCIKIT_LEARN}
+
+
+def prepare_training_photos(sources: Sequence[Path]) -> None:
+    """Copy the demo's training photos where a job is about to read them, and only there."""
+    if TRAIN in sources:
+        _copy(_TRAIN_PHOTOS, TRAIN)
+
+
+def prepare_validation_photos(sets: Sequence[Path]) -> None:
+    """Copy the two held-out photos where a job is about to read them, and only there."""
+    if VALIDATION in sets or VALIDATION / "HR" in sets:
+        _copy(_VALIDATION_PHOTOS, VALIDATION / "HR")
+
+
+def _copy(photos: dict[str, tuple[str, str]], folder: Path) -> None:
+    missing = [name for name in photos if not (folder / name).is_file()]
+    if not missing:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in missing:
+            partial = folder / f".{name}.partial"
+            shutil.copyfile(_packaged(name, *photos[name]), partial)
+            partial.replace(folder / name)
+    except OSError as error:
+        raise InputError(
+            f"the sample photos cannot be written to {folder}: {error.strerror or error}; "
+            "run the demo in a folder that you may write to"
+        ) from error
+
+
+def _packaged(name: str, package: str, folder: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"the sample photo {name} is part of {package}, which is not installed; run make setup")
+    path = Path(spec.origin).parent / folder / name
+    if not path.is_file():
+        raise InputError(f"{package} ships no {name} at {path}; install the versions in constraints.txt: make setup")
+    return path
