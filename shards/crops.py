@@ -89,10 +89,12 @@ def draw_crop(seed_hex: str, *, height_px: int, width_px: int, crop_px: int, mul
         InputError: The crop is larger than the image, or not a multiple of `multiple_px`.
     """
     if multiple_px < 1 or crop_px < 1 or crop_px % multiple_px:
-        raise InputError(f"crop of {crop_px} px must be a positive multiple of the scale; got scale {multiple_px}")
+        raise InputError(
+            f"crop_px must be a positive multiple of the scale {multiple_px}; got {crop_px}; sample {seed_hex}"
+        )
     if crop_px > min(height_px, width_px):
         raise InputError(
-            f"crop of {crop_px} px is larger than the image of {height_px}x{width_px} px; "
+            f"crop_px {crop_px} is larger than the image of {height_px}x{width_px} px; sample {seed_hex}; "
             f"use a crop of at most {min(height_px, width_px) // multiple_px * multiple_px} px or larger sub-images"
         )
     stream = Stream(seed_hex, Operation.CROP)

@@ -229,9 +229,12 @@ def draw_parameters(recipe: Recipe, seed_hex: str, *, scale: int, canvas_px: int
         Plain numbers. Each operation draws from a stream of its own, so that changing one shifts no other.
 
     Raises:
-        InputError: Sizes that do not fit, or a malformed seed.
+        InputError: Sizes that do not fit, or a malformed seed; names the seed.
     """
-    _check_sizes(scale, canvas_px, crop_px)
+    try:
+        _check_sizes(scale, canvas_px, crop_px)
+    except InputError as error:
+        raise InputError(f"degradation of sample {seed_hex}: {error}") from error
     steps: list[Step] = []
     size_px = canvas_px
     for index, stage in enumerate(recipe.stages):

@@ -174,11 +174,6 @@ class DegradationBatch(_OnDevice):
             steps=tuple(step.select(samples) for step in self.steps),
         )
 
-    def by_size(self) -> list[int]:
-        """The samples, those of the smallest intermediate sizes first; for a batch on the CPU."""
-        sizes_px = [step.out_px for step in self.steps if isinstance(step, ResizeBatch)]
-        return torch.stack(sizes_px).max(dim=0).values.argsort(stable=True).tolist()
-
 
 def stack_parameters(parameters: Sequence[SampleParameters]) -> DegradationBatch:
     """Make a batch of drawn parameters; cheap, on the host, for a loader's collate.

@@ -1,6 +1,7 @@
 """The law of the drawn parameters, on 20,000 draws of fixed seeds, and golden hashes of a few."""
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -63,8 +64,9 @@ def test_blurs_follow_their_law(
     assert _is_uniform([blur.theta_rad for blur in turned], -math.pi, math.pi)
 
 
-def test_blur_shapes_are_even_below_and_above_one(draws: list[SampleParameters]) -> None:
-    blurs: list[Blur] = _column(draws, 0)
+@pytest.mark.parametrize("index", [0, 4])
+def test_blur_shapes_are_even_below_and_above_one(draws: list[SampleParameters], index: int) -> None:
+    blurs: list[Blur] = _column(draws, index)
     shapes = np.array([blur.beta for blur in blurs if blur.family == "generalized"])
     assert stats.binomtest(int((shapes < 1).sum()), len(shapes), 0.5).pvalue > LEAST_P
     assert _is_uniform(shapes[shapes < 1], 0.5, 1)
@@ -80,6 +82,8 @@ def test_sinc_cutoffs_depend_on_the_kernel_size(draws: list[SampleParameters]) -
     assert _is_uniform([blur.cutoff_rad for blur in sincs if blur.size_px >= 13], math.pi / 5, math.pi)
     last = [blur for sample in draws for blur in sample.steps[8:10] if isinstance(blur, Blur)]
     assert _has_chances([blur.family for blur in last], {"sinc": 0.8, "none": 0.2})
+    sizes_px = [blur.size_px for blur in last if blur.family == "sinc"]
+    assert _has_chances(sizes_px, {size: 1 / 8 for size in range(7, 22, 2)})
     assert _is_uniform([blur.cutoff_rad for blur in last if blur.family == "sinc"], math.pi / 3, math.pi)
 
 
@@ -106,6 +110,23 @@ def test_second_resize_is_relative_to_the_output(draws: list[SampleParameters]) 
     counts = [int((sizes_px < 100).sum()), int((sizes_px >= 100).sum())]
     assert stats.chisquare(counts, [0.4 * NUM_DRAWS, 0.6 * NUM_DRAWS]).pvalue > LEAST_P
     assert _has_chances(list(sizes_px[sizes_px < 100]), {size: 1 / 70 for size in range(30, 100)})
+    # 100 is a kept size, or enlarged by less than 1.01.
+    enlarged = dict.fromkeys(range(101, 120), 0.3 / 20) | {100: 0.3 + 0.3 / 20}
+    assert _has_chances(list(sizes_px[sizes_px >= 100]), {size: chance / 0.6 for size, chance in enlarged.items()})
+
+
+@pytest.mark.parametrize("which", [1, -1])
+def test_later_resizes_take_each_filter_as_often(draws: list[SampleParameters], which: int) -> None:
+    resizes = [[step for step in sample.steps if isinstance(step, Resize)][which] for sample in draws]
+    assert _has_chances([step.mode for step in resizes], dict.fromkeys(("area", "bilinear", "bicubic"), 1 / 3))
+    if which == -1:
+        assert {step.size_px for step in resizes} == {100}
+
+
+def test_resize_modes_are_drawn_independently(draws: list[SampleParameters]) -> None:
+    modes = [tuple(step.mode for step in sample.steps if isinstance(step, Resize)) for sample in draws]
+    triples = itertools.product(("area", "bilinear", "bicubic"), repeat=3)
+    assert _has_chances(modes, dict.fromkeys(triples, 1 / 27))
 
 
 @pytest.mark.parametrize(("index", "sigma", "scale"), [(2, 30, 3.0), (6, 25, 2.5)])
@@ -177,5 +198,5 @@ def test_parameters_from_faulty_json_name_field_value_and_sample(
 
 @pytest.mark.parametrize("sizes", [{"crop_px": 404}, {"crop_px": 30}, {"canvas_px": 402}])
 def test_draw_of_sizes_that_do_not_fit_is_refused(sizes: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="multiple of 4"):
+    with pytest.raises(InputError, match=r"sample abab.*multiple of 4.*got \d+"):
         draw_parameters(load_recipe("realesrgan-1"), "ab" * 16, **{**SIZES, **sizes})

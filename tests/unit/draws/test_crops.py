@@ -32,7 +32,7 @@ def test_draw_crop_over_many_seeds_reaches_every_place_and_stays_inside() -> Non
 
 
 def test_draw_crop_larger_than_the_image_is_refused() -> None:
-    with pytest.raises(InputError, match=r"larger than the image of 30x64 px.*at most 28 px"):
+    with pytest.raises(InputError, match=r"crop_px 32 is larger than the image of 30x64 px; sample abab.* 28 px"):
         draw_crop("ab" * 16, height_px=30, width_px=64, crop_px=32, multiple_px=4)
     with pytest.raises(InputError, match="multiple of the scale"):
         draw_crop("ab" * 16, height_px=64, width_px=64, crop_px=30, multiple_px=4)

@@ -1,0 +1,174 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import preview
+from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
+from pipeline.tracking import NullTracker
+from shards.config import ShardConfig
+from shards.degradation import Blur, Jpeg, Noise, Resize
+from shards.manifest import Manifest, write_manifest
+from shards.plan import make_plan, write_plan
+from shards.sources import discover
+from shards.survey import SurveyTask, reject_duplicates, survey
+from shards.writing import shard_tasks, write_shard
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of two real-world sub-images of 64 px."""
+    photos, folder = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("shards")
+    for number in range(2):
+        coarse = np.random.RandomState(number).randint(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(photos / f"{number}.png")
+    config = ShardConfig((photos,), folder, "realworld", 4, 64, 64, variants=1, seed=5, shard_size_mib=1.0)
+    found = survey(SurveyTask(discover(config.source), config.sub_image_px, config.max_pixels, {}))
+    plan = make_plan(config, *reject_duplicates(found, {}))
+    write_plan(folder, plan)
+    paths = {file.name: file.path for file in discover(config.source)}
+    entries = tuple(write_shard(task) for task in shard_tasks(plan, folder, paths))
+    write_manifest(folder, Manifest("images", plan.fingerprint, plan.settings, entries, plan.rejects))
+    return folder
+
+
+def _run(*arguments: object) -> int:
+    return run_job(preview.main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("recipe", ["realesrgan-1", "bicubic-1"])
+def test_preview_draws_a_row_a_sample_and_a_panel_a_variant(shards: Path, tmp_path: Path, recipe: str) -> None:
+    output = tmp_path / "new" / "grid.png"
+    options = ("--recipe", recipe, "--samples", 5, "--variants", 3, "--output", output)
+    assert _run(shards, *options) == 0
+    first = output.read_bytes()
+    picture = np.asarray(Image.open(output))
+    assert picture.shape[1] == 4 * 256 + 3 * 8
+    # Two samples are all there are; HR is enlarged four times, without smoothing.
+    assert picture.shape[0] > 2 * 256
+    hr = picture[:256:4, :256:4]
+    assert np.array_equal(picture[:256, :256], hr.repeat(4, 0).repeat(4, 1))
+    panels = [picture[:256, 264 * k : 264 * k + 256] for k in range(1, 4)]
+    assert all(np.array_equal(panel, panel[::16, ::16].repeat(16, 0).repeat(16, 1)) for panel in panels)
+    assert np.array_equal(panels[0], panels[1]) == (recipe == "bicubic-1")
+    assert _run(shards, *options) == 0
+    assert output.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--variants", 0), "--variants must be from 1 to 64; got 0"),
+        (("--samples", -1), "--samples must be"),
+        (("--canvas-px", 68), "--canvas-px must be a multiple of 4, at most 64; got 68; sample "),
+        (("--canvas-px", 30), "--canvas-px must be a multiple of 4"),
+        (("--recipe", "realesrgan-9"), "no recipe 'realesrgan-9'; known: bicubic-1"),
+        (("--output", "grid.jpg"), "--output must end in .png; got grid.jpg"),
+        (("--run", "nowhere"), "--run nowhere holds no checkpoint"),
+    ],
+)
+def test_preview_of_bad_input_says_so_and_writes_nothing(
+    shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[object, ...],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(shards, "--output", "grid.png", *options) == EXIT_BAD_INPUT
+    assert text in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_preview_of_a_faulty_recipe_names_field_and_value(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'format = 1\nname = "mine-1"\n[end]\narea_probability = 0.5\nbilinear_probability = 0.4\n'
+        "bicubic_probability = 0.0\nmatlab_bicubic_probability = 0.0\n",
+        encoding="utf-8",
+    )
+    assert _run(shards, "--recipe", recipe, "--output", tmp_path / "grid.png") == EXIT_BAD_INPUT
+    assert "must be 1 in sum; got 0.9" in capsys.readouterr().err
+
+
+def test_preview_of_a_folder_without_shards_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(tmp_path, "--output", tmp_path / "grid.png") == EXIT_BAD_INPUT
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+class _Tracker:
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.calls: list[tuple[Any, ...]] = []
+
+    def picture(self, name: str, image: np.ndarray, images_seen: int) -> None:
+        self.calls.append((name, image.shape, images_seen))
+
+    def close(self, status: str) -> None:
+        self.calls.append((status,))
+
+
+@pytest.fixture
+def run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stands at 40 of 80 images and is known to MLflow as `abc`."""
+    store = SimpleNamespace(newest=lambda: SimpleNamespace(facts={"mlflow_run_id": "abc"}, images_seen=40))
+    monkeypatch.setattr(preview, "CheckpointStore", lambda *_, **__: store)
+    train = SimpleNamespace(
+        num_steps=10, data=SimpleNamespace(batch_size=8), report=SimpleNamespace(experiment="experiment")
+    )
+    monkeypatch.setattr(preview, "load_preset", lambda _: SimpleNamespace(train=train))
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_preview_with_a_run_logs_the_picture_there_and_keeps_its_status(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = _Tracker("abc")
+    opened: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(preview, "open_tracker", lambda *arguments: opened.append(arguments) or tracker)
+    output = tmp_path / "grid.png"
+    assert _run(shards, "--output", output, "--run", tmp_path) == 0
+    assert opened == [("experiment", tmp_path.name, "abc", {}, {})]
+    shape = np.asarray(Image.open(output)).shape
+    assert tracker.calls == [("degradation/realesrgan-1", shape, 40), ("KILLED",)]
+
+
+@pytest.mark.usefixtures("run_folder")
+@pytest.mark.parametrize(("tracker", "text"), [(NullTracker(), "not in MLflow"), (_Tracker("new"), "does not know")])
+def test_preview_with_a_run_that_mlflow_does_not_take_ends_with_a_fault(
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tracker: Any,
+    text: str,
+) -> None:
+    monkeypatch.setattr(preview, "open_tracker", lambda *_: tracker)
+    output = tmp_path / "grid.png"
+    assert _run(shards, "--output", output, "--run", tmp_path) == EXIT_FAULTS
+    assert text in capsys.readouterr().err
+    assert output.is_file()
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (Blur("none"), ""),
+        (Blur("gaussian", 9, 1.0, 1.0), "gaussian 9 px, sigma 1.00"),
+        (Blur("plateau", 9, 1.0, 0.5, 0.3, 1.5), "plateau 9 px, sigma 1.00 0.50, beta 1.50"),
+        (Blur("sinc", 7, cutoff_rad=2.0), "sinc 7 px, cutoff 2.00 rad"),
+        (Resize("matlab_bicubic", 40, 2.0), "resize to 40 px, matlab bicubic"),
+        (Noise("none", 0.0, False, 4), ""),
+        (Noise("poisson", 1.5, True, 4), "poisson noise 1.50, gray"),
+        (Jpeg(None, "faithful"), ""),
+        (Jpeg(48.2, "reference"), "JPEG 48"),
+    ],
+)
+def test_describe_says_what_a_step_does(step: Any, expected: str) -> None:
+    assert preview.describe(step) == expected
