@@ -15,7 +15,7 @@ setup: $(VENV)/installed  ## .venv with everything, at the versions in constrain
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@# A Ray cluster asks for a token (2.60 and newer), and its commands look for one only when told: agree once, here.
 	@grep -q RAY_AUTH_MODE $(BIN)/activate || printf '\nexport RAY_AUTH_MODE="$${RAY_AUTH_MODE:-token}"\n' >> $(BIN)/activate
 	@RAY_AUTH_MODE=token $(BIN)/ray get-auth-token --generate > /dev/null 2>&1
@@ -40,7 +40,7 @@ fix: setup  ## what lint and format can mend by themselves
 ui: setup  ## the MLflow UI on http://127.0.0.1:5000 (make ui PORT=5001 for another port)
 	$(BIN)/python jobs/ui.py $(if $(PORT),--port $(PORT))
 
-bench: setup  ## the benchmarks; docs/benchmarks.md says what they measure
+bench: setup  ## the benchmarks and how to run each against a checkout of its peer
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what the demo made

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
-from pipeline.data.evaluation import evaluation_files
+from pipeline.data.evaluation import check_sets, evaluation_files
 from pipeline.evaluate import METRICS, PROTOCOL, Evaluated, evaluate_folder
 from pipeline.model_source import NamedModel, open_model
 from pipeline.pictures import before_and_after
@@ -25,7 +25,7 @@ from shards.files import check_writable, sha256_of, write_atomically
 class EvaluateConfig:
     """What to measure. With no argument: the demo's run on the demo's held-out photos."""
 
-    model: Annotated[str, tyro.conf.Positional] = "demo/run"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
     """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
     """Folders that hold HR/ and, optionally, LRx4/ (else LR is made by bicubic)."""
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/evaluate.py --help`."""
     config = tyro.cli(EvaluateConfig, args=argv, prog="python jobs/evaluate.py", description=__doc__)
     prepare_validation_photos(config.sets)
-    files = [file for folder in config.sets for file in evaluation_files(folder)]
+    files = [file for folder in check_sets(config.sets) for file in evaluation_files(folder)]
     for path in (config.output, config.picture):
         if path is not None:
             check_writable(path.parent)

@@ -19,7 +19,7 @@ import tyro
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.checkpoint import CheckpointStore
-from pipeline.data.evaluation import evaluation_files
+from pipeline.data.evaluation import check_sets, evaluation_files
 from pipeline.evaluate import METRICS, evaluate_folder
 from pipeline.model_source import NamedModel, open_model
 from pipeline.models import save_generator
@@ -31,7 +31,7 @@ from shards.files import sha256_of
 class PromoteConfig:
     """What to register. With no argument: the demo's run as sed-demo."""
 
-    model: Annotated[str, tyro.conf.Positional] = "demo/run"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
     """A .safetensors or .pth file, or a run folder."""
     name: str = "sed-demo"
     """Registered model in MLflow."""
@@ -43,8 +43,7 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/promote.py --help`."""
     config = tyro.cli(PromoteConfig, args=argv, prog="python jobs/promote.py", description=__doc__)
     prepare_validation_photos(config.sets)
-    for folder in config.sets:
-        evaluation_files(folder)
+    check_sets(config.sets)
     model = open_model(config.model)
     digest = sha256_of(model.weights)
     champion = registry.champion(config.name)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.terminal import say
 from shards.errors import InputError
 
 ROOT = Path("demo/photos")
@@ -51,6 +52,7 @@ def _copy(photos: dict[str, tuple[str, str]], folder: Path) -> None:
             partial = folder / f".{name}.partial"
             shutil.copyfile(_packaged(name, *photos[name]), partial)
             partial.replace(folder / name)
+        say(f"copied {len(missing)} sample photos to {folder}")
     except OSError as error:
         raise InputError(
             f"the sample photos cannot be written to {folder}: {error.strerror or error}; "

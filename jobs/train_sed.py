@@ -93,7 +93,7 @@ def train(preset: Preset) -> int:
         raise JobStoppedError(f"error: {error}", EXIT_FAULTS) from error
     if not outcome.is_finished:
         tell(f"asked to stop: saved at {outcome.images_seen:,} images; the same command goes on")
-    elif not outcome.metrics:
+    elif not outcome.has_trained:
         tell(f"{config.run_dir} is finished at {outcome.images_seen:,} images; nothing to do")
     else:
         tell(f"finished: {config.run_dir / 'export' / 'generator.safetensors'}")

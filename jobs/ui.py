@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
     say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
     program = str(Path(sys.executable).parent / "mlflow")
     arguments = ["ui", "--backend-store-uri", store, "--host", config.host, "--port", str(config.port)]
-    os.execv(program, [program, *arguments])
+    # Warnings of the server's libraries about each other; its errors still come out.
+    os.execve(program, [program, *arguments], os.environ | {"PYTHONWARNINGS": "ignore"})
 
 
 def check_port(host: str, port: int) -> None:

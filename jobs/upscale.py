@@ -15,7 +15,7 @@ from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.data.evaluation import image_files, read_image
 from pipeline.model_source import open_model
-from pipeline.upscale import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, upscale
+from pipeline.upscale import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles, upscale
 from shards.errors import InputError
 from shards.files import check_writable, open_atomic
 
@@ -24,11 +24,11 @@ from shards.files import check_writable, open_atomic
 class UpscaleConfig:
     """What to enlarge. With no argument: the demo's held-out photos with the demo's run."""
 
-    model: Annotated[str, tyro.conf.Positional] = "demo/run"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
     """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
-    input: Annotated[Path, tyro.conf.Positional] = Path("demo/photos/validation/HR")
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = Path("demo/photos/validation/HR")
     """An image, or a folder of images."""
-    output: Annotated[Path, tyro.conf.Positional] = Path("demo/upscaled")
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = Path("demo/upscaled")
     """A PNG file for an image, a folder for a folder."""
     tile_px: int = DEFAULT_TILE_PX
     """Larger images are enlarged in tiles of this side, LQ px; lower it when memory runs out."""
@@ -37,8 +37,7 @@ class UpscaleConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if not 0 <= 2 * self.overlap_px <= self.tile_px:
-            raise InputError(f"tile_px={self.tile_px} must be at least twice overlap_px={self.overlap_px}")
+        check_tiles(self.tile_px, self.overlap_px)
 
 
 def main(argv: list[str]) -> int:

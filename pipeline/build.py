@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from pipeline.config import DiscriminatorConfig, GeneratorConfig, LossConfig, SemanticsConfig
+from pipeline.errors import ConfigError
 from pipeline.losses import CharbonnierLoss, L1Loss, PerceptualLoss, build_adversarial_loss
 from pipeline.models import (
     ImageDiscriminator,
@@ -58,9 +59,18 @@ def _generator_of(config: GeneratorConfig) -> nn.Module:
     )
 
 
-def build_discriminator(config: DiscriminatorConfig, semantic_channels: int) -> nn.Module:
-    """Build the discriminator; `semantic_channels` counts only when it is a semantic one."""
+def build_discriminator(config: DiscriminatorConfig, semantic_channels: int, crop_px: int) -> nn.Module:
+    """Build the discriminator; `semantic_channels` counts only when it is a semantic one.
+
+    Raises:
+        ConfigError: It cannot judge crops as small as this.
+    """
     network = _DISCRIMINATORS[config.architecture]
+    if crop_px < network.smallest_side_px:
+        raise ConfigError(
+            f"data.crop_px={crop_px} is too small for the {config.architecture} discriminator, which needs at least "
+            f"{network.smallest_side_px} px"
+        )
     return network(config.num_features, semantic_channels if config.semantic else None)
 
 

@@ -75,7 +75,8 @@ class CheckpointStore:
         final = self._folder / f"images-{checkpoint.images_seen:010d}"
         partial = self._folder / f".{final.name}.partial"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
+            for left in self._folder.glob(".*.partial"):
+                shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(parents=True)
             self._write_files(partial, checkpoint)
             shutil.rmtree(final, ignore_errors=True)
@@ -86,11 +87,18 @@ class CheckpointStore:
                 f"checkpoint {final} could not be written: {error.strerror or error}\n"
                 "  the earlier checkpoints are untouched; make room and run the same command to go on"
             ) from error
-        for old in self.complete()[: -self._keep]:
+        self._remove_old(final)
+        return final
+
+    def _remove_old(self, newest: Path) -> None:
+        complete = self.complete()
+        # Those after the newest are damaged, or the run would not have gone on from before them.
+        later = [path for path in complete if path.name > newest.name]
+        earlier = [path for path in complete if path.name <= newest.name][: -self._keep]
+        for old in later + earlier:
             # The manifest goes first: a half-removed folder is no checkpoint.
             (old / _MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(old, ignore_errors=True)
-        return final
 
     def _write_files(self, folder: Path, checkpoint: Checkpoint) -> None:
         for group, tensors in checkpoint.tensors.items():
@@ -125,10 +133,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint and check every file of it.
 
     Raises:
-        CheckpointError: A file is missing, damaged or unlisted; names it.
+        CheckpointError: A file is missing or damaged; names it.
     """
     try:
-        files = read_sealed(folder / _MANIFEST)["files"]
+        files = read_sealed(folder / _MANIFEST, remedy="delete the folder to go on from the one before")["files"]
         for name, digest in files.items():
             if sha256_of(folder / name) != digest:
                 raise CheckpointError(f"{folder / name} does not have the hash in its manifest")

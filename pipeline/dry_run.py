@@ -62,7 +62,7 @@ def describe(preset: Preset) -> str:
     with torch.device("meta"):
         generator = build_generator(without_weights.generator)
         discriminator = (
-            build_discriminator(config.discriminator, semantic_channels(config.semantics))
+            build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
             if config.is_adversarial
             else None
         )

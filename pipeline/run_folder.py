@@ -59,8 +59,8 @@ class RunFolder:
         """Pictures of the last validation."""
         return self.path / "pictures"
 
-    def open(self, preset: Preset) -> None:
-        """Make the folder and write the configuration, or check that a command goes on with the same.
+    def check(self, preset: Preset) -> None:
+        """Check that a command may work here, before anything is built or written.
 
         Raises:
             ConfigError: The folder belongs to a run with other settings; lists them with both values.
@@ -76,6 +76,9 @@ class RunFolder:
                     + "\n  ".join(refused)
                     + f"\n  Go on with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
                 )
+
+    def write_config(self, preset: Preset) -> None:
+        """Make the folder and write the configuration, so that the folder is a preset too."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
 

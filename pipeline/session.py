@@ -18,9 +18,10 @@ from torch import nn
 from pipeline.build import build_discriminator, build_generator, build_losses
 from pipeline.checkpoint import CheckpointStore
 from pipeline.config import Preset, TrainConfig
+from pipeline.data.evaluation import check_sets
 from pipeline.data.features import has_features, image_manifest
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluate import Evaluated, validate
 from pipeline.inputs import StepInputs, open_semantics
 from pipeline.models import save_generator
@@ -42,12 +43,11 @@ LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: whether the run is finished, where it stands, and the last validation."""
+    """How a call ended: whether the run is finished, whether this call did anything for it, and where it stands."""
 
     is_finished: bool
+    has_trained: bool
     images_seen: int
-    metrics: Mapping[str, float]
-    run_id: str | None
 
 
 def resolve_semantics(config: TrainConfig) -> TrainConfig:
@@ -91,11 +91,22 @@ class Session:
                 canvas_px=config.data.canvas_px,
             )
         )
-        if backend.is_leader:
-            self._folder.open(self._preset)
-        backend.barrier()
+        self._folder.check(self._preset)
+        check_sets(config.report.validation_sets)
+        self._check_scale()
         self._losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
         self._build_networks()
+        backend.barrier()  # every rank has checked the folder as it was
+        if backend.is_leader:
+            self._folder.write_config(self._preset)
+
+    def _check_scale(self) -> None:
+        scale = self._config.generator.scale
+        if scale != self._manifest.config["scale"]:
+            raise ConfigError(
+                f"generator.scale={scale}, but the shards in {self._config.data.shards} were written for "
+                f"scale {self._manifest.config['scale']}; give shards of the same scale, or change one"
+            )
 
     def _build_networks(self) -> None:
         config, backend = self._config, self._backend
@@ -104,7 +115,7 @@ class Session:
         discriminator = None
         if config.is_adversarial:
             channels = self._semantics.channels if self._semantics is not None else 0
-            discriminator = self._place(build_discriminator(config.discriminator, channels))
+            discriminator = self._place(build_discriminator(config.discriminator, channels, config.data.crop_px))
         average = MovingAverage(generator)
         schedule = config.schedule
         generator_trainable = backend.wrap(generator, self._adam(generator, schedule.generator_learning_rate))
@@ -147,7 +158,7 @@ class Session:
             lines.append(f"perceptual loss: VGG19, weights {self._config.losses.perceptual_weights}")
         if self.random_networks:
             lines.append(
-                f"note: {' and '.join(self.random_networks)} have seeded random weights, good for demos and tests "
+                f"note: seeded random weights for {' and '.join(self.random_networks)}, good for demos and tests "
                 "only; for the real ones: --semantics.weights openai --losses.perceptual-weights torchvision"
             )
         return lines
@@ -180,14 +191,10 @@ class Session:
         if backend.is_leader:
             metrics_file.rewind(self._state.images_seen)
         if self._state.images_seen >= config.num_steps * config.data.batch_size:
-            return Outcome(True, self._state.images_seen, {}, facts.get("mlflow_run_id"))
+            if not self._folder.generator.is_file():
+                self._export()  # killed between the last checkpoint and the export
+            return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
         tracker = self._open_tracker(facts.get("mlflow_run_id"))
-        last_validation: dict[str, float] = {}
-
-        def validate_at(images_seen: int) -> dict[str, float]:
-            last_validation.update(self._validate(images_seen, tracker))
-            return dict(last_validation)
-
         parts = LoopParts(
             config=config,
             backend=backend,
@@ -203,7 +210,7 @@ class Session:
             if self._state.discriminator
             else None,
             prepare=StepInputs(self._semantics, backend.autocast, self._memory_format),
-            validate=validate_at,
+            validate=lambda images_seen: self._validate(images_seen, tracker),
             checkpoints=CheckpointStore(self._folder.checkpoints, config.report.keep_checkpoints),
             facts=self._facts(tracker.run_id),
             metrics=metrics_file,
@@ -221,7 +228,7 @@ class Session:
             status = "FINISHED" if is_finished else "KILLED"
         finally:
             tracker.close(status)
-        return Outcome(is_finished, self._state.images_seen, last_validation, tracker.run_id)
+        return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
 
     def _resume(self, means: RunningMeans) -> Mapping[str, Any]:
         checkpoint = CheckpointStore(self._folder.checkpoints, self._config.report.keep_checkpoints).newest()
@@ -259,7 +266,7 @@ class Session:
         }
         if self._semantics is not None:
             tags["semantics_weights_sha256"] = self._semantics.weights_sha256
-        return open_tracker(self._config.report.experiment, self._folder.path.name, run_id, parameters, tags)
+        return open_tracker(self._config.report.experiment, str(self._folder.path), run_id, parameters, tags)
 
     def _loader(self) -> Any:
         config, backend = self._config, self._backend

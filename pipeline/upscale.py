@@ -1,7 +1,8 @@
 """One image through a generator: any size, in tiles when it does not fit.
 
-Tiles overlap and are blended with linear ramps, so no seam shows; with an overlap of at least the generator's
-receptive field the result equals the whole image's.
+Tiles overlap and are blended, so no seam shows. The outer quarter of an overlap, where a tile's own border has spoilt
+it, does not count: with an overlap of four times the generator's reach (how far an LQ pixel acts) the result is that
+of the whole image.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from shards.errors import InputError
 
 DEFAULT_TILE_PX = 512
 DEFAULT_OVERLAP_PX = 32
@@ -41,14 +44,13 @@ def upscale(
         generator: Network in evaluation mode, (1, 3, h, w) in [0, 1] to (1, 3, h * scale, w * scale).
         lq: (h, w, 3) uint8 RGB.
         scale: The generator's.
-        tile_px: Largest side of a tile, LQ px, at least twice the overlap.
+        tile_px: Largest side of a tile, LQ px, at least 1 and at least twice the overlap.
         overlap_px: Overlap of neighbouring tiles, LQ px.
 
     Returns:
         (h * scale, w * scale, 3) uint8 RGB.
     """
-    if tile_px < 2 * overlap_px or overlap_px < 0:
-        raise ValueError(f"tile_px={tile_px} must be at least twice overlap_px={overlap_px}")
+    check_tiles(tile_px, overlap_px)
     device = next(generator.parameters()).device
     image = to_tensor(lq, device)
     height, width = lq.shape[:2]
@@ -59,9 +61,10 @@ def upscale(
     for top, bottom in _spans(height, tile_px, overlap_px):
         for left, right in _spans(width, tile_px, overlap_px):
             tile = generator(image[..., top:bottom, left:right]).float()
-            ramp = _ramp(tile.shape[-2], overlap_px * scale, device)[:, None] * _ramp(
-                tile.shape[-1], overlap_px * scale, device
-            )
+            ramp = (
+                _ramp(top, bottom, height, overlap_px, scale).to(device)[:, None]
+                * _ramp(left, right, width, overlap_px, scale).to(device)
+            )  # fmt: skip
             rows, columns = slice(top * scale, bottom * scale), slice(left * scale, right * scale)
             total[..., rows, columns] += tile * ramp
             weight[..., rows, columns] += ramp
@@ -77,8 +80,23 @@ def _spans(side_px: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, i
     yield max(0, side_px - tile_px), side_px
 
 
-def _ramp(side_px: int, overlap_px: int, device: torch.device) -> Tensor:
-    """Weights that fall towards both ends over the overlap, and never reach 0."""
-    distance = torch.arange(side_px, device=device, dtype=torch.float32)
-    distance = torch.minimum(distance, distance.flip(0)) + 1
-    return (distance / (overlap_px + 1)).clamp(max=1)
+def _ramp(start_px: int, stop_px: int, side_px: int, overlap_px: int, scale: int) -> Tensor:
+    """Weights of one axis of a tile: 0 over the outer quarter of an overlap, then rising; 1 at the image's border."""
+    length, overlap = (stop_px - start_px) * scale, overlap_px * scale
+    outer = overlap // 4
+    position = torch.arange(length, dtype=torch.float32)
+    rising = ((position - outer + 1) / (overlap - 2 * outer + 1)).clamp(0, 1)
+    whole = torch.ones(length)
+    return (rising if start_px > 0 else whole) * (rising.flip(0) if stop_px < side_px else whole)
+
+
+def check_tiles(tile_px: int, overlap_px: int) -> None:
+    """Refuse tiles that cannot cover an image.
+
+    Raises:
+        InputError: The sizes do not fit together.
+    """
+    if tile_px < 1 or not 0 <= 2 * overlap_px <= tile_px:
+        raise InputError(
+            f"tile_px={tile_px} must be at least 1 and at least twice overlap_px={overlap_px}, which must be 0 or above"
+        )

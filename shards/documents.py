@@ -39,11 +39,12 @@ def seal(content: Mapping[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path, *, remedy: str = _REBUILD) -> dict[str, Any]:
     """Read a document and check every byte of it.
 
     Args:
         path: File written from `seal`.
+        remedy: What the reader of an error should do.
 
     Returns:
         The content, without format version, with `digest`.
@@ -54,13 +55,13 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ShardError(f"cannot read {path}: {error.strerror}; {_REBUILD}") from error
+        raise ShardError(f"cannot read {path}: {error.strerror}; {remedy}") from error
     try:
         document = json.loads(raw)
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are no JSON document; {_REBUILD}")
+        raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are no JSON document; {remedy}")
     version = document.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ShardError(
@@ -69,5 +70,5 @@ def read_sealed(path: Path) -> dict[str, Any]:
         )
     content = {key: value for key, value in document.items() if key != "digest"}
     if seal(content) != raw:
-        raise ShardError(f"{path} is damaged: its bytes do not match its own digest; {_REBUILD}")
+        raise ShardError(f"{path} is damaged: its bytes do not match its own digest; {remedy}")
     return {**content, "digest": document["digest"]}

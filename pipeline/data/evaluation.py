@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,35 @@ def evaluation_files(folder: Path) -> list[Path]:
     return image_files(folder / "HR")
 
 
+def check_sets(folders: Sequence[Path]) -> Sequence[Path]:
+    """Check evaluation sets before any work; return them.
+
+    Raises:
+        InputError: One is missing or empty, or two have the same name, under which their numbers would be mixed.
+    """
+    for folder in folders:
+        evaluation_files(folder)
+    names = [folder.name for folder in folders]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"two evaluation sets are called {', '.join(twice)}; rename a folder, or measure them apart")
+    return folders
+
+
+def _find_lq(hr_file: Path, scale: int) -> Path | None:
+    """Return the LQ of an image: NAME or NAMEx4 in LRx4/; None where the set has no such folder."""
+    folder = hr_file.parent.parent / f"LRx{scale}"
+    if not folder.is_dir():
+        return None
+    names = (hr_file.name, f"{hr_file.stem}x{scale}{hr_file.suffix}")
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} has neither {' nor '.join(names)}; add it, or remove the folder to use bicubic LR")
+
+
 def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
-    """Read one image of a set; the LQ is the file of the same name in LRx{scale}/, or bicubic.
+    """Read one image of a set; the LQ is its file in LRx{scale}/, or bicubic where there is no such folder.
 
     Raises:
         InputError: The two do not fit.
@@ -65,8 +93,10 @@ def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
     gt = read_image(hr_file)
     height, width = (side - side % scale for side in gt.shape[:2])
     gt = gt[:height, :width]
-    lq_file = hr_file.parent.parent / f"LRx{scale}" / hr_file.name
-    lq = read_image(lq_file) if lq_file.is_file() else downscale(gt, scale)
+    if not gt.size:
+        raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; leave it out of the set")
+    lq_file = _find_lq(hr_file, scale)
+    lq = read_image(lq_file) if lq_file is not None else downscale(gt, scale)
     if (lq.shape[0] * scale, lq.shape[1] * scale) != gt.shape[:2]:
         raise InputError(
             f"{lq_file} has {lq.shape[1]}x{lq.shape[0]} px, but {hr_file} has {gt.shape[1]}x{gt.shape[0]}; "

@@ -34,6 +34,17 @@ from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, Trainab
 
 MAX_ZERO_STAGE = 2
 
+_DECIDED_BY_THE_PRESET = {
+    "bf16",
+    "fp16",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+}
+
 
 @dataclass(frozen=True)
 class RuntimeChoice:
@@ -188,8 +199,9 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float) -> dict
     """
     path = launch.deepspeed_config_path()
     settings = _read_settings(Path(path)) if path else {}
-    stage = settings.setdefault("zero_optimization", {}).setdefault("stage", 1)
-    if stage not in range(MAX_ZERO_STAGE + 1):
+    zero = settings.setdefault("zero_optimization", {})
+    stage = zero.setdefault("stage", 1) if isinstance(zero, dict) else zero
+    if isinstance(stage, bool) or stage not in range(MAX_ZERO_STAGE + 1):
         raise ConfigError(
             f"{path}: zero_optimization.stage={stage}; generator and discriminator train with stages 0 to "
             f"{MAX_ZERO_STAGE}. They fit on one device, so a higher stage would only add traffic."
@@ -209,11 +221,11 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float) -> dict
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"DeepSpeed configuration {path} cannot be read: {error}") from error
     if not isinstance(settings, Mapping):
         raise ConfigError(f"DeepSpeed configuration {path} is no JSON object")
-    decided = sorted({"bf16", "fp16", "optimizer", "scheduler", "gradient_clipping"} & set(settings))
+    decided = sorted(_DECIDED_BY_THE_PRESET & set(settings))
     if decided:
         raise ConfigError(
             f"{path} sets {', '.join(decided)}, which the preset decides; remove it there and use the preset's "

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from pipeline.tracking.environment import quiet
+from pipeline.tracking.environment import first_line, quiet
 
 CHAMPION = "champion"
 SCHEME = "models:/"
@@ -67,7 +67,7 @@ def register(
         module: The generator, in evaluation mode on the CPU.
         weights: Its safetensors file.
         tags: Facts of the version.
-        run_id: The MLflow run that trained it; None logs the model in a run of its own.
+        run_id: The MLflow run that trained it; a run of its own where that is None or unknown to the server.
         metrics: Its numbers, logged with the model.
 
     Returns:
@@ -81,8 +81,8 @@ def register(
         from mlflow.exceptions import MlflowException
 
         example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
-        mlflow.start_run(run_id=run_id, run_name=None if run_id else f"register {name}")
         try:
+            mlflow.start_run(run_id=_known_run(run_id), run_name=f"register {name}")
             version = _log_model(name, module, weights, example, metrics)
             for key, value in tags.items():
                 mlflow.MlflowClient().set_model_version_tag(name, version, key, value)
@@ -92,6 +92,21 @@ def register(
         finally:
             mlflow.end_run()
         return version
+
+
+def _known_run(run_id: str | None) -> str | None:
+    """Return the run if this server knows it: a run folder may have been trained against another one."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if run_id is None:
+        return None
+    try:
+        return mlflow.MlflowClient().get_run(run_id).info.run_id
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _log_model(name: str, module: nn.Module, weights: Path, example: np.ndarray, metrics: Mapping[str, float]) -> str:
@@ -143,7 +158,7 @@ def fetch(uri: str) -> Path:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         except (MlflowException, OSError) as error:
             raise CheckpointError(
-                f"{uri} cannot be fetched from {mlflow.get_tracking_uri()}: {_first_line(error)}\n"
+                f"{uri} cannot be fetched from {mlflow.get_tracking_uri()}: {first_line(error)}\n"
                 "  Is the name right, and MLFLOW_TRACKING_URI set to the server that knows it? "
                 "jobs/promote.py registers a model"
             ) from error
@@ -178,10 +193,6 @@ def _unreachable(error: Exception) -> CheckpointError:
     import mlflow
 
     return CheckpointError(
-        f"MLflow at {mlflow.get_tracking_uri()} refused: {_first_line(error)}\n"
+        f"MLflow at {mlflow.get_tracking_uri()} refused: {first_line(error)}\n"
         "  Check MLFLOW_TRACKING_URI and that the server runs; nothing was promoted"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.tracking.environment import prepare
+from pipeline.tracking.environment import first_line, prepare
 
 _LOG = logging.getLogger(__name__)
 _QUEUE_LENGTH = 1000
 _CLOSE_TIMEOUT_S = 60.0
 _MAX_PARAMETER_CHARACTERS = 500
+# Opens the UI on training runs and their charts, not on traces of language models.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Tracker:
@@ -67,7 +69,9 @@ class Tracker:
                 return run_id
             _LOG.warning("MLflow does not know run %s any more; starting a new one", run_id)
         found = self._client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+        experiment_id = (
+            found.experiment_id if found else self._client.create_experiment(experiment, tags=_EXPERIMENT_TAGS)
+        )
         return self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags)).info.run_id
 
     def _log_parameters(self, parameters: Mapping[str, str]) -> None:
@@ -110,7 +114,7 @@ class Tracker:
             try:
                 call()
             except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training goes on
-                self._count_failure(str(error).splitlines()[0] if str(error) else type(error).__name__)
+                self._count_failure(first_line(error))
 
     def _count_failure(self, reason: str) -> None:
         self._failures += 1
@@ -147,5 +151,5 @@ def open_tracker(
     try:
         return Tracker(experiment, run_name, run_id, parameters, tags)
     except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training goes on
-        _LOG.warning("MLflow cannot be reached (%s); metrics.jsonl has everything", str(error).splitlines()[0])
+        _LOG.warning("MLflow cannot be reached (%s); metrics.jsonl has everything", first_line(error))
         return NullTracker()

@@ -6,12 +6,12 @@ Between steps, at intervals in images: report, validate, checkpoint. Nothing wai
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from pipeline.checkpoint import Checkpoint, CheckpointStore
@@ -102,7 +102,8 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
             images_per_second = (state.images_seen - reported_at) / (time.monotonic() - reported_time)
             _report(parts, state.images_seen, means, images_per_second)
             reported_at, reported_time = state.images_seen, time.monotonic()
-        if _passed(before, state.images_seen, config.report.validate_every_images) or is_last:
+        is_due = _passed(before, state.images_seen, config.report.validate_every_images) or is_last
+        if config.report.validation_sets and is_due:
             _write(parts, state.images_seen, parts.validate(state.images_seen))
         must_stop = backend.any_rank(parts.must_stop())
         if _passed(before, state.images_seen, config.report.checkpoint_every_images) or is_last or must_stop:
@@ -136,18 +137,22 @@ def _step(parts: LoopParts, state: TrainingState, step: StepInput, is_adversaria
 
 def _report(parts: LoopParts, images_seen: int, means: RunningMeans, images_per_second: float) -> None:
     values = means.take(parts.backend.sum)
-    bad = [name for name, value in values.items() if not torch.isfinite(torch.tensor(value))]
-    if bad:
-        raise NonFiniteError(
-            f"{', '.join(bad)} became NaN or infinite in the {parts.config.report.every_images} images before "
-            f"{images_seen}.\n  The checkpoints in {parts.config.run_dir / 'checkpoints'} were written before. Lower "
-            "the learning rate, set --schedule.gradient-clip-norm, or use --runtime.precision float32; then run the "
-            "same command again"
-        )
+    _require_finite(parts, images_seen, values)
     factor = parts.config.schedule.learning_rate_factor(images_seen)
     values["learning_rate"] = parts.config.schedule.generator_learning_rate * factor
     _write(parts, images_seen, values)
     parts.tracker.metrics({"speed/images_per_second": images_per_second}, images_seen)
+
+
+def _require_finite(parts: LoopParts, images_seen: int, values: Mapping[str, float]) -> None:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise NonFiniteError(
+            f"{', '.join(bad)} became NaN or infinite in the {parts.config.report.every_images} images before "
+            f"{images_seen}.\n  The checkpoints in {parts.config.run_dir / 'checkpoints'} were written before. Lower "
+            "the learning rate, set --schedule.gradient-clip-norm, or use --runtime.precision float32, and start a "
+            "new run from them"
+        )
 
 
 def _write(parts: LoopParts, images_seen: int, values: dict[str, float]) -> None:
@@ -158,7 +163,9 @@ def _write(parts: LoopParts, images_seen: int, values: dict[str, float]) -> None
 
 
 def _save(parts: LoopParts, state: TrainingState, means: RunningMeans) -> None:
-    checkpoint: Checkpoint = state.to_checkpoint(parts.facts | {"open_report": means.totals(parts.backend.sum)})
+    totals = means.totals(parts.backend.sum)
+    _require_finite(parts, state.images_seen, {name: total for name, (total, _) in totals.items()})
+    checkpoint: Checkpoint = state.to_checkpoint(parts.facts | {"open_report": totals})
     if parts.backend.is_leader:
         parts.checkpoints.save(checkpoint)
     parts.backend.barrier()

@@ -117,7 +117,6 @@ def test_flags_override_the_preset_and_nothing_else() -> None:
     [
         (["--data.crop-pxx", "64"], "--data.crop-px"),
         (["--data.crop-px", "65"], "nearest is 64"),
-        (["--report.every-images", "3"], "multiple of data.batch_size"),
         (["--generator.architecture", "rdb"], "rrdb"),
     ],
 )
@@ -126,7 +125,12 @@ def test_bad_flag_ends_with_2_and_the_remedy(flags: list[str], words: str, capsy
         apply_flags(load_preset("demo").train, flags, "job", "Job.")
     assert caught.value.code == 2
     captured = capsys.readouterr()
-    assert words in " ".join((captured.out + captured.err).split())
+    assert words in " ".join((captured.out + captured.err).replace("│", " ").split())
+
+
+def test_rule_between_two_tables_is_checked_after_the_flags() -> None:
+    with pytest.raises(ConfigError, match=r"every_images=100 is no multiple of data\.batch_size=8; nearest is 96"):
+        apply_flags(load_preset("demo").train, ["--report.every-images", "100"], "job", "Job.")
 
 
 def test_run_folder_refuses_another_runs_settings_and_names_both_values(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_run_folder_refuses_another_runs_settings_and_names_both_values(tmp_path
     second, _ = parse_job(["demo", "--run-dir", str(tmp_path), "--data.batch-size", "4"], "train", "job", "Job.")
     third, _ = parse_job(["demo", "--run-dir", str(tmp_path), "--data.num-workers", "3"], "train", "job", "Job.")
     shards = load_preset("demo").shards
-    RunFolder(tmp_path).open(Preset(shards, first))
-    RunFolder(tmp_path).open(Preset(shards, third))
+    RunFolder(tmp_path).write_config(Preset(shards, first))
+    RunFolder(tmp_path).check(Preset(shards, third))
     with pytest.raises(ConfigError, match=r"train.data.batch_size: the run has 8, the command says 4"):
-        RunFolder(tmp_path).open(Preset(shards, second))
+        RunFolder(tmp_path).check(Preset(shards, second))

@@ -1,0 +1,76 @@
+"""Two gloo ranks against one process with the whole batch: the same networks after the same steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from harness import run_ranks
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.losses import L1Loss, VanillaLoss
+from pipeline.models import PatchDiscriminator, SRVGGNetCompact
+from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+
+BATCH = 4
+STEPS = 3
+
+
+def step_input(step: int, rows: slice) -> StepInput:
+    """The rows of one step's batch; every rank draws the whole batch and keeps its own."""
+    drawn = torch.Generator().manual_seed(step)
+    lq = torch.rand(BATCH, 3, 12, 12, generator=drawn)[rows]
+    gt = torch.rand(BATCH, 3, 48, 48, generator=drawn)[rows]
+    semantics = torch.rand(BATCH, 64, 3, 3, generator=drawn)[rows]
+    return StepInput(lq, gt, gt, semantics)
+
+
+def train_steps(backend: Backend, rows: slice) -> dict[str, Tensor]:
+    """Train both networks for a few steps; return their weights and buffers."""
+    torch.manual_seed(0)
+    generator, discriminator = SRVGGNetCompact(8, 2, 4), PatchDiscriminator(8, 64)
+    trained_g = backend.wrap(generator, torch.optim.Adam(generator.parameters()))
+    trained_d = backend.wrap(discriminator, torch.optim.Adam(discriminator.parameters()))
+    losses = GeneratorLosses(L1Loss(), 1.0, None, 0.0, VanillaLoss(), 0.1)
+    phase_g = GeneratorPhase(trained_g, trained_d.bare, losses, backend.autocast)
+    phase_d = DiscriminatorPhase(trained_d, VanillaLoss(), backend.autocast)
+    for number in range(STEPS):
+        step = step_input(number, rows)
+        sr, _ = phase_g.run(step, 1e-3, is_adversarial=True)
+        phase_d.run(step, sr, 1e-3)
+    return weights_of(generator, "generator") | weights_of(discriminator, "discriminator")
+
+
+def weights_of(network: nn.Module, name: str) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value.clone() for key, value in network.state_dict().items()}
+
+
+def choice(batch_size: int = BATCH) -> RuntimeChoice:
+    return RuntimeChoice(precision="float32", deterministic=True, gradient_clip_norm=0.0, batch_size=batch_size)
+
+
+def on_rank(rank: int, world_size: int, reference: str) -> None:
+    backend = Backend(choice())
+    assert (backend.rank, backend.world_size, backend.micro_batch_size) == (rank, world_size, BATCH // world_size)
+    assert backend.is_leader == (rank == 0)
+    assert backend.any_rank(rank == 1)
+    assert not backend.any_rank(False)
+    assert backend.sum(torch.tensor([rank + 1.0, 2.0])).tolist() == [3.0, 4.0]
+    share = backend.micro_batch_size
+    ours = train_steps(backend, slice(rank * share, (rank + 1) * share))
+    expected = torch.load(reference, weights_only=True)
+    worst = {name: float((ours[name] - value).abs().max()) for name, value in expected.items()}
+    # Adam divides by the gradient's own size, which makes rounding of near-zero gradients visible.
+    assert max(worst.values()) < 2e-5, sorted(worst.items(), key=lambda item: -item[1])[:3]
+    with pytest.raises(ConfigError, match="3 images a step cannot be split over 2 processes"):
+        Backend(choice(batch_size=3))
+    backend.close()
+
+
+@pytest.mark.distributed
+def test_two_ranks_with_half_a_batch_each_train_what_one_does_with_the_whole(tmp_path: Path) -> None:
+    torch.save(train_steps(Backend(choice()), slice(0, BATCH)), tmp_path / "reference.pt")
+    run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path / "reference.pt"),))

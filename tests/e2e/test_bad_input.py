@@ -1,0 +1,347 @@
+"""Bad input, job by job: exit code 2, a text that helps, no traceback, and nothing left behind.
+
+Most run a job's `main` in this process, as its `__main__` does; one for each way of starting goes through a shell.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import assert_bad_input, job, prepare_tiny_data, run_command, write_photos, write_preset
+from PIL import Image
+from safetensors.torch import save_file
+
+import jobs.cache_features
+import jobs.evaluate
+import jobs.promote
+import jobs.sample_photos
+import jobs.shard
+import jobs.train_sed
+import jobs.ui
+import jobs.upscale
+from jobs.terminal import run_job
+from pipeline.models import PatchDiscriminator
+
+Main = Callable[[list[str]], int]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos, shards, a validation set and a preset; copied for each test that wants them."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write_preset(prepare_tiny_data(folder), folder / "preset.json")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and an MLflow server that is not there."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something was started for bad input")
+
+    for module in (jobs.shard, jobs.cache_features):
+        monkeypatch.setattr(module, "ray_session", refuse)
+    for name in ("execv", "execve"):
+        monkeypatch.setattr(jobs.ui.os, name, refuse)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()} | {
+        str(path.relative_to(folder)): b"folder" for path in folder.rglob("*") if path.is_dir()
+    }
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str], here: Path) -> Callable[..., None]:
+    """Run a job that must refuse; checks code, screen and that the working folder is as it was."""
+
+    def check(main: Main, arguments: list[str], *words: str) -> None:
+        before = everything(here)
+        try:
+            code = run_job(main, arguments)
+        except SystemExit as left:  # tyro ends the process itself
+            code = left.code
+        captured = capsys.readouterr()
+        text = " ".join((captured.out + captured.err).replace("│", " ").split())
+        assert code == 2, text
+        assert "Traceback" not in text
+        assert len(captured.err.splitlines()) <= 24, captured.err
+        for word in words:
+            assert word in text, f"{word!r} is not in: {text}"
+        assert everything(here) == before
+
+    return check
+
+
+# Sources and outputs of the sharding job.
+
+
+def test_shard_when_the_source_is_missing(refuse: Callable[..., None]) -> None:
+    refuse(jobs.shard.main, ["--source", "none", "--exclude"], "error: --source none does not exist", "give a folder")
+
+
+def test_shard_when_the_source_is_empty(refuse: Callable[..., None], here: Path) -> None:
+    (here / "empty").mkdir()
+    refuse(jobs.shard.main, ["--source", "empty", "--exclude"], "--source empty holds no image; got an empty folder")
+
+
+def test_shard_when_the_source_holds_no_images(refuse: Callable[..., None], here: Path) -> None:
+    (here / "texts").mkdir()
+    (here / "texts" / "a.txt").write_text("no photo")
+    (here / "texts" / "b.pdf").write_text("no photo")
+    refuse(jobs.shard.main, ["--source", "texts", "--exclude"], "got 2 other file(s), such as a.txt", ".jpg", ".png")
+
+
+def test_shard_when_the_source_is_a_file(refuse: Callable[..., None], here: Path) -> None:
+    Image.new("RGB", (9, 9)).save(here / "one.png")
+    refuse(jobs.shard.main, ["--source", "one.png", "--exclude"], "--source one.png is no folder")
+
+
+@pytest.mark.parametrize("output", ["/proc/version/out", "taken/out", "taken"])
+def test_shard_when_the_output_cannot_be_written(refuse: Callable[..., None], here: Path, output: str) -> None:
+    write_photos(here / "photos", [(140, 140)])
+    (here / "taken").write_text("a file")
+    arguments = ["--source", "photos", "--output", output, "--exclude"]
+    refuse(jobs.shard.main, arguments, "cannot write to the output folder", "Not a directory", output)
+
+
+def test_shard_when_values_are_out_of_range_lists_them(refuse: Callable[..., None], here: Path) -> None:
+    write_photos(here / "photos", [(140, 140)])
+    arguments = ["--source", "photos", "--exclude", "--sub-image-px", "130", "--variants", "0"]
+    refuse(jobs.shard.main, arguments, "sub_image_px=130 is not a multiple of scale=4", "variants=0 must be at least 1")
+
+
+# Presets and flags, which all jobs share.
+
+
+@pytest.mark.parametrize("main", [jobs.shard.main, jobs.cache_features.main, jobs.train_sed.main])
+def test_preset_when_unknown_names_the_nearest(refuse: Callable[..., None], main: Main) -> None:
+    refuse(main, ["rrdb_sed_q_x4"], "unknown preset 'rrdb_sed_q_x4', did you mean 'rrdb_sed_", "known presets: demo")
+
+
+def test_preset_when_its_file_is_missing(refuse: Callable[..., None]) -> None:
+    refuse(jobs.train_sed.main, ["mine.toml"], "preset file mine.toml does not exist", "known presets: demo")
+
+
+def test_preset_when_it_is_no_toml(refuse: Callable[..., None], here: Path) -> None:
+    (here / "mine.toml").write_text("[shards\nsource = ")
+    refuse(jobs.train_sed.main, ["mine.toml"], "preset mine.toml cannot be read", "line 1")
+
+
+def test_preset_when_a_key_is_misspelt_names_the_nearest(refuse: Callable[..., None], here: Path) -> None:
+    demo = (Path(jobs.train_sed.__file__).parent / "presets" / "demo.toml").read_text()
+    (here / "mine.toml").write_text(demo.replace("batch_size", "batchsize").replace('"vanilla"', '"vanila"'))
+    words = ("unknown key 'batchsize', did you mean 'batch_size'?", "train.data", "vanila", "train.losses.adversarial")
+    refuse(jobs.train_sed.main, ["mine.toml"], *words)
+
+
+@pytest.mark.parametrize(
+    ("main", "flag", "nearest"),
+    [
+        (jobs.shard.main, "--sub-imag-px", "--sub-image-px"),
+        (jobs.train_sed.main, "--data.crop-pz", "--data.crop-px"),
+        (jobs.cache_features.main, "--crop-pz", "--crop-px"),
+        (jobs.evaluate.main, "--set", "--sets"),
+        (jobs.upscale.main, "--tile", "--tile-px"),
+        (jobs.promote.main, "--names", "--name"),
+        (jobs.ui.main, "--prt", "--port"),
+    ],
+)
+def test_flag_when_misspelt_names_the_nearest(refuse: Callable[..., None], main: Main, flag: str, nearest: str) -> None:
+    refuse(main, [flag, "3"], flag, nearest)
+
+
+def test_flag_when_its_value_is_no_number(refuse: Callable[..., None]) -> None:
+    refuse(jobs.train_sed.main, ["--data.batch-size", "many"], "--data.batch-size", "many")
+
+
+def test_flag_when_its_value_breaks_a_rule_names_the_nearest(refuse: Callable[..., None]) -> None:
+    refuse(jobs.train_sed.main, ["--data.crop-px", "50"], "crop_px=50 is no multiple of 16; nearest is 48")
+
+
+# What training and caching read.
+
+
+@pytest.mark.parametrize("main", [jobs.train_sed.main, jobs.cache_features.main])
+def test_shards_when_there_are_none_yet(refuse: Callable[..., None], main: Main) -> None:
+    refuse(
+        main, [], "no shards here yet: demo/shards does not exist", "run `python jobs/shard.py --output demo/shards`"
+    )
+
+
+@pytest.mark.parametrize("main", [jobs.train_sed.main, jobs.cache_features.main])
+def test_shards_when_unfinished(refuse: Callable[..., None], here: Path, prepared: Path, main: Main) -> None:
+    shutil.copytree(prepared / "shards", here / "demo" / "shards")
+    (here / "demo" / "shards" / "manifest.json").unlink()
+    refuse(main, [], "demo/shards holds tars but no manifest.json: the job that wrote them did not finish")
+
+
+def test_shards_when_the_manifest_is_damaged(refuse: Callable[..., None], here: Path, prepared: Path) -> None:
+    shutil.copytree(prepared / "shards", here / "shards")
+    manifest = here / "shards" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"variants": 2', b'"variants": 3'))
+    arguments = [str(prepared / "preset.json"), "--data.shards", "shards"]
+    refuse(jobs.train_sed.main, arguments, "shards/manifest.json is damaged")
+
+
+def test_shards_when_smaller_than_the_crop(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--data.crop-px", "80", "--data.canvas-px", "80", "--run-dir", "run"]
+    refuse(jobs.train_sed.main, arguments, "the step reads 80 px of HR", "have 64 px", "lower --data.crop-px")
+
+
+def test_cache_when_asked_for_and_missing(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--semantics.source", "cached", "--run-dir", "run"]
+    refuse(jobs.train_sed.main, arguments, "no cached features in", "run jobs/cache_features.py", "online")
+
+
+def test_semantic_weights_when_the_file_is_missing(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--semantics.weights", "clip.pt", "--run-dir", "run"]
+    refuse(jobs.train_sed.main, arguments, "clip.pt: no such weight file")
+
+
+def test_initial_weights_when_of_another_network(refuse: Callable[..., None], prepared: Path, tmp_path: Path) -> None:
+    save_file(PatchDiscriminator(4).state_dict(), tmp_path / "judge.safetensors")
+    arguments = [str(prepared / "preset.json"), "--run-dir", str(tmp_path / "run")]
+    arguments += ["--generator.initial-weights", str(tmp_path / "judge.safetensors")]
+    refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
+
+
+@pytest.mark.parametrize("folder", ["/proc/version/run", "taken/run"])
+def test_run_folder_when_it_cannot_be_written(
+    refuse: Callable[..., None], here: Path, prepared: Path, folder: str
+) -> None:
+    (here / "taken").write_text("a file")
+    arguments = [str(prepared / "preset.json"), "--run-dir", folder]
+    refuse(jobs.train_sed.main, arguments, "cannot write to the output folder", f"at {folder}", "Not a directory")
+
+
+@pytest.mark.parametrize("output", ["/proc/version/features", "taken/features"])
+def test_cache_when_it_cannot_be_written(refuse: Callable[..., None], here: Path, prepared: Path, output: str) -> None:
+    (here / "taken").write_text("a file")
+    arguments = [str(prepared / "preset.json"), "--output", output]
+    refuse(jobs.cache_features.main, arguments, "cannot write to the output folder", f"at {output}")
+
+
+# Models and evaluation sets.
+
+
+def evaluate(model: str, prepared: Path) -> list[str]:
+    return [model, "--sets", str(prepared / "validation"), "--output", "numbers.json"]
+
+
+def upscale(model: str, prepared: Path) -> list[str]:
+    return [model, str(prepared / "validation" / "HR"), "enlarged"]
+
+
+def promote(model: str, prepared: Path) -> list[str]:
+    return [model, "--sets", str(prepared / "validation"), "--name", "tests"]
+
+
+MODEL_JOBS = [(jobs.evaluate.main, evaluate), (jobs.upscale.main, upscale), (jobs.promote.main, promote)]
+each_model_job = pytest.mark.parametrize(("main", "arguments"), MODEL_JOBS, ids=["evaluate", "upscale", "promote"])
+
+
+@each_model_job
+def test_model_when_unknown(refuse: Callable[..., None], prepared: Path, main: Main, arguments: Callable) -> None:
+    refuse(main, arguments("nothing.pth", prepared), "no such model: nothing.pth", "models:/NAME@ALIAS")
+
+
+@each_model_job
+def test_model_when_the_run_is_unfinished(
+    refuse: Callable[..., None], prepared: Path, here: Path, main: Main, arguments: Callable
+) -> None:
+    (here / "run").mkdir()
+    refuse(main, arguments("run", prepared), "run holds no export/generator.safetensors yet")
+
+
+@each_model_job
+def test_model_when_damaged(
+    refuse: Callable[..., None], prepared: Path, here: Path, main: Main, arguments: Callable
+) -> None:
+    (here / "x.safetensors").write_bytes(b"\x00" * 64)
+    refuse(main, arguments("x.safetensors", prepared), "x.safetensors: cannot be read as weights", "damaged")
+
+
+@each_model_job
+def test_model_when_registered_where_no_server_is(
+    refuse: Callable[..., None], prepared: Path, main: Main, arguments: Callable
+) -> None:
+    refuse(main, arguments("models:/sed@champion", prepared), "models:/sed@champion cannot be fetched", "127.0.0.1:9")
+
+
+@pytest.mark.parametrize(("main", "arguments"), [MODEL_JOBS[0], MODEL_JOBS[2]], ids=["evaluate", "promote"])
+def test_set_when_it_is_no_evaluation_set(
+    refuse: Callable[..., None], here: Path, main: Main, arguments: Callable
+) -> None:
+    (here / "validation").mkdir()
+    refuse(main, arguments("nothing.pth", here), "no such folder", "validation/HR", "LRx4/")
+    (here / "validation" / "HR").mkdir()
+    refuse(main, arguments("nothing.pth", here), "no images in", "expected .bmp")
+
+
+def test_evaluate_when_the_output_cannot_be_written(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+    (here / "taken").write_text("a file")
+    for name in ("--output", "--picture"):
+        arguments = ["nothing.pth", "--sets", str(prepared / "validation"), "--output", "n.json", name, "taken/x.json"]
+        refuse(jobs.evaluate.main, arguments, "cannot write to the output folder", "at taken")
+
+
+def test_upscale_when_input_or_output_does_not_fit(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+    image = str(prepared / "validation" / "HR" / "photo0.png")
+    (here / "taken").write_text("a file")
+    refuse(jobs.upscale.main, ["m.pth", "none", "out"], "no such image or folder: none")
+    refuse(jobs.upscale.main, ["m.pth", image, "out.jpg"], "out.jpg does not end in .png")
+    refuse(jobs.upscale.main, ["m.pth", str(prepared / "photos"), "taken"], "cannot write to the output folder")
+    refuse(jobs.upscale.main, ["m.pth", str(prepared / "shards"), "out"], "no images in")
+    refuse(jobs.upscale.main, ["m.pth", image, "out.png", "--tile-px", "8", "--overlap-px", "5"], "at least twice")
+
+
+def test_ui_when_the_port_is_taken(refuse: Callable[..., None]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refuse(jobs.ui.main, ["--port", str(port)], f"port {port} on 127.0.0.1 cannot be used", "make ui PORT=")
+
+
+# The same from a shell: `__main__` itself, and what a launcher makes of it.
+
+
+def test_command_when_input_is_bad_ends_with_2_and_one_screen(here: Path) -> None:
+    (here / "empty").mkdir()
+    done = run_command(["python", job("shard.py"), "--source", "empty", "--exclude"], here)
+    assert_bad_input(done, "error: --source empty holds no image")
+    assert [path.name for path in here.iterdir()] == ["empty"]
+
+
+def test_training_command_when_there_are_no_shards_ends_with_2_and_one_screen(here: Path) -> None:
+    done = run_command(["python", job("train_sed.py"), "--run-dir", "run"], here)
+    assert_bad_input(done, "no shards here yet: demo/shards does not exist", "python jobs/shard.py")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--generator.scale", "2"], "the shards in"),
+        (["--data.crop-px", "16"], "needs at least 32 px"),
+        (["--report.validation-sets", "nothing"], "no such folder"),
+        (["--generator.initial-weights", "typo.pth"], "no such weight file"),
+    ],
+)
+def test_training_when_a_setting_cannot_work_is_refused_before_anything_is_written(
+    refuse: Callable[..., None], prepared: Path, flags: list[str], text: str
+) -> None:
+    refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *flags], text)

@@ -1,0 +1,165 @@
+"""The feature cache holds what the extractor gives for the very crops of training, and refuses to serve another run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.build import build_extractor
+from pipeline.config import Preset, SemanticsConfig
+from pipeline.data.features import FeatureStore, has_features, image_manifest
+from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
+from pipeline.errors import ConfigError
+from pipeline.feature_cache import FeatureTask, feature_identity, write_features
+from pipeline.inputs import open_semantics
+from shards.documents import digest_of
+from shards.errors import InputError, ShardError
+from shards.manifest import Manifest, write_manifest
+from shards.reader import ShardSet
+
+
+def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> Path:
+    """Write the features of a dataset in this process; fewer shards than there are leave no manifest."""
+    images = image_manifest(preset.train.data.shards)
+    semantics = preset.train.semantics
+    wanted = feature_identity(images, semantics, build_extractor(semantics), preset.train.data.crop_px)
+    output.mkdir()
+    entries = tuple(
+        write_features(
+            FeatureTask(preset.train.data.shards, entry, number, output, semantics, wanted, preset.shards.seed)
+        )
+        for number, entry in enumerate(images.shards[:num_shards])
+    )
+    if len(entries) == len(images.shards):
+        header = wanted.to_header()
+        write_manifest(output, Manifest("features", digest_of(header), header, entries))
+    return output
+
+
+@pytest.fixture(scope="module")
+def cache(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cache(preset, tmp_path_factory.mktemp("cache") / "features")
+
+
+def with_cache(preset: Preset, cache: Path, **semantics: object) -> Preset:
+    changed = dataclasses.replace(preset.train.semantics, source="cached", cache=cache, **semantics)
+    return dataclasses.replace(preset, train=dataclasses.replace(preset.train, semantics=changed))
+
+
+def open_cache(preset: Preset, images: Manifest | None = None) -> object:
+    images = images or image_manifest(preset.train.data.shards)
+    return open_semantics(preset.train, images, torch.device("cpu"))
+
+
+def test_features_when_cached_equal_the_online_extractor_on_the_batch_within_rounding(
+    preset: Preset, cache: Path
+) -> None:
+    data = preset.train.data
+    samples = TrainingSamples(SamplePlan(data.shards, cache, preset.train.seed, data.crop_px, data.canvas_px))
+    num_samples = len(ShardSet.open(data.shards))
+    extractor = build_extractor(preset.train.semantics)
+    for epoch in (0, 3):
+        order = RankBatches(epoch * num_samples, 2, 4, 0, 1)
+        for batch in batches(samples, order, 0, pin_memory=False):
+            online = extractor(batch.hr.float() / 255)
+            cached = batch.semantics.float()
+            assert cached.shape == online.shape == (4, 256, 3, 3)
+            # Half a unit in the last place of float16, and float32's own noise from other batch shapes.
+            assert torch.allclose(cached, online, rtol=2**-10, atol=1e-5)
+            assert not torch.allclose(cached, online.flip(0), rtol=0.1, atol=0.1)
+
+
+def test_cache_when_it_fits_leaves_the_extractor_out(preset: Preset, cache: Path) -> None:
+    source = open_cache(with_cache(preset, cache))
+    assert source.extractor is None
+    assert source.channels == 256
+    assert source.description.endswith(", cached")
+
+
+def refused(preset: Preset, field: str, images: Manifest | None = None) -> str:
+    with pytest.raises(ShardError, match=f"(?s)belong to something else:.*{field}: the cache has") as caught:
+        open_cache(preset, images)
+    assert "jobs/cache_features.py to another folder" in str(caught.value)
+    return str(caught.value)
+
+
+def test_cache_when_the_crop_differs_is_refused_with_both_values(preset: Preset, cache: Path) -> None:
+    changed = with_cache(preset, cache)
+    data = dataclasses.replace(changed.train.data, crop_px=32)
+    changed = dataclasses.replace(changed, train=dataclasses.replace(changed.train, data=data))
+    message = refused(changed, "crop_px")
+    assert "crop_px: the cache has 48, the run needs 32" in message
+    assert "shape: the cache has [256, 3, 3], the run needs [256, 2, 2]" in message
+
+
+def test_cache_when_the_weights_differ_is_refused_with_both_hashes(preset: Preset, cache: Path) -> None:
+    changed = with_cache(preset, cache, seed=1)
+    message = refused(changed, "weights_sha256")
+    assert build_extractor(preset.train.semantics).weights_sha256 in message
+    assert build_extractor(changed.train.semantics).weights_sha256 in message
+
+
+def test_cache_when_the_layer_differs_is_refused_with_both_names(preset: Preset, cache: Path) -> None:
+    message = refused(with_cache(preset, cache, layer=2), "extractor")
+    assert "the cache has 'clip-rn50 layer 1', the run needs 'clip-rn50 layer 2'" in message
+
+
+def test_cache_when_the_shards_differ_is_refused_with_both_digests(preset: Preset, cache: Path) -> None:
+    images = image_manifest(preset.train.data.shards)
+    others = dataclasses.replace(images, fingerprint="0" * 64)
+    message = refused(with_cache(preset, cache), "image_manifest", others)
+    assert images.digest in message
+    assert others.digest in message
+
+
+def test_features_when_a_byte_of_the_tar_is_flipped_are_refused(preset: Preset, cache: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in cache.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    images = ShardSet.open(preset.train.data.shards)
+    store = FeatureStore(copy)
+    assert store.read(0, images.key(0), 1).shape == (256, 3, 3)
+    tar = copy / "features-000000.tar"
+    damaged = bytearray(tar.read_bytes())
+    damaged[512 + 100] ^= 1  # the tar's first header has 512 bytes
+    tar.write_bytes(damaged)
+    with pytest.raises(ShardError, match=r"features-000000\.tar member .*000\.f16 has a wrong CRC"):
+        FeatureStore(copy).read(0, images.key(0), 0)
+
+
+def test_feature_when_asked_for_another_key_is_refused(cache: Path) -> None:
+    with pytest.raises(ShardError, match=r"feature 0 belongs to .*, expected another"):
+        FeatureStore(cache).read(0, "another", 0)
+
+
+def test_cache_when_unfinished_is_no_cache(preset: Preset, tmp_path: Path) -> None:
+    folder = write_cache(preset, tmp_path / "features", num_shards=1)
+    assert not has_features(folder)
+    with pytest.raises(InputError, match=r"no cached features in .*; run jobs/cache_features\.py"):
+        FeatureStore(folder)
+
+
+def test_image_shards_when_given_as_a_cache_are_refused(preset: Preset) -> None:
+    with pytest.raises(ShardError, match="holds images shards, not features"):
+        FeatureStore(preset.train.data.shards)
+
+
+def test_features_when_given_as_image_shards_are_refused(cache: Path) -> None:
+    with pytest.raises(InputError, match=r"holds features shards, not images; give the output of jobs/shard\.py"):
+        image_manifest(cache)
+
+
+def test_identity_when_shards_are_real_world_or_the_crop_does_not_fit_is_refused(preset: Preset) -> None:
+    images = image_manifest(preset.train.data.shards)
+    extractor = build_extractor(preset.train.semantics)
+    semantics: SemanticsConfig = preset.train.semantics
+    realworld = dataclasses.replace(images, config=images.config | {"degradation": "realworld"})
+    with pytest.raises(ConfigError, match=r"classical shards only; .*--semantics\.source online"):
+        feature_identity(realworld, semantics, extractor, 48)
+    for crop_px in (40, 80):
+        with pytest.raises(ConfigError, match=f"crop_px={crop_px} must be a multiple of 16 and at most .* 64 px"):
+            feature_identity(images, semantics, extractor, crop_px)

@@ -1,0 +1,67 @@
+"""Any model by the name a user gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import CheckpointError
+from pipeline.model_source import open_model
+from pipeline.models import PatchDiscriminator, SRVGGNetCompact, save_generator
+from pipeline.run_folder import RunFolder
+
+
+def saved(path: Path, scale: int = 4) -> SRVGGNetCompact:
+    generator = SRVGGNetCompact(4, 1, scale)
+    save_generator(path, generator)
+    return generator.eval()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_weight_file_when_opened_is_the_generator_with_its_scale(tmp_path: Path, scale: int) -> None:
+    given = saved(tmp_path / "x.safetensors", scale)
+    model = open_model(str(tmp_path / "x.safetensors"))
+    image = torch.rand(1, 3, 5, 7)
+    assert model.scale == scale
+    assert model.weights == tmp_path / "x.safetensors"
+    assert model.run is None
+    assert not model.generator.training
+    assert torch.equal(model.generator(image), given(image))
+
+
+def test_torch_file_when_opened_is_unwrapped(tmp_path: Path) -> None:
+    given = SRVGGNetCompact(4, 1, 2)
+    torch.save({"params_ema": given.state_dict()}, tmp_path / "net.pth")
+    assert open_model(str(tmp_path / "net.pth")).scale == 2
+
+
+def test_run_folder_when_finished_gives_its_export(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.generator.parent.mkdir(parents=True)
+    saved(run.generator)
+    model = open_model(str(run.path))
+    assert model.run == run
+    assert model.weights == run.generator
+
+
+def test_run_folder_when_unfinished_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"holds no export/generator\.safetensors yet; .*jobs/train_sed\.py on it to go on"
+    ):
+        open_model(str(tmp_path))
+
+
+def test_name_when_nothing_has_it_lists_what_would_do(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no such model: .*models:/NAME@ALIAS"):
+        open_model(str(tmp_path / "none.pth"))
+
+
+def test_file_when_it_is_no_generator_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(CheckpointError, match=r"text\.safetensors: cannot be read as weights"):
+        open_model(str(tmp_path / "text.safetensors"))
+    torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "judge.pth")
+    with pytest.raises(CheckpointError, match=r"judge\.pth: .*a discriminator or another architecture cannot upscale"):
+        open_model(str(tmp_path / "judge.pth"))

@@ -1,0 +1,88 @@
+"""A generator through the registry and back: the same weights, any image size, one champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow.pytorch as mlflow_pytorch
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.errors import CheckpointError
+from pipeline.model_source import open_model
+from pipeline.models import SRVGGNetCompact, save_generator
+from pipeline.tracking import registry
+
+NAME = "sed-test"
+
+
+def saved_generator(folder: Path, seed: int) -> tuple[nn.Module, Path]:
+    torch.manual_seed(seed)
+    generator = SRVGGNetCompact(4, 1, 4).eval()
+    folder.mkdir()
+    save_generator(folder / registry.WEIGHTS, generator)
+    return generator, folder / registry.WEIGHTS
+
+
+def test_model_when_registered_crowned_and_fetched_is_the_same(store: str, tmp_path: Path) -> None:
+    assert registry.champion(NAME) is None
+    generator, weights = saved_generator(tmp_path / "one", 1)
+    first = registry.register(NAME, generator, weights, {"weights_sha256": "abc"}, None, {"psnr_y": 27.5})
+    assert registry.champion(NAME) is None
+    registry.crown(NAME, first)
+    assert registry.champion(NAME) == registry.Champion(first, {"weights_sha256": "abc"})
+
+    uri = f"{registry.SCHEME}{NAME}@{registry.CHAMPION}"
+    fetched, given = load_file(registry.fetch(uri)), load_file(weights)
+    assert fetched.keys() == given.keys()
+    assert all(torch.equal(fetched[name], tensor) for name, tensor in given.items())
+    opened = open_model(uri)
+    image = torch.rand(1, 3, 13, 19)  # neither the example's height nor its width
+    stored: Any = mlflow_pytorch.load_model(uri)
+    with torch.inference_mode():
+        assert opened.scale == 4
+        assert torch.equal(opened.generator(image), generator(image))
+        assert torch.allclose(stored(image), generator(image), atol=1e-5)
+
+    run_id = MlflowClient(store).get_model_version(NAME, first).run_id
+    assert MlflowClient(store).get_run(run_id).data.metrics == {"psnr_y": 27.5}
+
+    other, other_weights = saved_generator(tmp_path / "two", 2)
+    second = registry.register(NAME, other, other_weights, {}, None, {"psnr_y": 28.5})
+    assert second != first
+    assert registry.champion(NAME).version == first
+    registry.crown(NAME, second)
+    assert registry.champion(NAME).version == second
+    with torch.inference_mode():
+        assert torch.equal(open_model(uri).generator(image), other(image))
+        by_number = open_model(f"{registry.SCHEME}{NAME}/{first}")
+        assert torch.equal(by_number.generator(image), generator(image))
+
+
+@pytest.mark.parametrize("uri", ["models:/none@champion", "models:/none/1", "models:/none"])
+def test_model_when_unknown_is_refused_with_the_store(store: str, uri: str) -> None:
+    with pytest.raises(CheckpointError, match=r"(?s)cannot be fetched from sqlite:.*jobs/promote\.py registers"):
+        open_model(uri)
+
+
+def test_stored_model_when_it_gives_another_output_is_refused(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, weights = saved_generator(tmp_path / "one", 1)
+    other, _ = saved_generator(tmp_path / "two", 2)
+    monkeypatch.setattr(mlflow_pytorch, "load_model", lambda uri: other)
+    monkeypatch.setattr(registry, "_log_model", lambda *_: "7")
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", lambda *_: None)
+    with pytest.raises(CheckpointError, match="models:/sed-test/7 was stored, but its output differs by"):
+        registry.register(NAME, generator, weights, {}, None, {})
+
+
+def test_model_when_its_run_is_unknown_to_the_server_is_registered_in_a_run_of_its_own(
+    store: object, tmp_path: Path
+) -> None:
+    generator, weights = saved_generator(tmp_path / "one", 1)
+    assert registry.register(NAME, generator, weights, {}, "0" * 32, {}) == "1"

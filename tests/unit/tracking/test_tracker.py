@@ -1,0 +1,246 @@
+"""What a run leaves in MLflow, and that no server, however ill, ever stops it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import photo
+from mlflow import MlflowClient
+from PIL import Image
+
+import pipeline.tracking.runs
+from pipeline.tracking import NullTracker, Tracker, open_tracker
+from pipeline.tracking.environment import DEFAULTS, prepare
+
+PARAMETERS = {"seed": 3, "data.shards": "s" * 900}
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+
+@pytest.fixture(autouse=True)
+def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.WARNING, "pipeline")
+    return caplog
+
+
+def ours(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+
+
+def open_one(run_id: str | None = None) -> Tracker | NullTracker:
+    return open_tracker("sed tests", "first", run_id, PARAMETERS, {"image_manifest": "abc"})
+
+
+def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "generator.safetensors").write_bytes(b"weights")
+    tracker = open_one()
+    tracker.metrics({"generator/pixel": 0.5, "validation/psnr_y": 27.5}, 4)
+    tracker.metrics({"generator/pixel": 0.25}, 8)
+    tracker.picture("validation/chelsea", photo(0, 20, 30), 8)
+    tracker.file(tmp_path / "generator.safetensors")
+    tracker.close("FINISHED")
+    client = MlflowClient(store)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "first"
+    assert client.get_experiment(run.info.experiment_id).name == "sed tests"
+    assert run.data.params == {"seed": "3", "data.shards": "s" * 500}
+    assert run.data.tags["image_manifest"] == "abc"
+    history = client.get_metric_history(tracker.run_id, "generator/pixel")
+    assert [(point.step, point.value) for point in history] == [(4, 0.5), (8, 0.25)]
+    assert run.data.metrics["validation/psnr_y"] == 27.5
+    names = {item.path for item in client.list_artifacts(tracker.run_id)}
+    assert names == {"generator.safetensors", "images"}
+    pictures = [item.path for item in client.list_artifacts(tracker.run_id, "images")]
+    assert any("chelsea" in path for path in pictures)
+    assert ours(warnings) == []
+
+
+def test_run_when_resumed_goes_on_under_its_id(store: str) -> None:
+    first = open_one()
+    first.metrics({"generator/pixel": 0.5}, 4)
+    first.close("KILLED")
+    second = open_one(first.run_id)
+    assert second.run_id == first.run_id
+    second.metrics({"generator/pixel": 0.25}, 8)
+    second.close("FINISHED")
+    client = MlflowClient(store)
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(first.run_id, "generator/pixel")] == [4, 8]
+
+
+def test_run_when_the_server_forgot_it_begins_anew_with_a_warning(
+    store: str, warnings: pytest.LogCaptureFixture
+) -> None:
+    tracker = open_one("0" * 32)
+    assert tracker.run_id not in (None, "0" * 32)
+    tracker.close("FINISHED")
+    (warning,) = ours(warnings)
+    assert "does not know run 000" in warning
+
+
+def test_server_when_unreachable_gives_a_null_tracker_quickly_with_one_warning(
+    impatient: None, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
+    start_s = time.monotonic()
+    tracker = open_one()
+    assert time.monotonic() - start_s < 30
+    assert isinstance(tracker, NullTracker)
+    assert tracker.run_id is None
+    tracker.metrics({"loss": 1.0}, 4)
+    tracker.picture("a", photo(0, 4, 4), 4)
+    tracker.file(Path("none"))
+    tracker.close("FINISHED")
+    (warning,) = ours(warnings)
+    assert "MLflow cannot be reached" in warning
+    assert "metrics.jsonl" in warning
+
+
+class SilentServer:
+    """Takes connections and never answers, as a hanging server does."""
+
+    def __enter__(self) -> int:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self._socket.getsockname()[1]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                self._held.append(self._socket.accept()[0])
+            except OSError:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        for held in self._held:
+            held.close()
+
+
+def test_server_when_it_never_answers_gives_a_null_tracker_in_bounded_time(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SilentServer() as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        start_s = time.monotonic()
+        assert isinstance(open_one(), NullTracker)
+        assert time.monotonic() - start_s < 20
+
+
+def test_server_when_it_dies_later_never_raises_and_warns_once(
+    store: str, impatient: None, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    tracker = open_one()
+    dead = MlflowClient(f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setattr(tracker, "_client", dead)
+    for images_seen in range(3):
+        tracker.metrics({"generator/pixel": 0.5}, images_seen)
+    tracker.picture("validation/a", photo(0, 8, 8), 3)
+    tracker.file(Path("does/not/exist"))
+    start_s = time.monotonic()
+    tracker.close("FINISHED")
+    assert time.monotonic() - start_s < 30
+    (warning,) = ours(warnings)
+    assert "MLflow does not take the metrics" in warning
+
+
+class Stuck:
+    """A client whose calls wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.calls = 0
+
+    def log_batch(self, *_: object, **__: object) -> None:
+        self.calls += 1
+        self.go.wait(30)
+
+    def set_terminated(self, *_: object) -> None:
+        self.calls += 1
+
+
+@pytest.fixture
+def stuck() -> Iterator[Stuck]:
+    client = Stuck()
+    yield client
+    client.go.set()
+
+
+def test_queue_when_full_drops_and_warns_but_never_waits(
+    store: str, stuck: Stuck, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pipeline.tracking.runs, "_QUEUE_LENGTH", 5)
+    tracker = open_one()
+    monkeypatch.setattr(tracker, "_client", stuck)
+    start_s = time.monotonic()
+    for images_seen in range(50):
+        tracker.metrics({"generator/pixel": 0.5}, images_seen)
+    assert time.monotonic() - start_s < 5
+    (warning,) = ours(warnings)
+    assert "its queue is full" in warning
+    stuck.go.set()
+    tracker.close("FINISHED")
+    assert stuck.calls < 12
+
+
+def test_close_when_the_server_hangs_waits_a_bounded_time(
+    store: str, stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.tracking.runs, "_CLOSE_TIMEOUT_S", 0.2)
+    tracker = open_one()
+    monkeypatch.setattr(tracker, "_client", stuck)
+    tracker.metrics({"generator/pixel": 0.5}, 4)
+    start_s = time.monotonic()
+    tracker.close("FINISHED")
+    assert time.monotonic() - start_s < 5
+
+
+def test_picture_when_logged_is_the_picture(store: str, tmp_path: Path) -> None:
+    image = photo(3, 16, 24)
+    tracker = open_one()
+    tracker.picture("set/name", image, 8)
+    tracker.close("FINISHED")
+    client = MlflowClient(store)
+    (path,) = [
+        item.path
+        for item in client.list_artifacts(tracker.run_id, "images")
+        if item.path.endswith(".png") and "compressed" not in item.path
+    ]
+    downloaded = client.download_artifacts(tracker.run_id, path, str(tmp_path))
+    assert np.array_equal(np.asarray(Image.open(downloaded)), image)
+
+
+def test_environment_when_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    prepare()
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == DEFAULTS["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+
+
+def test_server_when_its_error_says_nothing_still_gives_a_null_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(pipeline.tracking.runs, "Tracker", refuse)
+    assert isinstance(open_one(), NullTracker)
