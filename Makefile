@@ -25,7 +25,7 @@ demo: setup  ## the whole way on real photos, about eight minutes on two cores
 	$(BIN)/python jobs/demo.py
 
 test: setup  ## every test that needs no GPU
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## lint, format, types, import rules
 	$(BIN)/ruff check .

@@ -4,9 +4,11 @@ Both sides get the same weights, images and semantics, in one process, alternati
 slows both. Peak memory is read in a process of its own for each side. Three ways are timed:
 
 * reference: the release's network and its three passes a step (fake for the generator, real, fake again);
-* phases: ours as the trainer runs it, the semantics' path once for real and fake;
-* shared: ours, with the semantics' path and the pass on the fake once for both updates. Exact, since neither
-  the weights nor the image change in between; the spectral norms then iterate twice a step instead of thrice.
+* apart: ours with three passes as well, as the trainer does under DeepSpeed and with a relativistic loss;
+* shared: ours as the trainer does otherwise, one pass on the fake for both updates. Exact, since neither the weights
+  nor the image change in between; the spectral norms then iterate twice a step instead of thrice.
+
+Seconds are given by the wall clock and of this process on the CPU; on a machine that others use, the second says more.
 
 Run:
     git clone https://github.com/lbc12345/SeD /tmp/SeD
@@ -16,10 +18,10 @@ Run:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -35,9 +37,11 @@ from torch.utils.flop_counter import flop_registry
 
 from pipeline.losses import VanillaLoss
 from pipeline.models import PatchDiscriminator, UNetDiscriminator, load_reference_state_dict
+from pipeline.runtime.trainable import DdpTrainable
+from pipeline.train.phases import DiscriminatorPhase, StepInput
 
 NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator), "U+SeD": ("SeD_U", UNetDiscriminator)}
-WAYS = ("reference", "phases", "shared")
+WAYS = ("reference", "apart", "shared")
 Step = Callable[[], tuple[float, Tensor]]
 
 
@@ -76,7 +80,7 @@ def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
             network = network.to(memory_format=layout)
             real, fake, semantics = (part.contiguous(memory_format=layout) for part in (real, fake, semantics))
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.99))
-    run = {"reference": three_passes, "phases": two_phases, "shared": shared_pass}[way]
+    run = {"reference": three_passes, "apart": passes_apart, "shared": shared_pass}[way]
     return lambda: run(network, optimizer, real, fake.clone().requires_grad_(), semantics)
 
 
@@ -97,79 +101,87 @@ def three_passes(network: nn.Module, optimizer: torch.optim.Optimizer, real: Ten
     return (real_loss + fake_loss).item(), fake.grad
 
 
-def two_phases(network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor):
-    """Run the trainer's step: a bare, frozen pass for the generator, then real and fake in one call."""
-    loss = VanillaLoss()
+def passes_apart(network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor):
+    """Run the trainer's step without sharing: a bare, frozen pass for the generator, then real and fake in one call."""
     network.requires_grad_(False)
-    loss.generator(network(fake, semantics)).backward()
+    VanillaLoss().generator(network(fake, semantics)).backward()
     network.requires_grad_(True)
-    optimizer.zero_grad()
-    real_loss, fake_loss = loss.discriminator(*network((real, fake.detach()), semantics))
-    (real_loss + fake_loss).backward()
-    optimizer.step()
-    return (real_loss + fake_loss).item(), fake.grad
+    return finish(phase_of(network, optimizer), real, fake.detach(), semantics), fake.grad
 
 
 def shared_pass(network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor):
-    """Run one pass on the fake for both updates; each backward walks only as far as it must."""
-    loss = VanillaLoss()
-    optimizer.zero_grad()
-    queries = network.semantic_queries(semantics)
-    held = tuple(part.detach().requires_grad_() for part in queries)
-    fake_logits = network(fake, held)
-    (gradient,) = torch.autograd.grad(loss.generator(fake_logits), fake, retain_graph=True)
-    fake_loss = F.softplus(fake_logits).mean()
-    fake_loss.backward(inputs=[*network.parameters(), *held])
-    # The fake's graph is free before the real one is built.
-    del fake_logits
-    real_loss = F.softplus(-network(real, held)).mean()
-    real_loss.backward()
-    torch.autograd.backward(queries, [part.grad for part in held])
-    optimizer.step()
-    return (real_loss + fake_loss).item(), gradient
+    """Run the trainer's step: one pass on the fake for both updates."""
+    phase = phase_of(network, optimizer)
+    _, gradient = phase.judge_once(fake, semantics)
+    return finish(phase, real, fake.detach(), semantics), gradient
 
 
-def check_equal_numerics(steps: dict[str, Step]) -> None:
-    """Run each way once and refuse to time what computes something else.
+def phase_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> DiscriminatorPhase:
+    """Build the trainer's phase for a network in one process."""
+    return DiscriminatorPhase(DdpTrainable(network, network, optimizer, 0.0), VanillaLoss(), contextlib.nullcontext)
 
-    In float32 a rounding error may carry an activation of U+SeD across the kink of a LeakyReLU, which changes the
-    gradient there by a factor; in float64 both sides agree to 1e-14.
+
+def finish(phase: DiscriminatorPhase, real: Tensor, fake: Tensor, semantics: Tensor) -> float:
+    """Update the discriminator and return its loss."""
+    scalars = phase.run(StepInput(lq=fake, gt=real, target=real, semantics=semantics), fake, 1e-4)
+    return (scalars["discriminator/real"] + scalars["discriminator/fake"]).item()
+
+
+def check_equal_numerics(steps: dict[str, Step]) -> dict[str, int]:
+    """Run each way once, refuse to time what computes something else, and return the FLOPs of each.
+
+    In float32 a rounding error may carry an activation across the kink of a LeakyReLU, which changes the gradient
+    there by a factor; so the whole gradient is compared, not its worst pixel.
     """
-    results = {way: step() for way, step in steps.items()}
+    flops, results = {}, {}
+    for way, step in steps.items():
+        with FlopCounter() as counter:
+            results[way] = step()
+        flops[way] = counter.flops
     loss, gradient = results["reference"]
     for way, (other_loss, other_gradient) in results.items():
-        error = ((other_gradient - gradient).abs().max() / gradient.abs().max()).item()
-        print(f"  {way}: loss {other_loss:.6f}, gradient of the fake within {error:.1e} of the reference's")
+        error = ((other_gradient - gradient).norm() / gradient.norm()).item()
+        print(f"  {way}: loss {other_loss:.6f}, gradient of the fake within {error:.1e} of the reference's", flush=True)
         if abs(other_loss - loss) > 1e-2 * loss or error > 1e-2:
             raise SystemExit(f"{way} does not compute what the reference does")
+    return flops
 
 
-def time_alternating(steps: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each way."""
-    seconds: dict[str, list[float]] = {way: [] for way in steps}
+def time_alternating(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the median seconds of each way, by the wall clock and on the CPU."""
+    wall: dict[str, list[float]] = {way: [] for way in steps}
+    cpu: dict[str, list[float]] = {way: [] for way in steps}
     for _ in range(repeats):
         for way, step in steps.items():
-            start = time.perf_counter()
+            start_wall, start_cpu = time.perf_counter(), time.process_time()
             step()
-            seconds[way].append(time.perf_counter() - start)
+            wall[way].append(time.perf_counter() - start_wall)
+            cpu[way].append(time.process_time() - start_cpu)
+    print("  wall", wall, "\n  cpu", cpu, flush=True)
+    return medians(wall), medians(cpu)
+
+
+def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Return the median of each way."""
     return {way: statistics.median(values) for way, values in seconds.items()}
 
 
 def measure_peak(way: str, name: str, options: argparse.Namespace, pipe: multiprocessing.connection.Connection) -> None:
-    """Send the peak resident memory that steps add to an idle process, in MiB."""
+    """Send the peak resident memory that steps add to an idle process with the network, in MiB."""
     torch.set_num_threads(options.threads)
     step = build_step(way, name, options)
-    # Linux counts in KiB.
-    idle = resident_kib()
+    idle = resident_mib("VmRSS")
+    # `ru_maxrss` would not do: a new process begins with its parent's. This starts the kernel's record again.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     for _ in range(2):
         step()
-    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024)
+    pipe.send(resident_mib("VmHWM") - idle)
 
 
-def resident_kib() -> int:
-    """Return this process's resident memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() // 1024
+def resident_mib(kind: str) -> float:
+    """Return this process's resident memory: "VmRSS" now, "VmHWM" at most so far. Linux counts in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def peak_mib(way: str, name: str, options: argparse.Namespace) -> float:
@@ -185,14 +197,14 @@ def peak_mib(way: str, name: str, options: argparse.Namespace) -> float:
 
 
 def matrix_rate() -> float:
-    """Measure this machine's float32 matrix rate with the threads in use, in FLOP/s."""
+    """Measure this machine's float32 matrix rate, in FLOP a second on the CPU of one thread."""
     side = 1024
     one, other = torch.rand(side, side), torch.rand(side, side)
     seconds = []
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.process_time()
         torch.mm(one, other)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return 2 * side**3 / min(seconds)
 
 
@@ -211,29 +223,22 @@ class FlopCounter(TorchDispatchMode):
         return out
 
 
-def count_flops(step: Step) -> int:
-    """Count the FLOPs of one step."""
-    with FlopCounter() as counter:
-        step()
-    return counter.flops
-
-
 def measure(name: str, options: argparse.Namespace) -> list[str]:
     """Measure one network and return the table's rows."""
     print(f"{name}:")
     steps = {way: build_step(way, name, options) for way in WAYS}
-    check_equal_numerics(steps)
-    seconds = time_alternating(steps, options.repeats)
+    flops = check_equal_numerics(steps)
+    wall, cpu = time_alternating(steps, options.repeats)
     rate = matrix_rate()
+    del steps
     peaks = {way: peak_mib(way, name, options) for way in WAYS}
-    rows = []
-    for way, step in steps.items():
-        flops = count_flops(step)
-        rows.append(
-            f"| {name} | {way} | {seconds[way]:.2f} | {seconds['reference'] / seconds[way]:.2f} | {peaks[way]:.0f} | "
-            f"{peaks[way] / peaks['reference']:.2f} | {flops / 1e9:.0f} | {flops / seconds[way] / rate:.0%} |"
-        )
-    return rows
+    print(f"  matrix rate {rate / 1e9:.0f} GFLOP a CPU second, peaks {peaks}", flush=True)
+    return [
+        f"| {name} | {way} | {wall[way]:.2f} | {wall['reference'] / wall[way]:.2f} | {cpu[way]:.2f} | "
+        f"{cpu['reference'] / cpu[way]:.2f} | {peaks[way]:.0f} | {peaks[way] / peaks['reference']:.2f} | "
+        f"{flops[way] / 1e9:.0f} | {flops[way] / cpu[way] / rate:.0%} |"
+        for way in WAYS
+    ]
 
 
 def main() -> None:
@@ -253,8 +258,11 @@ def main() -> None:
     rows = [row for name in options.networks for row in measure(name, options)]
     print(f"\n{platform.machine()} CPU, {options.threads} thread(s), float32, torch {torch.__version__}, ", end="")
     print(f"batch {options.batch}, {options.crop_px} px, median of {options.repeats}\n")
-    print("| network | way | s a step | times as fast | peak MiB | of reference | GFLOP | of matrix rate |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| network | way | wall s | times as fast | CPU s | times as fast | peak MiB | of reference | GFLOP | ", end=""
+    )
+    print("of matrix rate |")
+    print("|" + " --- |" * 10)
     print("\n".join(rows))
 
 

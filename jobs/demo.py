@@ -54,6 +54,8 @@ def main(argv: list[str]) -> int:
 def _run(step: Step) -> None:
     program, *arguments = step.command
     environment = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # The launcher would keep a process to one core.
+    environment.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     code = subprocess.run([str(_BIN / program), *arguments], env=environment, check=False).returncode
     if code:
         raise JobStoppedError(f"the demo stopped: `{' '.join(step.command)}` ended with exit code {code}", code)

@@ -227,6 +227,10 @@ class RuntimeConfig:
     """Memory layout of the convolutions' tensors."""
     compile: bool
     """torch.compile of generator and discriminator."""
+    discriminator_pass: Literal["separate", "shared"]
+    """separate: each network's update passes the output through the discriminator, as the paper's code does; shared:
+    one pass serves both, faster and with one spectral-norm iteration less a step (not for DeepSpeed, nor for the
+    relativistic loss)."""
     deterministic: bool
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
 

@@ -195,20 +195,12 @@ class Session:
                 self._export()  # killed between the last checkpoint and the export
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
         tracker = self._open_tracker(facts.get("mlflow_run_id"))
+        generator_phase, discriminator_phase = self._phases()
         parts = LoopParts(
             config=config,
             backend=backend,
-            generator_phase=GeneratorPhase(
-                self._state.generator,
-                self._state.discriminator.bare if self._state.discriminator else None,
-                self._losses,
-                backend.autocast,
-            ),
-            discriminator_phase=DiscriminatorPhase(
-                self._state.discriminator, self._losses.adversarial, backend.autocast
-            )
-            if self._state.discriminator
-            else None,
+            generator_phase=generator_phase,
+            discriminator_phase=discriminator_phase,
             prepare=StepInputs(self._semantics, backend.autocast, self._memory_format),
             validate=lambda images_seen: self._validate(images_seen, tracker),
             checkpoints=CheckpointStore(self._folder.checkpoints, config.report.keep_checkpoints),
@@ -229,6 +221,20 @@ class Session:
         finally:
             tracker.close(status)
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
+
+    def _phases(self) -> tuple[GeneratorPhase, DiscriminatorPhase | None]:
+        state, autocast = self._state, self._backend.autocast
+        if state.discriminator is None:
+            return GeneratorPhase(state.generator, None, self._losses, autocast), None
+        judging = DiscriminatorPhase(state.discriminator, self._losses.adversarial, autocast)
+        shares = self._config.runtime.discriminator_pass == "shared"
+        if shares and not judging.can_judge_once:
+            raise ConfigError(
+                "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with the relativistic loss; "
+                "set --runtime.discriminator-pass separate"
+            )
+        bare = state.discriminator.bare
+        return GeneratorPhase(state.generator, bare, self._losses, autocast, judging if shares else None), judging
 
     def _resume(self, means: RunningMeans) -> Mapping[str, Any]:
         checkpoint = CheckpointStore(self._folder.checkpoints, self._config.report.keep_checkpoints).newest()

@@ -7,7 +7,7 @@ however many batches of images are judged in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.shapes import check_image, check_multiple
+from pipeline.models.spectral_norm import SpectralNormConv2d
 
 SEMANTIC_STRIDE_PX = 16
+_SLOPE = 0.2
 
 Queries: TypeAlias = tuple[Tensor, ...]
 Semantics: TypeAlias = Tensor | Queries
@@ -145,9 +147,32 @@ def activate(features: Tensor) -> Tensor:
 
     Only for what comes straight out of a convolution, whose own backward does not need its output.
     """
-    return F.leaky_relu(features, 0.2, inplace=True)
+    return F.leaky_relu(features, _SLOPE, inplace=True)
 
 
-def concatenate(features: Tensor, block: SemanticFusionBlock, queries: Tensor) -> Tensor:
-    """Append to `features` what `block` makes of them: the one way for semantics into a discriminator."""
-    return torch.cat((features, block(queries, features)), dim=1)
+def activate_onto(skip: Tensor, features: Tensor) -> Tensor:
+    """Activate `features` in place and add `skip`, keeping one byte an element for the backward pass, not four."""
+    return _ActivateOnto.apply(features, skip)
+
+
+class _ActivateOnto(torch.autograd.Function):
+    """LeakyReLU plus skip connection: the backward pass needs the signs alone."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, skip: Tensor) -> Tensor:
+        ctx.mark_dirty(features)
+        ctx.save_for_backward(features > 0)
+        F.leaky_relu_(features, _SLOPE)
+        features.add_(skip)
+        return features
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        (is_positive,) = ctx.saved_tensors
+        return torch.where(is_positive, gradient, _SLOPE * gradient), gradient
+
+
+def fuse(merge: SpectralNormConv2d, features: Tensor, block: SemanticFusionBlock, queries: Tensor) -> Tensor:
+    """Merge `features` with what `block` makes of them: the one way for semantics into a discriminator."""
+    return merge(features, block(queries, features))

@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pipeline.models.discriminator import Discriminator, Queries, activate, concatenate
+from pipeline.models.discriminator import Discriminator, Queries, activate, fuse
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 
@@ -57,30 +57,30 @@ class ImageDiscriminator(Discriminator):
         self.linear = nn.Linear(8 * width, 100)
         self.linear_last = nn.Linear(100, 1)
         if semantic_channels is not None:
-            fuse = partial(SemanticFusionBlock, semantic_channels, fusion=fusion, residual=residual)
-            self._add_fusion(width, fuse)
+            build = partial(SemanticFusionBlock, semantic_channels, fusion=fusion, residual=residual)
+            self._add_fusion(width, build)
 
-    def _add_fusion(self, width: int, fuse: Callable[..., SemanticFusionBlock]) -> None:
-        self.fusion1 = fuse(width, 8)
+    def _add_fusion(self, width: int, build: Callable[..., SemanticFusionBlock]) -> None:
+        self.fusion1 = build(width, 8)
         self.merge1 = _merge(self.fusion1, width)
-        self.fusion2 = fuse(2 * width, 4)
+        self.fusion2 = build(2 * width, 4)
         self.merge2 = _merge(self.fusion2, 2 * width)
-        self.fusion3 = fuse(4 * width, 2)
+        self.fusion3 = build(4 * width, 2)
         self.merge3 = _merge(self.fusion3, 4 * width)
 
     def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
         """Map (n, 3, h, w) to logits (n, 1)."""
         features = self.conv1(activate(self.conv_first(image)))
         if queries is not None:
-            features = self.merge1(concatenate(features, self.fusion1, queries[0]))
+            features = fuse(self.merge1, features, self.fusion1, queries[0])
         features = activate(self.conv11(activate(features)))
         features = self.conv2(features)
         if queries is not None:
-            features = self.merge2(concatenate(features, self.fusion2, queries[1]))
+            features = fuse(self.merge2, features, self.fusion2, queries[1])
         features = activate(self.conv21(activate(features)))
         features = self.conv3(features)
         if queries is not None:
-            features = self.merge3(concatenate(features, self.fusion3, queries[2]))
+            features = fuse(self.merge3, features, self.fusion3, queries[2])
         features = activate(self.conv31(activate(features)))
         features = activate(self.conv4(features))
         pooled = activate(self.linear(features.mean(dim=(2, 3))))

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.discriminator import Discriminator, Queries, activate, concatenate
+from pipeline.models.discriminator import Discriminator, Queries, activate, fuse
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 
@@ -54,16 +54,16 @@ class PatchDiscriminator(Discriminator):
         self.conv3 = SpectralNormConv2d(4 * width, 8 * width, 4, bias=True)
         self.conv_last = nn.Conv2d(8 * width, 1, 4, padding=1)
         if semantic_channels is not None:
-            fuse = partial(SemanticFusionBlock, semantic_channels, fusion=fusion, residual=residual)
-            self._add_fusion(width, fuse)
+            build = partial(SemanticFusionBlock, semantic_channels, fusion=fusion, residual=residual)
+            self._add_fusion(width, build)
         self.apply(_initialise)
 
-    def _add_fusion(self, width: int, fuse: Callable[..., SemanticFusionBlock]) -> None:
-        self.fusion1 = fuse(2 * width, 4)
+    def _add_fusion(self, width: int, build: Callable[..., SemanticFusionBlock]) -> None:
+        self.fusion1 = build(2 * width, 4)
         self.merge1 = _merge(self.fusion1, 2 * width)
-        self.fusion2 = fuse(4 * width, 2)
+        self.fusion2 = build(4 * width, 2)
         self.merge2 = _merge(self.fusion2, 4 * width)
-        self.fusion3 = fuse(8 * width, 2, trims_one=True)
+        self.fusion3 = build(8 * width, 2, trims_one=True)
         self.merge3 = _merge(self.fusion3, 8 * width)
 
     def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
@@ -71,13 +71,13 @@ class PatchDiscriminator(Discriminator):
         features = activate(self.conv_first(image))
         features = self.conv1(features)
         if queries is not None:
-            features = self.merge1(concatenate(features, self.fusion1, queries[0]))
+            features = fuse(self.merge1, features, self.fusion1, queries[0])
         features = self.conv2(activate(features))
         if queries is not None:
-            features = self.merge2(concatenate(features, self.fusion2, queries[1]))
+            features = fuse(self.merge2, features, self.fusion2, queries[1])
         features = self.conv3(activate(features))
         if queries is not None:
-            features = self.merge3(concatenate(features, self.fusion3, queries[2]))
+            features = fuse(self.merge3, features, self.fusion3, queries[2])
         return self.conv_last(activate(features))
 
 

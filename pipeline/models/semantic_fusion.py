@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.spectral_norm import without_autocast
+
 NUM_GROUPS = 32
 FUSIONS = ("cross_attention", "concatenation", "modulation")
 
@@ -198,7 +200,7 @@ class SemanticFusionBlock(nn.Module):
         tokens = self._look_at_image(queries, features) if self.fusion == "cross_attention" else queries
         fed = self.feed_forward(self.norm_feed_forward(tokens))
         tokens = tokens + fed if self.residual else fed
-        spread = self.conv_out(self._spread(self.project_out(_to_map(tokens, *grid))))
+        spread = self._spread(_to_map(tokens, *grid))
         if self.fusion != "modulation":
             return spread
         scale, shift = spread.chunk(2, dim=1)
@@ -216,16 +218,34 @@ class SemanticFusionBlock(nn.Module):
         trimmed = int(self.trims_one)
         return (features.shape[-2] + trimmed) // self.upscale, (features.shape[-1] + trimmed) // self.upscale
 
-    def _spread(self, fused: Tensor) -> Tensor:
-        """Turn channels into pixels, each block column by column as in the reference, unlike PixelShuffle."""
-        n, _, height, width = fused.shape
-        up = self.upscale
-        blocks = fused.reshape(n, -1, up, up, height, width).permute(0, 1, 4, 3, 5, 2)
-        return blocks.reshape(n, -1, height * up, width * up)
+    def _spread(self, tokens: Tensor) -> Tensor:
+        """Compute Conv(Shuffle(P_o(tokens))) of (n, attention_channels, h, w) in one transposed convolution.
+
+        All three are linear, and the tokens have a quarter to a sixteenth of their outputs' channels or fewer, on a
+        coarser grid; so multiplying the weights first leaves a fraction of the work. Equal up to rounding.
+        """
+        kernel, constant = self._spread_kernel()
+        stride, padding = self.upscale, self.conv_out.kernel_size[0] - 2
+        # The bias of P_o, which the zero padding of the convolution cuts at the border.
+        everywhere = tokens.new_ones((1, 1, *tokens.shape[2:]))
+        offset = F.conv_transpose2d(everywhere, constant, None, stride, padding)
+        return F.conv_transpose2d(tokens, kernel, self.conv_out.bias, stride, padding).add_(offset)
+
+    def _spread_kernel(self) -> tuple[Tensor, Tensor]:
+        """Return what one token channel, and what the bias of P_o, spreads over the pixels around its cell."""
+        with without_autocast(self.conv_out.weight.device):
+            weight = self.project_out.weight.flatten(1).t()
+            rows = torch.cat((weight, self.project_out.get_parameter("bias")[None]))
+            # Channels become pixels, each block column by column as in the reference, unlike PixelShuffle.
+            blocks = rows.unflatten(1, (-1, self.upscale, self.upscale)).transpose(2, 3)
+            kernel = F.conv_transpose2d(blocks, self.conv_out.weight.flip(2, 3).transpose(0, 1))
+            return kernel[:-1], kernel[-1:]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     # The fused kernels want an axis of heads.
+    # They also want contiguous tokens; else the attention matrix itself is built, 16 MiB a sample at 128 x 128.
+    key, value = key.contiguous(), value.contiguous()
     return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 

@@ -60,7 +60,7 @@ class SpectralNormConv2d(nn.Conv2d):
 
     def normalised_weight(self) -> Tensor:
         """Return the weight over its spectral norm; in training mode the estimate moves first."""
-        with _without_autocast(self.weight.device):
+        with without_autocast(self.weight.device):
             matrix = self.weight.flatten(1)
             if self.training:
                 self._iterate(matrix)
@@ -68,12 +68,23 @@ class SpectralNormConv2d(nn.Conv2d):
             sigma = torch.dot(self.weight_u.clone(), torch.mv(matrix, self.weight_v.clone()))
             return self.weight / sigma
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve (n, channels_in, h, w)."""
-        return self._conv_forward(input, self.normalised_weight(), self.bias)
+    def forward(self, input: Tensor, *more: Tensor) -> Tensor:
+        """Convolve (n, channels_in, h, w), or parts of it in the order of their channels.
+
+        Parts give what their concatenation would, which is never built nor kept for the backward pass.
+        """
+        weight = self.normalised_weight()
+        if not more:
+            return self._conv_forward(input, weight, self.bias)
+        first, *others = weight.split([part.shape[1] for part in (input, *more)], dim=1)
+        out = self._conv_forward(input, first, self.bias)
+        for part, weight in zip(more, others, strict=True):
+            out.add_(self._conv_forward(part, weight, None))
+        return out
 
 
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which arithmetic on weights keeps the precision of the weights."""
     if device.type == "meta":
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.discriminator import Discriminator, Queries, activate, concatenate
+from pipeline.models.discriminator import Discriminator, Queries, activate, activate_onto, fuse
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
+from pipeline.models.upsampled_convolution import convolve_upsampled
 
 PLACEMENTS = ("decoder", "encoder")
 
@@ -66,15 +66,15 @@ class UNetDiscriminator(Discriminator):
         self.conv8 = SpectralNormConv2d(width, width, 3, bias=False)
         self.conv9 = nn.Conv2d(width, 1, 3, padding=1)
         if semantic_channels is not None:
-            fuse = partial(SemanticFusionBlock, semantic_channels, fusion=fusion, residual=residual)
-            self._add_fusion(width, fuse)
+            build = partial(SemanticFusionBlock, semantic_channels, fusion=fusion, residual=residual)
+            self._add_fusion(width, build)
 
-    def _add_fusion(self, width: int, fuse: Callable[..., SemanticFusionBlock]) -> None:
-        self.fusion3 = fuse(8 * width, 2)
+    def _add_fusion(self, width: int, build: Callable[..., SemanticFusionBlock]) -> None:
+        self.fusion3 = build(8 * width, 2)
         self.merge3 = _merge(self.fusion3, 8 * width)
-        self.fusion2 = fuse(4 * width, 4)
+        self.fusion2 = build(4 * width, 4)
         self.merge2 = _merge(self.fusion2, 4 * width)
-        self.fusion1 = fuse(2 * width, 8)
+        self.fusion1 = build(2 * width, 8)
         self.merge1 = _merge(self.fusion1, 2 * width)
 
     def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
@@ -85,11 +85,11 @@ class UNetDiscriminator(Discriminator):
         level1 = activate(self._fuse(self.conv1(level0), 1, down))
         level2 = activate(self._fuse(self.conv2(level1), 2, down))
         features = activate(self._fuse(self.conv3(level2), 3, queries))
-        features = activate(self.conv4(_double(features))) + level2
+        features = activate_onto(level2, _convolve_doubled(self.conv4, features))
         features = self._fuse(features, 2, up)
-        features = activate(self.conv5(_double(features))) + level1
+        features = activate_onto(level1, _convolve_doubled(self.conv5, features))
         features = self._fuse(features, 1, up)
-        features = activate(self.conv6(_double(features))) + level0
+        features = activate_onto(level0, _convolve_doubled(self.conv6, features))
         features = activate(self.conv7(features))
         return self.conv9(activate(self.conv8(features)))
 
@@ -101,12 +101,12 @@ class UNetDiscriminator(Discriminator):
             2: (self.fusion2, self.merge2),
             3: (self.fusion3, self.merge3),
         }[level]
-        return merge(concatenate(features, fusion, queries[3 - level]))
+        return fuse(merge, features, fusion, queries[3 - level])
 
 
 def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
     return SpectralNormConv2d(channels + fusion.out_channels, channels, 3, bias=True)
 
 
-def _double(features: Tensor) -> Tensor:
-    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+def _convolve_doubled(convolution: SpectralNormConv2d, features: Tensor) -> Tensor:
+    return convolve_upsampled(features, convolution.normalised_weight())

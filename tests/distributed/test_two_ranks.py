@@ -28,15 +28,15 @@ def step_input(step: int, rows: slice) -> StepInput:
     return StepInput(lq, gt, gt, semantics)
 
 
-def train_steps(backend: Backend, rows: slice) -> dict[str, Tensor]:
+def train_steps(backend: Backend, rows: slice, *, shares: bool) -> dict[str, Tensor]:
     """Train both networks for a few steps; return their weights and buffers."""
     torch.manual_seed(0)
     generator, discriminator = SRVGGNetCompact(8, 2, 4), PatchDiscriminator(8, 64)
     trained_g = backend.wrap(generator, torch.optim.Adam(generator.parameters()))
     trained_d = backend.wrap(discriminator, torch.optim.Adam(discriminator.parameters()))
     losses = GeneratorLosses(L1Loss(), 1.0, None, 0.0, VanillaLoss(), 0.1)
-    phase_g = GeneratorPhase(trained_g, trained_d.bare, losses, backend.autocast)
     phase_d = DiscriminatorPhase(trained_d, VanillaLoss(), backend.autocast)
+    phase_g = GeneratorPhase(trained_g, trained_d.bare, losses, backend.autocast, phase_d if shares else None)
     for number in range(STEPS):
         step = step_input(number, rows)
         sr, _ = phase_g.run(step, 1e-3, is_adversarial=True)
@@ -60,11 +60,12 @@ def on_rank(rank: int, world_size: int, reference: str) -> None:
     assert not backend.any_rank(False)
     assert backend.sum(torch.tensor([rank + 1.0, 2.0])).tolist() == [3.0, 4.0]
     share = backend.micro_batch_size
-    ours = train_steps(backend, slice(rank * share, (rank + 1) * share))
-    expected = torch.load(reference, weights_only=True)
-    worst = {name: float((ours[name] - value).abs().max()) for name, value in expected.items()}
-    # Adam divides by the gradient's own size, which makes rounding of near-zero gradients visible.
-    assert max(worst.values()) < 2e-5, sorted(worst.items(), key=lambda item: -item[1])[:3]
+    for shares in (False, True):
+        ours = train_steps(backend, slice(rank * share, (rank + 1) * share), shares=shares)
+        expected = torch.load(f"{reference}.{shares}", weights_only=True)
+        worst = {name: float((ours[name] - value).abs().max()) for name, value in expected.items()}
+        # Adam divides by the gradient's own size, which makes rounding of near-zero gradients visible.
+        assert max(worst.values()) < 2e-5, sorted(worst.items(), key=lambda item: -item[1])[:3]
     with pytest.raises(ConfigError, match="3 images a step cannot be split over 2 processes"):
         Backend(choice(batch_size=3))
     backend.close()
@@ -72,5 +73,7 @@ def on_rank(rank: int, world_size: int, reference: str) -> None:
 
 @pytest.mark.distributed
 def test_two_ranks_with_half_a_batch_each_train_what_one_does_with_the_whole(tmp_path: Path) -> None:
-    torch.save(train_steps(Backend(choice()), slice(0, BATCH)), tmp_path / "reference.pt")
-    run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path / "reference.pt"),))
+    for shares in (False, True):
+        weights = train_steps(Backend(choice()), slice(0, BATCH), shares=shares)
+        torch.save(weights, tmp_path / f"reference.{shares}")
+    run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path / "reference"),))

@@ -1,0 +1,78 @@
+"""What the discriminators compute in another order than it is written is still the same, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.models import SemanticFusionBlock
+from pipeline.models.discriminator import activate_onto
+from pipeline.models.spectral_norm import SpectralNormConv2d
+from pipeline.models.upsampled_convolution import convolve_upsampled
+
+
+def assert_same(one: Callable[..., Tensor], other: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Compare values and the gradients of all inputs, in float64."""
+    got, wanted = one(*inputs), other(*inputs)
+    torch.testing.assert_close(got, wanted)
+    cotangent = torch.randn(got.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for ours, theirs in zip(
+        torch.autograd.grad(got, inputs, cotangent), torch.autograd.grad(wanted, inputs, cotangent), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("size_px", [(1, 1), (1, 3), (2, 2), (5, 4)])
+def test_upsampled_convolution_at_any_size_equals_upsampling_then_convolving(size_px):
+    torch.manual_seed(0)
+
+    def written_out(features: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(F.interpolate(features, scale_factor=2, mode="bilinear"), weight, padding=1)
+
+    assert_same(convolve_upsampled, written_out, draw(2, 3, *size_px), draw(4, 3, 3, 3))
+
+
+def test_upsampled_convolution_passes_a_numerical_gradient_check():
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(convolve_upsampled, (draw(1, 2, 3, 2), draw(2, 2, 3, 3)))
+
+
+def test_convolution_of_parts_equals_that_of_their_concatenation():
+    torch.manual_seed(0)
+    convolution = SpectralNormConv2d(5, 4, 3, bias=True).double().eval()
+    assert_same(convolution, lambda *parts: convolution(torch.cat(parts, dim=1)), draw(2, 3, 6, 5), draw(2, 2, 6, 5))
+
+
+def test_activation_onto_a_skip_equals_activating_then_adding():
+    torch.manual_seed(0)
+
+    def written_out(features: Tensor, skip: Tensor) -> Tensor:
+        return F.leaky_relu(2 * features, 0.2) + skip
+
+    # It works in place, which a leaf does not allow.
+    assert_same(lambda features, skip: activate_onto(skip, 2 * features), written_out, draw(2, 3, 4), draw(2, 3, 4))
+
+
+@pytest.mark.parametrize(("upscale", "trims_one"), [(2, False), (2, True), (4, False), (8, False)])
+@pytest.mark.parametrize("fusion", ["cross_attention", "modulation"])
+def test_spreading_in_one_convolution_equals_projecting_shuffling_convolving(upscale, trims_one, fusion):
+    torch.manual_seed(0)
+    block = SemanticFusionBlock(64, 8, upscale, trims_one=trims_one, fusion=fusion).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+
+    def written_out(tokens: Tensor) -> Tensor:
+        shuffled = F.pixel_shuffle(block.project_out(tokens), upscale)
+        # The reference goes through each block column by column, PixelShuffle row by row.
+        blocks = shuffled.unflatten(2, (-1, upscale)).unflatten(4, (-1, upscale)).transpose(3, 5)
+        return block.conv_out(blocks.flatten(4, 5).flatten(2, 3))
+
+    assert_same(block._spread, written_out, draw(2, 64, 3, 2))
