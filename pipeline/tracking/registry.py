@@ -82,7 +82,9 @@ def register(
 
         example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
         try:
-            mlflow.start_run(run_id=_known_run(run_id), run_name=f"register {name}")
+            known = _known_run(run_id)
+            # A name given along with a known run would rename it.
+            mlflow.start_run(run_id=known, run_name=None if known else f"register {name}")
             version = _log_model(name, module, weights, example, metrics)
             for key, value in tags.items():
                 mlflow.MlflowClient().set_model_version_tag(name, version, key, value)

@@ -86,3 +86,11 @@ def test_model_when_its_run_is_unknown_to_the_server_is_registered_in_a_run_of_i
 ) -> None:
     generator, weights = saved_generator(tmp_path / "one", 1)
     assert registry.register(NAME, generator, weights, {}, "0" * 32, {}) == "1"
+
+
+def test_run_when_its_model_is_registered_keeps_its_name(store: object, tmp_path: Path) -> None:
+    client = MlflowClient()
+    run = client.create_run(client.create_experiment("named"), run_name="demo/run")
+    generator, weights = saved_generator(tmp_path / "one", 1)
+    registry.register(NAME, generator, weights, {}, run.info.run_id, {"psnr_y": 27.0})
+    assert client.get_run(run.info.run_id).info.run_name == "demo/run"
