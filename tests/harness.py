@@ -20,14 +20,31 @@ from PIL import Image
 from pipeline.config import Preset
 from pipeline.presets import load_preset, structure, to_plain
 from shards.config import ShardConfig
-from shards.manifest import Manifest, write_manifest
+from shards.generations import extend, publish
+from shards.manifest import Manifest
 from shards.plan import make_plan, write_plan
 from shards.sources import discover
-from shards.survey import Photo, SurveyTask, reject_duplicates, survey
+from shards.survey import SurveyTask, reject_duplicates, survey
 from shards.writing import shard_tasks, write_shard
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+
+
+def small_shard_config(source: Path, output: Path = Path("unused"), **changes: Any) -> ShardConfig:
+    """Settings that cut a small photo into many sub-images, in several shards."""
+    settings = ShardConfig(
+        source=(source,),
+        output=output,
+        degradation="classical",
+        scale=4,
+        sub_image_px=64,
+        stride_px=32,
+        variants=2,
+        seed=3,
+        shard_size_mib=0.125,
+    )
+    return dataclasses.replace(settings, **changes)
 
 
 def photo(seed: int, height_px: int, width_px: int) -> np.ndarray:
@@ -56,15 +73,15 @@ def write_shards(config: ShardConfig) -> Manifest:
     """Write shards in this process, without Ray, by the same functions that the job maps over."""
     files = discover(config.source)
     surveyed = survey(SurveyTask(files, config.sub_image_px, config.max_pixels, {}))
-    photos, rejects = reject_duplicates(surveyed, {})
-    plan = make_plan(config, [item for item in photos if isinstance(item, Photo)], rejects)
     config.output.mkdir(parents=True, exist_ok=True)
-    write_plan(config.output, plan)
-    tasks = shard_tasks(plan, config.output.resolve(), {file.name: file.path for file in files})
-    entries = tuple(write_shard(task) for task in tasks)
-    manifest = Manifest("images", plan.fingerprint, plan.settings, entries, plan.rejects)
-    write_manifest(config.output, manifest)
-    return manifest
+    plans = extend(config.output, make_plan(config, *reject_duplicates(surveyed, {})))
+    paths = {file.name: file.path for file in files}
+    entries = {}
+    for plan in plans:
+        write_plan(config.output, plan)
+        for task in shard_tasks(plan, config.output.resolve(), paths):
+            entries[task.shard.name] = write_shard(task)
+    return publish(config.output, plans, entries)
 
 
 def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
