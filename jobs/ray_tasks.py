@@ -2,8 +2,9 @@
 
 A job starts a quiet Ray of its own on this machine, or joins a cluster when it runs under `ray job submit` or
 finds `RAY_ADDRESS` set. Tasks must be idempotent: Ray runs one again when its worker or machine dies. Every
-result is looked at, and the first error stops the job. SIGTERM drains: running tasks finish, no more are
-started.
+result is looked at, and the first error stops the job. When no work is left to begin, a task that takes far
+longer than its like is begun a second time, and the first result counts. SIGTERM drains: running tasks finish,
+no more are started.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import contextlib
 import logging
 import os
 import signal
+import statistics
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -32,6 +35,9 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 _TASKS_PER_SLOT = 2
 _MAX_RETRIES = 3
 _WAIT_S = 1.0
+# A straggler takes this many times the median of the others.
+_STRAGGLER_FACTOR = 3.0
+_CANCEL_S = 5.0
 
 
 @dataclass
@@ -42,6 +48,8 @@ class RaySession:
     """Where the tasks run, in words."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to drain."""
+    double_after_s: float = 30.0
+    """No task is begun a second time before it has taken this long."""
 
     def map(
         self,
@@ -75,39 +83,105 @@ class RaySession:
             InputError: What a task raised; so with every other error of a task.
             OSError: Storage failed again and again.
         """
-        task = ray.remote(function).options(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            memory=_clamp_memory(memory_bytes),
-            max_retries=_MAX_RETRIES,
-            retry_exceptions=[OSError],
-        )
-        waiting: dict[Any, T] = {}
+        remote = ray.remote(function)
+        options = {
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "memory": _clamp_memory(memory_bytes),
+            "max_retries": _MAX_RETRIES,
+            "retry_exceptions": [OSError],
+        }
+        # A second try goes to another machine, if there is one: the first one's may be what is slow.
+        again = remote.options(**options, scheduling_strategy="SPREAD")
+        flight: _Flight[T] = _Flight(remote.options(**options), again, self.double_after_s)
         rest = iter(items)
         exhausted = False
         try:
             while True:
-                limit = max_in_flight or _num_slots(num_cpus, num_gpus) * _TASKS_PER_SLOT
-                while not exhausted and not self.stop.is_set() and len(waiting) < limit:
+                num_slots = _num_slots(num_cpus, num_gpus)
+                limit = max_in_flight or num_slots * _TASKS_PER_SLOT
+                while not exhausted and not self.stop.is_set() and len(flight) < limit:
                     try:
-                        item = next(rest)
+                        flight.start(next(rest))
                     except StopIteration:
                         exhausted = True
-                        break
-                    waiting[task.remote(item)] = item
-                if not waiting:
+                if not flight:
                     break
-                finished, _ = ray.wait(list(waiting), num_returns=1, timeout=_WAIT_S, fetch_local=False)
-                for reference in finished:
-                    yield waiting.pop(reference), _result(reference)
+                if exhausted:
+                    flight.double_stragglers(min(num_slots, limit) - len(flight))
+                yield from flight.land()
         finally:
-            for reference in waiting:
-                ray.cancel(reference)
+            flight.cancel()
         if self.stop.is_set() and not exhausted:
             raise JobStoppedError(
                 "stopped by SIGTERM after the running tasks finished; run the same command again to go on",
                 EXIT_TERMINATED,
             )
+
+
+@dataclass
+class _Attempt(Generic[T]):
+    """One try at an item."""
+
+    item: T
+    started_s: float
+    twin: Any = None
+    """Reference of the other try, if there are two."""
+
+
+class _Flight(Generic[T]):
+    """The tasks that were begun and whose results nobody has looked at."""
+
+    def __init__(self, task: Any, again: Any, double_after_s: float) -> None:
+        self._task = task
+        self._again = again
+        self._double_after_s = double_after_s
+        self._attempts: dict[Any, _Attempt[T]] = {}
+        self._durations_s: list[float] = []
+        self._losers: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def start(self, item: T) -> None:
+        """Begin a task."""
+        self._attempts[self._task.remote(item)] = _Attempt(item, time.monotonic())
+
+    def double_stragglers(self, num_free: int) -> None:
+        """Begin again what takes far longer than what is done, on at most so many free slots."""
+        if num_free < 1 or not self._durations_s:
+            return
+        limit_s = max(self._double_after_s, _STRAGGLER_FACTOR * statistics.median(self._durations_s))
+        now_s = time.monotonic()
+        late = [
+            reference
+            for reference, attempt in self._attempts.items()
+            if attempt.twin is None and now_s - attempt.started_s > limit_s
+        ]
+        for reference in late[:num_free]:
+            first = self._attempts[reference]
+            first.twin = self._again.remote(first.item)
+            self._attempts[first.twin] = _Attempt(first.item, now_s, reference)
+            say(f"a task takes longer than {limit_s:.0f} s: it runs a second time, and the first result counts")
+
+    def land(self) -> Iterator[tuple[T, Any]]:
+        """Wait a moment; yield an item with its result if one is finished, and cancel its twin."""
+        finished, _ = ray.wait(list(self._attempts), num_returns=1, timeout=_WAIT_S, fetch_local=False)
+        for reference in finished:
+            attempt = self._attempts.pop(reference)
+            self._durations_s.append(time.monotonic() - attempt.started_s)
+            if attempt.twin is not None:
+                self._attempts.pop(attempt.twin)
+                self._losers.append(attempt.twin)
+                ray.cancel(attempt.twin)
+            yield attempt.item, _result(reference)
+
+    def cancel(self) -> None:
+        """End what still runs; wait a little for the losers, which tidy up after themselves."""
+        for reference in self._attempts:
+            ray.cancel(reference)
+        if self._losers:
+            ray.wait(self._losers, num_returns=len(self._losers), timeout=_CANCEL_S, fetch_local=False)
 
 
 def _result(reference: Any) -> Any:
@@ -121,7 +195,7 @@ def _result(reference: Any) -> Any:
     except RayError as error:
         first_line = str(error).strip().splitlines()[0]
         raise JobStoppedError(
-            f"Ray lost a task {_MAX_RETRIES + 1} times: {type(error).__name__}: {first_line}\n"
+            f"Ray lost a task for good: {type(error).__name__}: {first_line}\n"
             "what was finished is kept; run the same command again to go on",
             EXIT_FAULTS,
         ) from error
@@ -183,6 +257,8 @@ def _start(num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Says in advance what a coming release does anyway; without it every start prints a warning about GPUs.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Nobody starts a dead head again here: end in seconds instead of a minute.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     try:
         ray.init(
             address="local",

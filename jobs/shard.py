@@ -2,14 +2,15 @@
 
 Surveys the photos, plans every shard, writes what is missing, and publishes the manifest last. Kill it at any
 moment and run the same command again: finished shards are kept, and the output is byte for byte that of an
-undisturbed run.
+undisturbed run. Run it again with more photos in the source: they get shards of their own, as a new generation.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from jobs.ray_tasks import RaySession, ray_session
 from jobs.sample_photos import prepare_training_photos, prepare_validation_photos
@@ -18,10 +19,12 @@ from pipeline.presets import parse_job
 from shards.config import ShardConfig
 from shards.errors import ShardError
 from shards.files import check_writable, clean_stale
-from shards.manifest import Manifest, write_manifest
-from shards.plan import Plan, check_same_plan, make_plan, read_plan, settings_of, write_plan
+from shards.generations import extend, publish, read_generations
+from shards.manifest import Manifest
+from shards.plan import Plan, make_plan, settings_of, write_plan
 from shards.sidecars import ShardEntry
 from shards.sources import SourceFile, discover
+from shards.storage import StoragePath
 from shards.survey import (
     Photo,
     Reject,
@@ -35,6 +38,8 @@ from shards.survey import (
 from shards.writing import ShardTask, find_finished_shard, shard_tasks, write_shard
 
 _SURVEY_BATCH = 8
+# Done-markers are looked at in parallel: a store answers in tens of milliseconds.
+_NUM_READERS = 16
 STATUS_FILE = "status.json"
 
 # A worker's own memory, and bytes a pixel of a photo while it is decoded, cut and made smaller.
@@ -52,15 +57,15 @@ def main(argv: list[str]) -> int:
     excluded = discover(config.exclude, flag="--exclude")
     if not dry_run:
         check_writable(config.output)
-    read_plan(config.output)  # refuses a folder of something else before any work
+    read_generations(config.output)  # refuses a folder of something else before any work
     with ray_session() as session:
         say(f"using {session.description}")
-        plan = survey_and_plan(config, sources, excluded, session)
-        say(describe(plan, sources))
+        plans = survey_and_plan(config, sources, excluded, session)
+        say(describe(plans, sources))
         if dry_run:
             say(f"dry run: nothing was written to {config.output}")
             return 0
-        write(plan, config.output, sources, session)
+        write(plans, config.output, sources, session)
     return 0
 
 
@@ -69,7 +74,7 @@ def survey_and_plan(
     sources: tuple[SourceFile, ...],
     excluded: tuple[SourceFile, ...],
     session: RaySession,
-) -> Plan:
+) -> tuple[Plan, ...]:
     """Look at every photo and plan the shards.
 
     Args:
@@ -79,31 +84,29 @@ def survey_and_plan(
         session: Where to do it.
 
     Returns:
-        The plan.
+        The plan of every generation: those of the output, and one more if there are new photos.
 
     Raises:
         InputError: Too many photos are rejected, or an evaluation image cannot be decoded.
+        ShardError: The output was begun with other settings or photos.
     """
-    evaluation = survey_all(excluded, 1, config.max_pixels, {}, session, "reading evaluation images")
-    known = _known_photos(config)
-    surveyed = survey_all(sources, config.sub_image_px, config.max_pixels, known, session, "surveying photos")
-    photos, rejects = reject_duplicates(surveyed, excluded_pixels(evaluation))
-    check_rejects(photos, rejects, config.max_reject_fraction)
-    return make_plan(config, photos, rejects)
-
-
-def _known_photos(config: ShardConfig) -> dict[str, Photo]:
-    before = read_plan(config.output)
+    before = read_generations(config.output)
+    # Evaluation images are taken whatever they look like.
+    lenient = replace(config, alpha="composite")
+    evaluation = survey_all(excluded, 1, lenient, {}, session, "reading evaluation images")
+    known = {photo.name: photo for plan in before for photo in plan.photos}
     # Another limit or another decoder may judge a photo differently.
-    if before is None or before["settings"] != settings_of(config):
-        return {}
-    return {photo["name"]: Photo(**photo) for photo in before["photos"]}
+    reusable = known if before and before[0].settings == settings_of(config) else {}
+    surveyed = survey_all(sources, config.sub_image_px, config, reusable, session, "surveying photos")
+    photos, rejects = reject_duplicates(surveyed, excluded_pixels(evaluation), known.keys())
+    check_rejects(photos, rejects, config.max_reject_fraction)
+    return extend(config.output, make_plan(config, photos, rejects))
 
 
 def survey_all(
     files: tuple[SourceFile, ...],
     min_side_px: int,
-    max_pixels: int,
+    config: ShardConfig,
     known: dict[str, Photo],
     session: RaySession,
     description: str,
@@ -116,7 +119,7 @@ def survey_all(
         return {file.name: known[file.name] for file in batch if file.name in known}
 
     batches = [files[start : start + _SURVEY_BATCH] for start in range(0, len(files), _SURVEY_BATCH)]
-    tasks = (SurveyTask(batch, min_side_px, max_pixels, known_in(batch)) for batch in batches)
+    tasks = (SurveyTask(batch, min_side_px, config.max_pixels, known_in(batch), config.alpha) for batch in batches)
     results: list[Photo | Reject] = []
     with Progress(description, len(files), "images") as progress:
         for task, batch in session.map(survey, tasks):
@@ -126,49 +129,48 @@ def survey_all(
     return results
 
 
-def describe(plan: Plan, sources: tuple[SourceFile, ...]) -> str:
-    """Return the plan in a few lines for people."""
-    counts = ", ".join(f"{count} {reason}" for reason, count in count_reasons(plan.rejects).items())
+def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
+    """Return the plans in a few lines for people."""
+    rejects = [reject for plan in plans for reject in plan.rejects]
+    counts = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).items())
     lines = [
-        f"{len(plan.photos)} of {len(sources)} photos, {plan.num_samples} sub-images, "
-        f"{len(plan.shards)} shard(s), about {plan.predicted_bytes / 2**20:.1f} MiB",
-        f"rejected: {len(plan.rejects)}{f' ({counts})' if counts else ''}",
-        *(f"  {reject.path}: {reject.reason} ({reject.detail})" for reject in plan.rejects[:10]),
+        f"{sum(len(plan.photos) for plan in plans)} of {len(sources)} photos, "
+        f"{sum(plan.num_samples for plan in plans)} sub-images, {sum(len(plan.shards) for plan in plans)} shard(s), "
+        f"about {sum(plan.predicted_bytes for plan in plans) / 2**20:.1f} MiB",
+        *(
+            f"generation {plan.generation}: {len(plan.photos)} of these photos, {len(plan.shards)} shard(s)"
+            for plan in plans
+            if len(plans) > 1
+        ),
+        f"rejected: {len(rejects)}{f' ({counts})' if counts else ''}",
+        *(f"  {reject.path}: {reject.reason} ({reject.detail})" for reject in rejects[:10]),
     ]
-    if len(plan.rejects) > 10:
-        lines.append(f"  ... and {len(plan.rejects) - 10} more, all listed in the manifest")
+    if len(rejects) > 10:
+        lines.append(f"  ... and {len(rejects) - 10} more, all listed in the manifest")
     return "\n".join(lines)
 
 
-def write(plan: Plan, folder: Path, sources: Iterable[SourceFile], session: RaySession) -> Manifest:
-    """Write what is missing of a plan, and publish it.
+def write(plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFile], session: RaySession) -> Manifest:
+    """Write what is missing of a dataset, and publish it.
 
     Args:
-        plan: What to write.
+        plans: What to write, every generation.
         folder: Output; made if need be.
-        sources: Where the plan's photos are.
+        sources: Where the plans' photos are.
         session: Where to do it.
 
     Returns:
         The manifest, as written.
 
     Raises:
-        ShardError: The folder was begun with another plan, or storage failed.
+        ShardError: Storage failed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        check_same_plan(folder, plan)
         clean_stale(folder)
-        write_plan(folder, plan)
-        entries = _write_shards(plan, folder.resolve(), sources, session)
-        manifest = Manifest(
-            kind="images",
-            fingerprint=plan.fingerprint,
-            config=plan.settings,
-            shards=tuple(entries[shard.name] for shard in plan.shards),
-            rejects=plan.rejects,
-        )
-        write_manifest(folder, manifest)
+        for plan in plans:
+            write_plan(folder, plan)
+        manifest = publish(folder, plans, _write_shards(plans, folder.resolve(), sources, session))
     except OSError as error:
         raise ShardError(
             f"storage failed: {error.strerror or error}; at {error.filename or folder}; make room or "
@@ -180,23 +182,38 @@ def write(plan: Plan, folder: Path, sources: Iterable[SourceFile], session: RayS
 
 
 def _write_shards(
-    plan: Plan, folder: Path, sources: Iterable[SourceFile], session: RaySession
+    plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFile], session: RaySession
 ) -> dict[str, ShardEntry]:
-    tasks = shard_tasks(plan, folder, {file.name: file.path for file in sources})
-    entries = {task.shard.name: entry for task in tasks if (entry := find_finished_shard(task))}
+    paths = {file.name: file.path for file in sources}
+    tasks = [task for plan in plans for task in shard_tasks(plan, folder, paths)]
+    entries = _find_finished(tasks)
     if entries:
         say(f"reusing {len(entries)} of {len(tasks)} shards")
     missing = [task for task in tasks if task.shard.name not in entries]
     if not missing:
         return entries
+    _write_missing(missing, folder, sum(len(plan.rejects) for plan in plans), session)
+    # What lies there counts, not what a worker said: nothing may take a shard away before the manifest names it.
+    entries = _find_finished(tasks)
+    if len(entries) < len(tasks):
+        gone = min(task.shard.name for task in tasks if task.shard.name not in entries)
+        raise ShardError(f"{folder / gone} was written and is gone or changed; run the same command again")
+    return entries
+
+
+def _find_finished(tasks: list[ShardTask]) -> dict[str, ShardEntry]:
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        return {entry.name: entry for entry in pool.map(find_finished_shard, tasks) if entry is not None}
+
+
+def _write_missing(missing: list[ShardTask], folder: StoragePath, num_rejects: int, session: RaySession) -> None:
     num_images = sum(task.shard.num_samples for task in missing)
     memory_bytes = _WORKER_BYTES + _BYTES_PER_PIXEL * max(task.max_photo_pixels for task in missing)
     with Progress("writing shards", num_images, "images", status=folder / STATUS_FILE) as progress:
-        progress.num_rejects = len(plan.rejects)
-        for task, entry in session.map(write_shard, _largest_first(missing), memory_bytes=memory_bytes):
-            entries[task.shard.name] = entry
+        progress.num_rejects = num_rejects
+        for _, entry in session.map(write_shard, _largest_first(missing), memory_bytes=memory_bytes):
             progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
-    return entries
+    clean_stale(folder)  # of workers that were killed on the way
 
 
 def _largest_first(tasks: list[ShardTask]) -> list[ShardTask]:

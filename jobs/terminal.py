@@ -10,7 +10,6 @@ import collections
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -21,6 +20,7 @@ from rich.text import Text
 from shards.documents import canonical_json
 from shards.errors import InputError
 from shards.files import write_atomically
+from shards.storage import StoragePath
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2
@@ -75,7 +75,9 @@ class Progress:
     Use it as a context manager and call `advance` as work is done.
     """
 
-    def __init__(self, description: str, total: int, unit: str, *, start: int = 0, status: Path | None = None) -> None:
+    def __init__(
+        self, description: str, total: int, unit: str, *, start: int = 0, status: StoragePath | None = None
+    ) -> None:
         """Begin a stage.
 
         Args:

@@ -11,8 +11,9 @@ from jobs.ray_tasks import ray_session
 from jobs.shard import write
 from jobs.terminal import EXIT_FAULTS, Progress, run_job, say
 from shards.errors import InputError
-from shards.plan import restore_plan
+from shards.generations import read_generations
 from shards.sources import discover
+from shards.storage import StoragePath, parse_path
 from shards.verification import Fault, verify_folder, verify_shard
 
 # Hashing and decoding release the interpreter's lock; each thread holds one tar in memory.
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
         description="Re-hash and decode everything in a folder of shards, and list all faults. "
         "Exit code 0: every byte is as it was written; 1: there are faults; 2: no shards there.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder that jobs/shard.py wrote")
+    parser.add_argument("folder", type=parse_path, metavar="DIR", help="folder or URL that jobs/shard.py wrote")
     parser.add_argument(
         "--repair",
         type=Path,
@@ -50,34 +51,37 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def repair(folder: Path, source: tuple[Path, ...], faults: list[Fault]) -> None:
+def repair(folder: StoragePath, source: tuple[Path, ...], faults: list[Fault]) -> None:
     """Make the broken shards of a folder again, and its manifest.
 
     Args:
-        folder: Folder with a whole `plan.json`.
+        folder: Folder with its plans whole.
         source: Folders of the photos that it was made from.
         faults: What `verify` found.
 
     Raises:
         InputError: Photos are missing or have changed, or the plan is damaged.
     """
-    plan = restore_plan(folder, source)
+    plans = read_generations(folder)
+    if not plans:
+        raise InputError(f"{folder} has no plan.json to repair by; run jobs/shard.py with the settings of then")
     files = discover(source, flag="--repair")
-    missing = {photo.name for photo in plan.photos} - {file.name for file in files}
+    missing = {photo.name for plan in plans for photo in plan.photos} - {file.name for file in files}
     if missing:
         raise InputError(
-            f"--repair {' '.join(map(str, source))} lacks {len(missing)} of the plan's photos, such as "
+            f"--repair {' '.join(map(str, source))} lacks {len(missing)} of the shards' photos, such as "
             f"{min(missing)}; give the folders that the shards were made from, in the same order"
         )
-    broken = {shard.name for shard in plan.shards} & {Path(fault.file).stem for fault in faults}
-    say(f"making {len(broken)} of {len(plan.shards)} shards again")
+    shards = {shard.name for plan in plans for shard in plan.shards}
+    broken = shards & {Path(fault.file).stem for fault in faults}
+    say(f"making {len(broken)} of {len(shards)} shards again")
     for name in broken:
         (folder / f"{name}.json").unlink(missing_ok=True)
     with ray_session() as session:
-        write(plan, folder, files, session)
+        write(plans, folder, files, session)
 
 
-def verify(folder: Path) -> list[Fault]:
+def verify(folder: StoragePath) -> list[Fault]:
     """Return every fault of a folder of shards.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shards.errors import InputError
+from shards.storage import StoragePath
 
 MAX_DECODABLE_PIXELS = 178_956_970
 """Above this Pillow itself refuses to open an image; we leave that limit of the whole process as it is."""
@@ -19,8 +20,8 @@ class ShardConfig:
 
     source: tuple[Path, ...]
     """Folders of photos (PNG, JPEG, WebP, TIFF, BMP), searched with their sub-folders."""
-    output: Path
-    """Folder for the shards; new, empty, or written before with these very settings."""
+    output: StoragePath
+    """Folder or URL (s3://bucket/prefix) for the shards; new, empty, or written before with these very settings."""
     degradation: Literal["classical", "realworld"]
     """classical: bicubic LR stored beside HR. realworld: HR and seeds only; LR is made while training."""
     scale: Literal[2, 3, 4]
@@ -39,6 +40,8 @@ class ShardConfig:
     """Stop before writing when more than this fraction of the photos is rejected."""
     max_pixels: int = 150_000_000
     """Photos of more pixels are rejected unread (decompression bombs)."""
+    alpha: Literal["composite", "reject"] = "composite"
+    """Photos with transparent pixels: composite them on white, or reject them."""
     exclude: tuple[Path, ...] = ()
     """Folders of evaluation images; a photo with the very pixels of one of them is rejected."""
 

@@ -36,6 +36,16 @@ class Crop:
     size_px: int
     dihedral: int
 
+    @property
+    def bottom_px(self) -> int:
+        """Row after the last."""
+        return self.top_px + self.size_px
+
+    @property
+    def right_px(self) -> int:
+        """Column after the last."""
+        return self.left_px + self.size_px
+
     def apply(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         """Cut and turn an image.
 
@@ -49,10 +59,20 @@ class Crop:
             InputError: The window does not lie in the image.
         """
         height_px, width_px = image.shape[:2]
-        bottom_px, right_px = self.top_px + self.size_px, self.left_px + self.size_px
-        if min(self.top_px, self.left_px) < 0 or bottom_px > height_px or right_px > width_px:
+        self.check(height_px, width_px)
+        return self.turn(image[self.top_px : self.bottom_px, self.left_px : self.right_px])
+
+    def check(self, height_px: int, width_px: int) -> None:
+        """Check that the window lies in an image of this size.
+
+        Raises:
+            InputError: It does not.
+        """
+        if min(self.top_px, self.left_px) < 0 or self.bottom_px > height_px or self.right_px > width_px:
             raise InputError(f"crop {self} does not lie in an image of {height_px}x{width_px} px")
-        window = image[self.top_px : bottom_px, self.left_px : right_px]
+
+    def turn(self, window: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Turn what was cut already: (size_px, size_px, C), or without C, to the same, contiguous and a copy."""
         if self.dihedral & _FLIP_COLUMNS:
             window = window[:, ::-1]
         if self.dihedral & _FLIP_ROWS:

@@ -1,8 +1,8 @@
 """Decodes photos as people have them to what networks take: uint8 sRGB, height x width x 3.
 
 Guarantees: EXIF rotation is applied, colour profiles are converted to sRGB, gray, palette, CMYK and 16-bit
-images are converted, alpha is composited on white, of several frames or pages the first is taken. What cannot
-be decoded whole is refused with a reason. No setting of Pillow's is changed.
+images are converted, alpha is composited on white (or refused), of several frames or pages the first is taken.
+What cannot be decoded whole is refused with a reason. No setting of Pillow's is changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-RejectReason = Literal["truncated", "not-an-image", "too-small", "too-large", "unreadable", "duplicate"]
+RejectReason = Literal["truncated", "not-an-image", "too-small", "too-large", "unreadable", "transparent", "duplicate"]
 
 # Pillow's words for a file that ends too early, over its plugins.
 _TRUNCATION = re.compile(r"truncat|premature|unexpected end|not enough|no more data|buffer underrun", re.I)
@@ -38,18 +38,21 @@ class DecodeError(Exception):
         self.detail = detail
 
 
-def decode_photo(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+def decode_photo(
+    data: bytes, *, max_pixels: int, alpha: Literal["composite", "reject"] = "composite"
+) -> NDArray[np.uint8]:
     """Decode the bytes of an image file.
 
     Args:
         data: A PNG, JPEG, WebP, TIFF or BMP file.
         max_pixels: Larger images are refused before their pixels are read.
+        alpha: What to do with transparency: composite it on white, or refuse an image with a pixel that is not opaque.
 
     Returns:
         (height, width, 3), sRGB, 0 to 255. 16-bit values lose their low byte.
 
     Raises:
-        DecodeError: The image is truncated, no image, too large, or unreadable.
+        DecodeError: The image is truncated, no image, too large, unreadable, or transparent where that is refused.
     """
     if not data:
         raise DecodeError("truncated", "the file is empty")
@@ -60,7 +63,8 @@ def decode_photo(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image, max_pixels)
                 image.load()
-                return np.ascontiguousarray(_to_srgb(ImageOps.exif_transpose(image)))
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.ascontiguousarray(_to_srgb(image, alpha))
     except Image.DecompressionBombError as error:
         raise DecodeError("too-large", f"above the limit of {max_pixels} pixels") from error
     except UnidentifiedImageError as error:
@@ -75,7 +79,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise DecodeError("too-large", f"{image.width}x{image.height} px is above the limit of {max_pixels} pixels")
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
+def _to_srgb(image: Image.Image, transparency: str) -> Image.Image:
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if image.mode == "F":
@@ -86,6 +90,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if image.mode in {"LA", "RGBA", "La", "RGBa"} or "transparency" in image.info:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
+        if transparency == "reject" and np.asarray(alpha).min() < 255:
+            raise DecodeError("transparent", "it has pixels that are not opaque; --alpha composite puts them on white")
         image = image.convert("RGB")
     image = _apply_profile(image)
     if alpha is not None:
@@ -105,7 +111,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 def _apply_profile(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # Pillow would copy
     try:
         source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError
+from shards.storage import StoragePath
 
 FORMAT_VERSION = 1
 """Version of everything that this package writes; see FORMAT.md."""
@@ -39,7 +39,7 @@ def seal(content: Mapping[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def read_sealed(path: Path, *, remedy: str = _REBUILD) -> dict[str, Any]:
+def read_sealed(path: StoragePath, *, remedy: str = _REBUILD) -> dict[str, Any]:
     """Read a document and check every byte of it.
 
     Args:
@@ -55,7 +55,7 @@ def read_sealed(path: Path, *, remedy: str = _REBUILD) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ShardError(f"cannot read {path}: {error.strerror}; {remedy}") from error
+        raise ShardError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
     try:
         document = json.loads(raw)
     except ValueError:

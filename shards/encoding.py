@@ -1,34 +1,48 @@
 """Lossless PNG with pinned settings, and the name that pixels have.
 
-Equal pixels give equal PNG bytes wherever `ENCODER` is equal; it goes into a plan's fingerprint, so a rerun
-with another Pillow or zlib is refused instead of mixing bytes.
+Equal pixels give equal PNG bytes wherever `ENCODER` is equal; it goes into a plan's fingerprint, so a rerun with
+another zlib is refused instead of mixing bytes.
+
+Every row is filtered by the row above it ("Up", filter 2), in NumPy. Of the filters this is the one that can be undone
+for some columns alone and many bytes at a time, so a crop costs a fraction of an image to decode. Photos take no more
+room than with a filter chosen for each row, and half the time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import struct
+import zlib
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
-from PIL import Image, features
 
-# Measured on a photo: level 6 saves nothing over 4 and takes 1.4 times as long; 3 is 8% larger.
-_PNG_LEVEL = 4
+# Measured on photos filtered so: level 4 is 3% larger and no faster, level 6 saves 0.2% and takes twice as long.
+_ZLIB_LEVEL = 3
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+UP_FILTER = 2
+"""PNG's number of the filter that every row has."""
 
-ENCODER = (
-    f"png level {_PNG_LEVEL}, pillow {PIL.__version__}, "
-    f"{'zlib-ng' if features.check_feature('zlib_ng') else 'zlib'} {features.version('zlib')}"
-)
+ENCODER = f"png up, level {_ZLIB_LEVEL}, zlib {zlib.ZLIB_RUNTIME_VERSION}"
 """Everything that decides the bytes of a PNG."""
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Encode (height, width, 3) uint8 RGB losslessly."""
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(stream, "PNG", compress_level=_PNG_LEVEL)
-    return stream.getvalue()
+    height_px, width_px, _ = image.shape
+    rows = image.reshape(height_px, 3 * width_px)
+    filtered = np.empty((height_px, 1 + 3 * width_px), np.uint8)
+    filtered[:, 0] = UP_FILTER
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
+    content = zlib.compress(filtered.tobytes(), _ZLIB_LEVEL)
+    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def pixels_sha256(image: NDArray[np.uint8]) -> str:

@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class ShardError(InputError):
     """A tar, sidecar or manifest is missing, damaged or of another plan; names the file and the sample."""
+
+
+class DamageError(ShardError):
+    """The bytes of a sample are not those that were written. Another sample may stand in for it."""

@@ -2,7 +2,7 @@
 
 A file is written under a temporary name in its own folder, flushed, synchronised, and renamed; a reader, or a
 rerun after a crash, sees the old file, the new one, or none. What a killed process leaves is recognised by
-its name.
+its name. An object in a store is collected in a nameless local file and put in one go.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import contextlib
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from shards.errors import InputError
+from shards.storage import RemotePath, StoragePath, blocks
 
 _TEMPORARY_SUFFIX = ".sed-tmp"
-_READ_SIZE_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
+def open_atomic(path: StoragePath) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when the block ends without an exception.
 
     Args:
@@ -31,6 +32,18 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     Yields:
         The binary stream of the temporary file.
     """
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryFile() as spool:
+            stream = cast(BinaryIO, spool)
+            yield stream
+            path.publish(stream)
+    else:
+        with _open_renamed(path) as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def _open_renamed(path: Path) -> Iterator[BinaryIO]:
     temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
     try:
         with temporary.open("xb") as stream:
@@ -41,17 +54,17 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: StoragePath, data: bytes) -> None:
     """Write a whole file, or leave what was there."""
     with open_atomic(path) as stream:
         stream.write(data)
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must survive a power cut; some network file systems cannot synchronise a folder.
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where its file system can do that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -60,33 +73,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: StoragePath) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_READ_SIZE_BYTES):
-            digest.update(block)
+    for block in blocks(path):
+        digest.update(block)
     return digest.hexdigest()
 
 
-def clean_stale(folder: Path) -> int:
+def clean_stale(folder: StoragePath) -> int:
     """Remove what killed writers left in a folder; return how many files that were."""
+    if isinstance(folder, RemotePath):
+        return 0  # a killed writer leaves nothing in a store
     stale = [path for path in folder.iterdir() if path.name.endswith(_TEMPORARY_SUFFIX)]
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: StoragePath) -> None:
     """Check that files can be made in a folder, existing or not, and leave no trace of the check.
 
     Raises:
         InputError: Nothing can be written there.
     """
+    if isinstance(folder, RemotePath):
+        _check_store(folder)
+        return
     nearest = folder
     while not nearest.exists() and nearest.parent != nearest:
         nearest = nearest.parent
-    probe = nearest / f".probe-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+    probe = nearest / _probe_name()
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -96,3 +113,20 @@ def check_writable(folder: Path) -> None:
             f"{'' if nearest == folder else f' (nearest existing: {nearest})'}; "
             "choose a folder that you may write to, or free the disk"
         ) from error
+
+
+def _check_store(folder: RemotePath) -> None:
+    probe = folder / _probe_name()
+    try:
+        write_atomically(probe, b"probe")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the output; got {error.strerror or error}; at {folder}; the bucket must exist, and "
+            "this machine and every worker need its credentials and endpoint (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL or ~/.aws for s3://)"
+        ) from error
+
+
+def _probe_name() -> str:
+    return f".probe-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"

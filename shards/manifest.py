@@ -5,16 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from shards.documents import FORMAT_VERSION, digest_of, read_sealed, seal
 from shards.errors import ShardError
 from shards.files import write_atomically
 from shards.sidecars import ShardEntry
+from shards.storage import StoragePath
 from shards.survey import Reject
 
 MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A part of a dataset that was added in one go."""
+
+    fingerprint: str
+    """Of its plan."""
+    num_shards: int
+    num_samples: int
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,13 @@ class Manifest:
 
     kind: Literal["images", "features"]
     fingerprint: str
-    """Of the plan; every shard's sidecar carries it too."""
+    """Of the plan, the last generation's; the sidecars of its shards carry it too."""
     config: Mapping[str, Any]
     """Settings that decided the bytes; plain JSON data."""
     shards: tuple[ShardEntry, ...]
     rejects: tuple[Reject, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    """Oldest first; their shards follow each other in `shards`. Features have none."""
 
     @property
     def format_version(self) -> int:
@@ -54,6 +66,7 @@ class Manifest:
             "num_samples": self.num_samples,
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
             "rejects": [dataclasses.asdict(reject) for reject in self.rejects],
+            "generations": [dataclasses.asdict(generation) for generation in self.generations],
         }
 
     @property
@@ -62,20 +75,42 @@ class Manifest:
         return digest_of({**self.content, "format_version": FORMAT_VERSION})
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Publish a dataset; call it when every shard is there."""
-    write_atomically(folder / MANIFEST_FILE, seal(manifest.content))
+def kept_manifest_file(generation: int) -> str:
+    """Return the name under which the manifest of an older generation is kept."""
+    return f"manifest-{generation:03d}.json"
 
 
-def read_manifest(folder: Path) -> Manifest:
+def write_manifest(folder: StoragePath, manifest: Manifest, *, kept: bool = False) -> None:
+    """Publish a dataset; call it when every shard is there.
+
+    Args:
+        folder: Output.
+        manifest: What is there.
+        kept: It is an older generation's, kept beside the present one.
+    """
+    name = kept_manifest_file(len(manifest.generations) - 1) if kept else MANIFEST_FILE
+    write_atomically(folder / name, seal(manifest.content))
+
+
+def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Manifest:
     """Read the manifest of a folder of shards and check every byte of it.
+
+    Args:
+        folder: Folder of shards.
+        kept_generation: Read the kept manifest of this older generation; None for the present one.
 
     Raises:
         ShardError: The folder or manifest is missing, damaged, or of another format version.
     """
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise ShardError(_explain_missing(folder))
+    path = folder / (MANIFEST_FILE if kept_generation is None else kept_manifest_file(kept_generation))
+    try:
+        if kept_generation is None and not path.is_file():
+            raise ShardError(_explain_missing(folder))
+    except OSError as error:
+        raise ShardError(
+            f"cannot read {path}: {error.strerror or error}; check the address, that the store answers, and its "
+            "credentials (AWS_* or ~/.aws for s3://)"
+        ) from error
     content = read_sealed(path)
     try:
         return Manifest(
@@ -84,12 +119,13 @@ def read_manifest(folder: Path) -> Manifest:
             config=content["config"],
             shards=tuple(ShardEntry(**shard) for shard in content["shards"]),
             rejects=tuple(Reject(**reject) for reject in content["rejects"]),
+            generations=tuple(Generation(**generation) for generation in content["generations"]),
         )
     except (KeyError, TypeError) as error:
         raise ShardError(f"{path} is no manifest of shards ({error}); write the shards again") from error
 
 
-def _explain_missing(folder: Path) -> str:
+def _explain_missing(folder: StoragePath) -> str:
     if not folder.is_dir():
         got = f"{folder} {'is no folder' if folder.exists() else 'does not exist'}"
     elif any(folder.glob("*.tar")):
@@ -97,3 +133,23 @@ def _explain_missing(folder: Path) -> str:
     else:
         got = f"{folder} holds no {MANIFEST_FILE}"
     return f"no shards here yet: {got}; run `python jobs/shard.py --output {folder}`, or give another folder"
+
+
+def find_generation(folder: StoragePath, manifest: Manifest, digest: str) -> int | None:
+    """Return which older generation's manifest has a digest.
+
+    Args:
+        folder: Folder of shards.
+        manifest: Its present manifest.
+        digest: Of the manifest sought.
+
+    Returns:
+        Its number, or None if it is of no older generation, or of a damaged one.
+    """
+    for number in range(len(manifest.generations) - 1):
+        try:
+            if read_manifest(folder, number).digest == digest:
+                return number
+        except ShardError:
+            continue
+    return None

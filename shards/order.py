@@ -1,9 +1,11 @@
 """The order in which training reads: for each epoch a keyed permutation, computed, never stored.
 
-Guarantees: an epoch holds each index exactly once; the order is a function of (number of samples, seed,
-epoch) alone, so it does not depend on processes, workers or restarts; any stretch of it costs time and memory
-in proportion to its length: 1,000 indices of 10^9 samples take about a millisecond. NumPy's random streams
-are not used.
+Guarantees: an epoch holds each index exactly once; the order is a function of (sizes of the shards, seed, epoch,
+window) alone, so it does not depend on processes, workers or restarts; any stretch of it costs time and memory
+in proportion to its length: 1,000 indices of 10^9 samples take milliseconds. NumPy's random streams are not used.
+
+`SampleOrder` mixes the whole dataset: neighbours in it come from any shards. `WindowedOrder` goes through the shards
+window by window, for data that is fetched or too large for the page cache.
 
 References:
     Black and Rogaway 2002, Ciphers with Arbitrary Finite Domains: a Feistel network with cycle walking.
@@ -12,7 +14,9 @@ References:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,8 @@ from shards.errors import InputError
 _NUM_ROUNDS = 8
 _MIN_HALF_BITS = 3
 _MAX_SAMPLES = 2**60
+_NEARBY_SUBSTITUTES = 16
+_MAX_LAYOUTS = 2
 
 
 @dataclass(frozen=True)
@@ -76,25 +82,174 @@ class SampleOrder:
         result = np.empty(positions.shape, dtype=np.int64)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
-            result[chosen] = self._permute(within[chosen], int(epoch))
+            result[chosen] = self._order_of_epoch(within[chosen], int(epoch))
         return result
 
-    def _permute(self, within: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        keys = _round_keys(self.seed, epoch)
-        half_bits = max(_MIN_HALF_BITS, -(-(self.num_samples - 1).bit_length() // 2))
-        values = _encrypt(within.astype(np.uint64), keys, half_bits)
-        # Cycle walking: a value outside is encrypted again until it falls inside; the map stays one to one.
-        outside = values >= self.num_samples
-        while outside.any():
-            values[outside] = _encrypt(values[outside], keys, half_bits)
-            outside = values >= self.num_samples
-        return values.astype(np.int64)
+    def substitute(self, position: int, attempt: int) -> int:
+        """Return the sample that stands in at a position whose own cannot be read.
+
+        Args:
+            position: Of the sample that cannot be read.
+            attempt: From 0; count on while the substitute cannot be read either.
+
+        Returns:
+            An index: a function of the order and the arguments alone.
+        """
+        epoch, within = divmod(position, self.num_samples)
+        spare = np.array([(within + attempt) % self.num_samples], dtype=np.int64)
+        return int(_permute(spare, self.num_samples, _round_keys(b"sed-spare-1", self.seed, epoch))[0])
+
+    def _order_of_epoch(self, within: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        return _permute(within, self.num_samples, _round_keys(b"sed-order-1", self.seed, epoch))
 
 
-def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+@dataclass(frozen=True)
+class _Layout:
+    """Where one epoch's shards lie when they are put one after the other in their order of that epoch."""
+
+    shards: NDArray[np.int64]
+    """Their numbers, in that order."""
+    edges: NDArray[np.int64]
+    """Of each window: how many shards come before it; at the end, the number of shards."""
+    first_index: NDArray[np.int64]
+    """Of each shard in that order: its first sample's index in the dataset."""
+    ends: NDArray[np.int64]
+    """Of each shard in that order: the place after its last sample."""
+    window_starts: NDArray[np.int64]
+    """Of each window: its first place; at the end, the number of samples."""
+
+    def window_of(self, within: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """Return the windows of some positions of the epoch."""
+        return np.asarray(np.searchsorted(self.window_starts, within, side="right") - 1)
+
+    def indices(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the dataset's indices of some places."""
+        shards = np.searchsorted(self.ends, places, side="right")
+        starts = np.where(shards > 0, self.ends[shards - 1], 0)
+        return self.first_index[shards] + places - starts
+
+
+@dataclass(frozen=True)
+class WindowedOrder(SampleOrder):
+    """An order that reads from few shards at a time: they come window by window, and are mixed inside a window.
+
+    Each epoch puts the shards into a new order and cuts it into windows of `window_shards` shards (or one less, so that
+    all are about equal); inside a window, all samples are permuted. So any stretch of n positions of an epoch reads
+    from at most `window_shards` times the number of windows that it crosses. It needs a few numbers a shard in memory.
+
+    How random it is: a sample may come at any time of an epoch, and meets others every epoch; but two samples of one
+    shard always come within a window of each other. `docs/benchmarks.md` has the chance that a batch holds two cuts
+    of one photo.
+    """
+
+    shard_sizes: tuple[int, ...]
+    window_shards: int
+    _layouts: dict[int, _Layout] = field(init=False, default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: A window holds no shard, or the shards do not hold the samples.
+        """
+        super().__post_init__()
+        if self.window_shards < 1 or sum(self.shard_sizes) != self.num_samples:
+            raise InputError(
+                f"cannot order {self.num_samples} samples of shards that hold {sum(self.shard_sizes)} in windows of "
+                f"{self.window_shards} shards; a window needs 1 or more"
+            )
+
+    def windows_from(self, position: int, count: int) -> list[list[int]]:
+        """Return the numbers of the shards of the window that a position is in, and of those after it.
+
+        Args:
+            position: Of the run.
+            count: Windows wanted; they go on into the next epoch.
+        """
+        epoch, within = divmod(position, self.num_samples)
+        window, found = int(self._layout(epoch).window_of(within)), list[list[int]]()
+        while len(found) < count:
+            layout = self._layout(epoch)
+            edges = layout.edges[window : window + 1 + count - len(found)].tolist()
+            found += [layout.shards[start:end].tolist() for start, end in itertools.pairwise(edges)]
+            epoch, window = epoch + 1, 0
+        return found
+
+    def _order_of_epoch(self, within: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        layout = self._layout(epoch)
+        windows = layout.window_of(within)
+        places = np.empty_like(within)
+        for window in np.unique(windows):
+            chosen = windows == window
+            places[chosen] = self._permute_window(layout, int(window), within[chosen], epoch, b"sed-windo-1")
+        return layout.indices(places)
+
+    def _permute_window(
+        self, layout: _Layout, window: int, within: NDArray[np.int64], epoch: int, purpose: bytes
+    ) -> NDArray[np.int64]:
+        start, end = layout.window_starts[window : window + 2].tolist()
+        keys = _round_keys(purpose, self.seed, epoch, window)
+        return start + _permute((within - start) % (end - start), end - start, keys)
+
+    def substitute(self, position: int, attempt: int) -> int:
+        """Return the sample that stands in; the first few attempts stay in the position's window."""
+        if attempt >= _NEARBY_SUBSTITUTES:
+            return super().substitute(position, attempt)
+        epoch, within = divmod(position, self.num_samples)
+        layout = self._layout(epoch)
+        spare = np.array([within + attempt], dtype=np.int64)
+        window = layout.window_of(within)
+        return int(layout.indices(self._permute_window(layout, int(window), spare, epoch, b"sed-spare-2"))[0])
+
+    def _layout(self, epoch: int) -> _Layout:
+        if epoch not in self._layouts:
+            while len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.pop(next(iter(self._layouts)), None)
+            self._layouts[epoch] = self._lay_out(epoch)
+        return self._layouts[epoch]
+
+    def _lay_out(self, epoch: int) -> _Layout:
+        sizes = np.array(self.shard_sizes, dtype=np.int64)
+        num_shards = len(sizes)
+        shards = _permute(np.arange(num_shards), num_shards, _round_keys(b"sed-shard-1", self.seed, epoch))
+        ends = np.cumsum(sizes[shards])
+        num_windows = -(-num_shards // self.window_shards)
+        edges = np.arange(num_windows + 1) * num_shards // num_windows
+        return _Layout(shards, edges, (np.cumsum(sizes) - sizes)[shards], ends, np.concatenate([[0], ends])[edges])
+
+
+def order_samples(shard_sizes: Sequence[int], seed: int, window_shards: int) -> SampleOrder:
+    """Return the order of a dataset.
+
+    Args:
+        shard_sizes: Samples of each shard.
+        seed: Of the order.
+        window_shards: Shards that are read at a time; 0, or all there are, mixes the whole dataset.
+
+    Raises:
+        InputError: There are no samples, or a value is out of range.
+    """
+    if window_shards == 0 or window_shards >= len(shard_sizes):
+        return SampleOrder(sum(shard_sizes), seed)
+    return WindowedOrder(sum(shard_sizes), seed, tuple(shard_sizes), window_shards)
+
+
+def _permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Permute the numbers from 0 to `size - 1`."""
+    half_bits = max(_MIN_HALF_BITS, -(-(size - 1).bit_length() // 2))
+    permuted = _encrypt(values.astype(np.uint64), keys, half_bits)
+    # Cycle walking: a value outside is encrypted again until it falls inside; the map stays one to one.
+    outside = permuted >= size
+    while outside.any():
+        permuted[outside] = _encrypt(permuted[outside], keys, half_bits)
+        outside = permuted >= size
+    return permuted.astype(np.int64)
+
+
+def _round_keys(purpose: bytes, *fields: int) -> NDArray[np.uint64]:
     # Fields of fixed width: (seed, epoch) never gives the keys of (epoch, seed) or of (seed + 1, epoch - 1).
-    text = seed.to_bytes(8, "little") + epoch.to_bytes(8, "little")
-    digest = hashlib.blake2b(text, digest_size=8 * _NUM_ROUNDS, person=b"sed-order-1").digest()
+    text = b"".join(value.to_bytes(8, "little") for value in fields)
+    digest = hashlib.blake2b(text, digest_size=8 * _NUM_ROUNDS, person=purpose).digest()
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
 

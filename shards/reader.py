@@ -2,17 +2,17 @@
 
 A `ShardSet` starts at the manifest, loads sidecars when they are first needed, and reads a sample with one
 positioned read. Every member's CRC is checked. It may be pickled, forked and used from threads: nothing is
-shared but the files.
+shared but the files. Shards in an object store are read through a `ShardCache`.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import json
 import os
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,16 +20,21 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from isal import isal_zlib
 
-from shards.errors import ShardError
+from shards.cache import ShardCache
+from shards.errors import DamageError, InputError, ShardError
 from shards.manifest import Manifest, read_manifest
-from shards.sidecars import Member, ShardEntry, read_sidecar
+from shards.sidecars import Member, read_sidecar
+from shards.storage import RemotePath, StoragePath
 
 T = TypeVar("T")
 
-# An index takes about 200 bytes a sample: DF2K at 480 px (140,000 samples, 500 shards) fits whole in 30 MB.
-_MAX_INDEXES = 1024
+# An index takes about 200 bytes a sample. DF2K at 480 px (140,000 samples, 500 shards) fits whole in 30 MB; what has
+# more samples than this reads sidecars again, unless data.window_shards keeps it to a few at a time.
+_MAX_INDEXED_SAMPLES = 500_000
 _MAX_OPEN_TARS = 64
+_MAX_EVICTIONS = 5
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class _Recent(Generic[T]):
 
     def __init__(self, make: Callable[[int], T], capacity: int) -> None:
         self._make = make
-        self._capacity = capacity
+        self._capacity = max(1, capacity)
         self._values: OrderedDict[int, T] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -100,34 +105,61 @@ class _Recent(Generic[T]):
                 self._values.popitem(last=False)
         return value
 
+    def forget(self, number: int) -> None:
+        with self._lock:
+            self._values.pop(number, None)
+
 
 class ShardSet:
-    """A folder of shards as one sequence of samples, in the order of the manifest."""
+    """A folder of shards as one sequence of samples, in the order of the manifest.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    Args:
+        folder: Local folder or URL.
+        manifest: What the folder holds.
+        cache: Where copies of a URL's shards lie; None for a local folder.
+
+    Raises:
+        InputError: A URL comes without a cache, or the cache is too small or cannot be made.
+    """
+
+    def __init__(self, folder: StoragePath, manifest: Manifest, cache: ShardCache | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._cache = _cache_for(folder, manifest, cache)
+        largest = max((shard.num_samples for shard in manifest.shards), default=0)
         self._ends = list(itertools.accumulate(shard.num_samples for shard in manifest.shards))
-        self._reset()
+        self._indexes: _Recent[_Index] = _Recent(self._load_index, _MAX_INDEXED_SAMPLES // max(1, largest))
+        self._tars: _Recent[_OpenTar] = _Recent(self._open_tar, _MAX_OPEN_TARS)
 
     @classmethod
-    def open(cls, folder: Path) -> ShardSet:
+    def open(cls, folder: StoragePath, cache: ShardCache | None = None) -> ShardSet:
         """Open a finished dataset.
 
         Raises:
             ShardError: There are no shards yet, or the manifest is damaged.
+            InputError: A URL comes without a cache.
         """
-        return cls(folder, read_manifest(folder))
-
-    def _reset(self) -> None:
-        self._indexes: _Recent[_Index] = _Recent(self._load_index, _MAX_INDEXES)
-        self._tars: _Recent[_OpenTar] = _Recent(self._open_tar, _MAX_OPEN_TARS)
+        return cls(folder, read_manifest(folder), cache)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "manifest": self.manifest}
+        return {"folder": self.folder, "manifest": self.manifest, "cache": self._cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"], state["manifest"])
+        self.__init__(**state)
+
+    @property
+    def cache_limit_bytes(self) -> int:
+        """Room for copies of shards; 0 where they are read in place."""
+        return 0 if self._cache is None else self._cache.limit_bytes
+
+    def prefetch(self, shard: int) -> None:
+        """Fetch a shard that will be read soon, if it has to be fetched.
+
+        Raises:
+            ShardError: It cannot be fetched.
+        """
+        if self._cache is not None:
+            self._cache.prefetch(self.folder, self.manifest.shards[shard])
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -163,38 +195,105 @@ class ShardSet:
             All its members, each checked.
 
         Raises:
-            ShardError: The tar is missing, short, or a member's CRC is wrong; names the shard and the member.
+            DamageError: The tar is short, or a member's CRC is wrong; names the shard and the member.
+            ShardError: The tar or its sidecar is missing or cannot be read.
             IndexError: There is no such sample.
         """
         shard, number = self.locate(index)
-        entry, members = self.manifest.shards[shard], self._indexes.get(shard).members(number)
+        return self._renewing(shard, lambda: self._sample(shard, number))
+
+    def _sample(self, shard: int, number: int) -> Sample:
+        members = self._indexes.get(shard).members(number)
         first, last = members[0], members[-1]
         data = self._read(shard, first.offset, last.offset + last.size_bytes - first.offset)
-        contents = {
-            member.extension: _checked(data, member.offset - first.offset, member, entry, self.folder)
-            for member in members
-        }
+        contents = {}
+        for member in members:
+            start = member.offset - first.offset
+            contents[member.extension] = self._checked(shard, member, data[start : start + member.size_bytes])
         return Sample(first.key, contents)
+
+    def member(self, index: int, extension: str) -> tuple[str, bytes]:
+        """Read one member of a sample, and nothing else of it.
+
+        Args:
+            index: From 0 to `len() - 1`.
+            extension: Such as `png`.
+
+        Returns:
+            The sample's key, and the member's bytes, checked.
+
+        Raises:
+            DamageError: The tar is short, or the member's CRC is wrong.
+            ShardError: The sample has no such member, or a file is missing or cannot be read.
+            IndexError: There is no such sample.
+        """
+        shard, number = self.locate(index)
+        members = self._indexes.get(shard).members(number)
+        found = [member for member in members if member.extension == extension]
+        if not found:
+            raise ShardError(
+                f"{self._tar(shard)} has no {members[0].key}.{extension}, only "
+                f"{', '.join(member.name for member in members)}; write the shards again"
+            )
+        wanted = found[0]
+        content = self._renewing(
+            shard, lambda: self._checked(shard, wanted, self._read(shard, wanted.offset, wanted.size_bytes))
+        )
+        return wanted.key, content
 
     def samples_of(self, shard: int) -> Iterator[Sample]:
         """Read the samples of one shard in order."""
         for index in self.range_of(shard):
             yield self.sample(index)
 
+    def _tar(self, shard: int) -> StoragePath:
+        return self.folder / self.manifest.shards[shard].tar_name
+
+    def _renewing(self, shard: int, read: Callable[[], T]) -> T:
+        """Read, and read again if the damage was only in our copy."""
+        try:
+            return read()
+        except DamageError:
+            if self._cache is None or not self._cache.renew(self.folder, self.manifest.shards[shard]):
+                raise
+            self._tars.forget(shard)
+            return read()
+
     def _read(self, shard: int, offset: int, size_bytes: int) -> bytes:
         try:
             return os.pread(self._tars.get(shard).descriptor, size_bytes, offset)
         except OSError as error:
-            path = self.folder / self.manifest.shards[shard].tar_name
-            raise ShardError(f"cannot read {path}: {error.strerror}; {_REPAIR}") from error
+            raise ShardError(f"cannot read {self._tar(shard)}: {error.strerror}; {_REPAIR}") from error
+
+    def _checked(self, shard: int, member: Member, content: bytes) -> bytes:
+        if len(content) == member.size_bytes and isal_zlib.crc32(content) == member.crc32:
+            return content
+        fault = "is cut short" if len(content) < member.size_bytes else "has a wrong CRC"
+        raise DamageError(f"{self._tar(shard)} member {member.name} {fault}; {_REPAIR}")
 
     def _open_tar(self, shard: int) -> _OpenTar:
-        return _OpenTar(self.folder / self.manifest.shards[shard].tar_name)
+        entry = self.manifest.shards[shard]
+        if self._cache is None:
+            return _OpenTar(Path(str(self._tar(shard))))
+        for _ in range(_MAX_EVICTIONS):
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process between the two calls
+                return _OpenTar(self._cache.tar(self.folder, entry))
+        raise ShardError(
+            f"{self._tar(shard)} was evicted from {self._cache.folder} {_MAX_EVICTIONS} times before it could be "
+            "opened; raise data.cache_gib, or lower data.window_shards"
+        )
 
     def _load_index(self, shard: int) -> _Index:
         entry = self.manifest.shards[shard]
         path = self.folder / entry.sidecar_name
-        sidecar = read_sidecar(path)
+        if self._cache is not None:
+            path = self._cache.sidecar(self.folder, entry)
+        try:
+            sidecar = read_sidecar(path)
+        except ShardError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # missing, not damaged: the folder is incomplete
+            raise DamageError(str(error)) from error
         if sidecar.entry != entry:
             raise ShardError(
                 f"{path} describes another tar than the manifest: SHA-256 {sidecar.entry.sha256[:12]}, not "
@@ -203,12 +302,13 @@ class ShardSet:
         return _Index(sidecar.samples())
 
 
-def _checked(data: bytes, start: int, member: Member, entry: ShardEntry, folder: Path) -> bytes:
-    content = data[start : start + member.size_bytes]
-    if len(content) == member.size_bytes and zlib.crc32(content) == member.crc32:
-        return content
-    fault = "is cut short" if len(content) < member.size_bytes else "has a wrong CRC"
-    raise ShardError(f"{folder / entry.tar_name} member {member.name} {fault}; {_REPAIR}")
+def _cache_for(folder: StoragePath, manifest: Manifest, cache: ShardCache | None) -> ShardCache | None:
+    if not isinstance(folder, RemotePath):
+        return None
+    if cache is None:
+        raise InputError(f"shards in {folder} are read through a cache; set data.cache_dir")
+    cache.prepare(max((shard.size_bytes for shard in manifest.shards), default=0))
+    return cache
 
 
 _REPAIR = "run jobs/verify.py on the folder, delete the damaged tar, and run jobs/shard.py again"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from shards.documents import read_sealed, seal
 from shards.errors import ShardError
+from shards.storage import StoragePath, size_bytes
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Sidecar:
         return [tuple(group) for group in groups]
 
 
-def read_sidecar(path: Path) -> Sidecar:
+def read_sidecar(path: StoragePath) -> Sidecar:
     """Read a sidecar and check every byte of it.
 
     Raises:
@@ -101,7 +101,7 @@ def read_sidecar(path: Path) -> Sidecar:
     return sidecar
 
 
-def find_finished(folder: Path, name: str, header: Mapping[str, Any]) -> ShardEntry | None:
+def find_finished(folder: StoragePath, name: str, header: Mapping[str, Any]) -> ShardEntry | None:
     """Return the entry of a shard that is already there, or None if it must be written.
 
     A shard counts as finished when its sidecar is whole and carries this very header, and its tar has the
@@ -117,11 +117,11 @@ def find_finished(folder: Path, name: str, header: Mapping[str, Any]) -> ShardEn
     """
     try:
         sidecar = read_sidecar(folder / f"{name}.json")
-        size_bytes = (folder / f"{name}.tar").stat().st_size
+        tar_bytes = size_bytes(folder / f"{name}.tar")
     except (ShardError, OSError):
         return None
     same = dict(sidecar.header) == dict(header) and sidecar.entry.name == name
-    return sidecar.entry if same and size_bytes == sidecar.entry.size_bytes else None
+    return sidecar.entry if same and tar_bytes == sidecar.entry.size_bytes else None
 
 
 def name_fault(name: str) -> str | None:

@@ -8,8 +8,9 @@ that follows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from shards.decoding import DecodeError, RejectReason, decode_photo
 from shards.encoding import pixels_sha256
@@ -52,6 +53,7 @@ class SurveyTask:
     max_pixels: int
     known: Mapping[str, Photo]
     """Photos of an earlier survey by name; one whose bytes are the same is not decoded again."""
+    alpha: Literal["composite", "reject"] = "composite"
 
 
 def survey(task: SurveyTask) -> list[Photo | Reject]:
@@ -73,7 +75,7 @@ def _survey_one(file: SourceFile, task: SurveyTask) -> Photo | Reject:
     if known is not None and known.sha256 == sha256:
         return known
     try:
-        pixels = decode_photo(data, max_pixels=task.max_pixels)
+        pixels = decode_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
     except DecodeError as error:
         return Reject(file.name, error.reason, error.detail)
     height_px, width_px, _ = pixels.shape
@@ -84,20 +86,21 @@ def _survey_one(file: SourceFile, task: SurveyTask) -> Photo | Reject:
 
 
 def reject_duplicates(
-    surveyed: Iterable[Photo | Reject], excluded: Mapping[str, str]
+    surveyed: Iterable[Photo | Reject], excluded: Mapping[str, str], earlier: Collection[str] = ()
 ) -> tuple[list[Photo], list[Reject]]:
     """Split a survey into photos with distinct pixels, and rejects.
 
     Args:
         surveyed: Results of `survey`, in any order.
         excluded: Names of evaluation images by the SHA-256 of their pixels.
+        earlier: Names of photos that a dataset holds already.
 
     Returns:
-        Photos and rejects, each sorted by name. Of equal photos the first by name is kept.
+        Photos and rejects. Of equal photos an earlier one is kept, else the first by name.
     """
     photos: dict[str, Photo] = {}
     rejects: list[Reject] = []
-    for result in sorted(surveyed, key=lambda result: result.path if isinstance(result, Reject) else result.name):
+    for result in sorted(surveyed, key=lambda result: (_name_of(result) not in earlier, _name_of(result))):
         if isinstance(result, Reject):
             rejects.append(result)
         elif result.pixels_sha256 in excluded:

@@ -7,16 +7,23 @@ done-marker, follows in the same way. A tar without a sidecar is not finished an
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from shards.errors import ShardError
 from shards.files import open_atomic, write_atomically
-from shards.sidecars import Member, ShardEntry, Sidecar, name_fault, order_fault, read_sidecar
+from shards.sidecars import Member, ShardEntry, Sidecar, find_finished, name_fault, order_fault
+from shards.storage import StoragePath
 
-_BLOCK_BYTES = 512
+
+class _AlreadyThereError(Exception):
+    """Somebody else has finished this very shard; ours is dropped."""
+
+    def __init__(self, entry: ShardEntry) -> None:
+        super().__init__(entry.name)
+        self.entry = entry
 
 
 class _HashingStream:
@@ -32,15 +39,20 @@ class _HashingStream:
         self.size_bytes += len(data)
         return self._stream.write(data)
 
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self.size_bytes
+
 
 def publish_shard(
-    folder: Path, name: str, members: Iterable[tuple[str, bytes]], header: Mapping[str, Any]
+    folder: StoragePath, name: str, members: Iterable[tuple[str, bytes]], header: Mapping[str, Any]
 ) -> ShardEntry:
     """Write a tar and its sidecar.
 
     Args:
         folder: Existing output folder.
-        name: Shard without suffix, such as `images-000007`. What is there under this name is replaced.
+        name: Shard without suffix, such as `images-000007`. Other files under this name are replaced; this very
+            shard, finished by somebody else meanwhile, is left alone.
         members: `(KEY.EXTENSION, bytes)` in the order of the tar; members of a sample adjacent, keys without
             dots. Taken one by one, so a generator needs no more memory than one member.
         header: Plain JSON data about the whole shard, for the sidecar.
@@ -52,49 +64,44 @@ def publish_shard(
         ValueError: A member's name breaks `shards.sidecars.name_fault` or `order_fault`. Nothing is left behind.
         OSError: Storage failed. Nothing is left behind under a final name.
     """
-    with open_atomic(folder / f"{name}.tar") as file:
-        stream = _HashingStream(file)
-        index = _write_members(stream, members)
-        num_samples = len({member.key for member in index})
-        entry = ShardEntry(name, stream.digest.hexdigest(), stream.size_bytes, num_samples)
-        _drop_other_sidecar(folder, entry)
+    try:
+        with open_atomic(folder / f"{name}.tar") as file:
+            stream = _HashingStream(file)
+            index = _write_members(stream, members)
+            num_samples = len({member.key for member in index})
+            entry = ShardEntry(name, stream.digest.hexdigest(), stream.size_bytes, num_samples)
+            _make_way(folder, entry, header)
+    except _AlreadyThereError as there:
+        return there.entry
     write_atomically(folder / entry.sidecar_name, Sidecar(header, entry, index).to_bytes())
     return entry
 
 
-def _drop_other_sidecar(folder: Path, entry: ShardEntry) -> None:
-    # A crash before the new done-marker must not leave an old one beside another tar. One of this very tar stays:
-    # two workers may write the same shard at once, and neither may undo what the other finished.
-    path = folder / entry.sidecar_name
-    try:
-        is_of_this_tar = read_sidecar(path).entry == entry
-    except ShardError:
-        is_of_this_tar = False
-    if not is_of_this_tar:
-        path.unlink(missing_ok=True)
+def _make_way(folder: StoragePath, entry: ShardEntry, header: Mapping[str, Any]) -> None:
+    # Two workers may write the same shard at once; neither may undo what the other finished.
+    if find_finished(folder, entry.name, header) == entry:
+        raise _AlreadyThereError(entry)
+    # A crash before the new done-marker must not leave an old one beside another tar.
+    (folder / entry.sidecar_name).unlink(missing_ok=True)
 
 
 def _write_members(stream: _HashingStream, members: Iterable[tuple[str, bytes]]) -> tuple[Member, ...]:
-    # Imported here: webdataset imports torch, which the readers of this package need not pay for.
-    from webdataset.writer import TarWriter
-
+    # Not webdataset's writer, which does the same through tarfile: its import takes a worker 500 MiB and 1.4 s.
     index: list[Member] = []
-    offset = 0
-    # An integer time and short ASCII names keep every header one plain USTAR block.
-    writer = TarWriter(cast(Any, stream), user="", group="", mode=0o444, mtime=0, encoder=False)
-    try:
+    with tarfile.open(fileobj=cast(Any, stream), mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             fault = name_fault(name)
             if fault:
                 raise ValueError(f"member {fault}")
-            key, _, extension = name.partition(".")
-            writer.write({"__key__": key, extension: data})
-            offset += _BLOCK_BYTES
-            index.append(Member(name, offset, len(data), zlib.crc32(data)))
-            offset += -(-len(data) // _BLOCK_BYTES) * _BLOCK_BYTES
-    finally:
-        writer.close()
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o444
+            tar.addfile(info, io.BytesIO(data))
+            index.append(Member(name, tar.offset - _padded(len(data)), len(data), zlib.crc32(data)))
     fault = order_fault([member.name for member in index])
     if fault:
         raise ValueError(f"member {fault}")
     return tuple(index)
+
+
+def _padded(size_bytes: int) -> int:
+    return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

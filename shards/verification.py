@@ -7,7 +7,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shards.config import MAX_DECODABLE_PIXELS
@@ -15,9 +14,10 @@ from shards.decoding import DecodeError, decode_photo
 from shards.documents import read_sealed
 from shards.encoding import pixels_sha256
 from shards.errors import ShardError
-from shards.manifest import MANIFEST_FILE, read_manifest
-from shards.plan import PLAN_FILE
+from shards.manifest import MANIFEST_FILE, Manifest, kept_manifest_file, read_manifest
+from shards.plan import plan_file
 from shards.sidecars import Member, ShardEntry, Sidecar, order_fault, read_sidecar
+from shards.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Fault:
         return f"{where}: {self.what}"
 
 
-def verify_folder(folder: Path) -> tuple[tuple[ShardEntry, ...], list[Fault]]:
+def verify_folder(folder: StoragePath) -> tuple[tuple[ShardEntry, ...], list[Fault]]:
     """Check manifest, plan and the list of files.
 
     Args:
@@ -49,7 +49,6 @@ def verify_folder(folder: Path) -> tuple[tuple[ShardEntry, ...], list[Fault]]:
         ShardError: The folder or its manifest is missing, so there is nothing to verify.
     """
     faults: list[Fault] = []
-    fingerprint = None
     try:
         manifest = read_manifest(folder)
     except ShardError as error:
@@ -58,14 +57,13 @@ def verify_folder(folder: Path) -> tuple[tuple[ShardEntry, ...], list[Fault]]:
         faults.append(Fault(MANIFEST_FILE, "", str(error)))
         shards = tuple(_readable_entries(folder))
     else:
-        shards, fingerprint = manifest.shards, manifest.fingerprint
-        faults += _stray_files(folder, shards)
-    if (folder / PLAN_FILE).exists():
-        faults += _plan_faults(folder, fingerprint)
+        shards = manifest.shards
+        faults += [*_stray_files(folder, shards), *_generation_faults(folder, manifest)]
+    faults += _document_faults(folder)
     return shards, faults
 
 
-def _readable_entries(folder: Path) -> Iterator[ShardEntry]:
+def _readable_entries(folder: StoragePath) -> Iterator[ShardEntry]:
     for path in sorted(folder.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].json")):
         try:
             yield read_sidecar(path).entry
@@ -74,24 +72,48 @@ def _readable_entries(folder: Path) -> Iterator[ShardEntry]:
             yield ShardEntry(path.stem, "", 0, 0)
 
 
-def _stray_files(folder: Path, shards: tuple[ShardEntry, ...]) -> Iterator[Fault]:
+def _stray_files(folder: StoragePath, shards: tuple[ShardEntry, ...]) -> Iterator[Fault]:
     known = {shard.tar_name for shard in shards}
     for path in sorted(folder.glob("*.tar")):
         if path.name not in known:
             yield Fault(path.name, "", "is in no manifest; delete it")
 
 
-def _plan_faults(folder: Path, fingerprint: str | None) -> Iterator[Fault]:
+def _document_faults(folder: StoragePath) -> Iterator[Fault]:
+    for pattern in ("plan*.json", "manifest-*.json"):
+        for path in folder.glob(pattern):
+            try:
+                read_sealed(path)
+            except ShardError as error:
+                yield Fault(path.name, "", str(error))
+
+
+def _generation_faults(folder: StoragePath, manifest: Manifest) -> Iterator[Fault]:
+    for number, generation in enumerate(manifest.generations):
+        name = plan_file(number)
+        if (folder / name).exists() and _digest_claimed(folder / name) not in {None, generation.fingerprint}:
+            yield Fault(name, "", "is the plan of another dataset than the manifest's")
+    for number in range(len(manifest.generations) - 1):
+        name = kept_manifest_file(number)
+        kept = manifest.generations[: number + 1]
+        try:
+            shards = read_manifest(folder, number).shards
+        except ShardError as error:
+            if not (folder / name).exists():
+                yield Fault(name, "", str(error))
+            continue
+        if shards != manifest.shards[: sum(generation.num_shards for generation in kept)]:
+            yield Fault(name, "", "lists other shards than the manifest")
+
+
+def _digest_claimed(path: StoragePath) -> str | None:
     try:
-        digest = read_sealed(folder / PLAN_FILE)["digest"]
-    except ShardError as error:
-        yield Fault(PLAN_FILE, "", str(error))
-        return
-    if fingerprint is not None and digest != fingerprint:
-        yield Fault(PLAN_FILE, "", "is the plan of another dataset than the manifest's")
+        return read_sealed(path)["digest"]
+    except ShardError:
+        return None  # damage is reported where every document is read
 
 
-def verify_shard(folder: Path, entry: ShardEntry) -> list[Fault]:
+def verify_shard(folder: StoragePath, entry: ShardEntry) -> list[Fault]:
     """Hash and decode one shard.
 
     Args:
@@ -109,7 +131,7 @@ def verify_shard(folder: Path, entry: ShardEntry) -> list[Fault]:
     try:
         data = (folder / entry.tar_name).read_bytes()
     except OSError as error:
-        return [*faults, Fault(entry.tar_name, "", f"cannot be read: {error.strerror}")]
+        return [*faults, Fault(entry.tar_name, "", f"cannot be read: {error.strerror or error}")]
     member_faults = [fault for member in sidecar.members if (fault := _crc_fault(data, member, entry))]
     faults += member_faults
     faults += _tar_faults(data, sidecar, named=bool(member_faults))

@@ -23,6 +23,7 @@ from shards.encoding import ENCODER, encode_png, pixels_sha256
 from shards.errors import ShardError
 from shards.plan import Piece, Plan, ShardPlan
 from shards.sidecars import ShardEntry, find_finished
+from shards.storage import StoragePath
 from shards.subimages import Position, cut_side, grid
 from shards.survey import Photo
 from shards.tar_writer import publish_shard
@@ -32,7 +33,7 @@ from shards.tar_writer import publish_shard
 class ShardTask:
     """One shard to write, and where its photos are on this cluster."""
 
-    folder: Path
+    folder: StoragePath
     shard: ShardPlan
     paths: Mapping[str, Path]
     """Files by photo name."""
@@ -54,8 +55,8 @@ class ShardTask:
         return max(piece.photo.height_px * piece.photo.width_px for piece in self.shard.pieces)
 
 
-def shard_tasks(plan: Plan, folder: Path, paths: Mapping[str, Path]) -> list[ShardTask]:
-    """Return one task a shard."""
+def shard_tasks(plan: Plan, folder: StoragePath, paths: Mapping[str, Path]) -> list[ShardTask]:
+    """Return one task a shard of one generation."""
     fingerprint = plan.fingerprint
     return [
         ShardTask(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness import small_shard_config
 from PIL import Image
 
 import jobs.shard
@@ -48,18 +49,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(photos: Path) -> ShardConfig:
-    return ShardConfig(
-        source=(photos,),
-        output=Path("unused"),
-        degradation="classical",
-        scale=4,
-        sub_image_px=64,
-        stride_px=32,
-        variants=2,
-        seed=3,
-        shard_size_mib=0.125,
-        max_reject_fraction=0.5,
-    )
+    return small_shard_config(photos, max_reject_fraction=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +92,8 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     sources = discover(config.source)
     here = dataclasses.replace(config, output=tmp_path / "out")
     by_ray = jobs.shard.survey_and_plan(here, sources, (), session)
-    assert by_ray == plan
-    first = jobs.shard.write(plan, here.output, sources, session)
+    assert by_ray == (plan,)
+    first = jobs.shard.write((plan,), here.output, sources, session)
     assert shard_hashes(here.output) == expected
     assert [reject.reason for reject in first.rejects] == ["truncated"]
     assert json.loads((here.output / "status.json").read_text())["done"] == plan.num_samples
@@ -118,7 +108,7 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     kept = here.output / "images-000002.tar"
     before_ns = kept.stat().st_mtime_ns
     capfd.readouterr()
-    jobs.shard.write(plan, here.output, sources, session)
+    jobs.shard.write((plan,), here.output, sources, session)
     assert f"reusing {len(plan.shards) - 2} of {len(plan.shards)} shards" in capfd.readouterr().err
     assert shard_hashes(here.output) == expected
     assert (here.output / "manifest.json").read_bytes() == manifest
@@ -143,7 +133,7 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     tar.unlink()
     Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
     assert run_job(jobs.verify.main, [str(here.output), "--repair", str(tmp_path)]) == 2
-    assert "lacks 6 of the plan's photos" in capfd.readouterr().err
+    assert "lacks 6 of the shards' photos" in capfd.readouterr().err
 
 
 def test_map_when_tasks_fail_or_drain_says_so(session: RaySession) -> None:
@@ -165,6 +155,32 @@ def test_map_when_tasks_fail_or_drain_says_so(session: RaySession) -> None:
             drained.stop.set()
     assert caught.value.exit_code == 143
     assert len(seen) == 4
+
+
+def test_straggler_when_no_work_is_left_is_run_twice_and_the_first_result_counts(
+    session: RaySession, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hang_on_the_first_try_at_seven(number: int) -> int:
+        attempt = len(list(tmp_path.glob(f"{number}-*"))) + 1
+        (tmp_path / f"{number}-{attempt}").touch()
+        while (number, attempt) == (7, 1):
+            try:
+                time.sleep(0.05)
+            except KeyboardInterrupt:
+                (tmp_path / "tidied-up").touch()
+                raise
+        return attempt
+
+    patient = RaySession("", double_after_s=3.0)  # far above what the others take on a busy machine
+    results = dict(patient.map(hang_on_the_first_try_at_seven, range(12)))
+    assert results == {number: 2 if number == 7 else 1 for number in range(12)}
+    assert len(list(tmp_path.glob("*[0-9]-[0-9]"))) == 13  # one try each, two at seven
+    for _ in range(600):  # the loser is told to stop, and not waited for
+        if (tmp_path / "tidied-up").exists():
+            break
+        time.sleep(0.05)
+    assert (tmp_path / "tidied-up").exists()
+    assert "it runs a second time, and the first result counts" in capfd.readouterr().err
 
 
 def start(photos: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
@@ -212,7 +228,7 @@ def test_job_when_killed_and_run_again_ends_as_if_undisturbed(
         # A fast machine may finish before the signal comes; then there is nothing more to stop.
         if not (output / "manifest.json").exists():
             assert process.returncode == (143 if stop == signal.SIGTERM else -stop)
-    jobs.shard.write(plan, output, discover(config.source), session)
+    jobs.shard.write((plan,), output, discover(config.source), session)
     assert "reusing" in capfd.readouterr().err
     assert shard_hashes(output) == expected
     assert run_job(jobs.verify.main, [str(output)]) == 0

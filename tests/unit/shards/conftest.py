@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from shards.config import ShardConfig
-from shards.manifest import Manifest, write_manifest
-from shards.plan import Plan, check_same_plan, make_plan, write_plan
+from shards.generations import extend, publish, read_generations
+from shards.plan import Plan, make_plan, write_plan
 from shards.sources import discover
 from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.writing import find_finished_shard, shard_tasks, write_shard
 
 SIZES_PX = [(70, 90), (64, 64), (101, 67), (33, 48)]
 
@@ -58,19 +58,22 @@ def make_config(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
 def plan_of(config: ShardConfig) -> Plan:
     """Survey and plan in this process."""
     task = SurveyTask(discover(config.source), config.sub_image_px, config.max_pixels, {})
-    return make_plan(config, *reject_duplicates(survey(task), {}))
+    known = {photo.name for plan in read_generations(config.output) for photo in plan.photos}
+    return make_plan(config, *reject_duplicates(survey(task), {}, known))
 
 
 def write_here(config: ShardConfig) -> Path:
     """Write a dataset in this process; returns its folder."""
-    plan, folder = plan_of(config), config.output
+    folder = config.output
     folder.mkdir(exist_ok=True)
-    check_same_plan(folder, plan)
-    write_plan(folder, plan)
+    plans = extend(folder, plan_of(config))
     paths = {file.name: file.path for file in discover(config.source)}
-    entries = tuple(write_shard(task) for task in shard_tasks(plan, folder, paths))
-    manifest = Manifest("images", plan.fingerprint, plan.settings, entries, plan.rejects)
-    write_manifest(folder, manifest)
+    entries = {}
+    for plan in plans:
+        write_plan(folder, plan)
+        for task in shard_tasks(plan, folder, paths):
+            entries[task.shard.name] = find_finished_shard(task) or write_shard(task)
+    publish(folder, plans, entries)
     return folder
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from shards.config import ShardConfig
 from shards.errors import InputError, ShardError
-from shards.plan import PLAN_FILE, check_same_plan, num_sub_images, read_plan
+from shards.generations import extend, read_generations
+from shards.plan import num_sub_images
 from shards.subimages import grid, starts
 
 
@@ -42,7 +43,7 @@ def test_plan_when_made_holds_every_sub_image_once_in_even_shards(
             numbers.setdefault(piece.photo.name, []).extend(range(piece.first, piece.first + piece.count))
     assert numbers.keys() == {photo.name for photo in plan.photos}
     for photo in plan.photos:
-        assert sorted(numbers[photo.name]) == list(range(num_sub_images(photo, config)))
+        assert sorted(numbers[photo.name]) == list(range(num_sub_images(photo, plan.settings)))
     counts = [shard.num_samples for shard in plan.shards]
     assert len(counts) > 2
     assert max(counts) - min(counts) <= 1
@@ -76,25 +77,25 @@ def test_changed_plan_when_the_output_exists_is_refused_with_the_difference(
     shutil.copytree(photos, source)
     config = make_config(source=(source,))
     folder = write_here(config)
-    check_same_plan(folder, plan_of(config))
+    extend(folder, plan_of(config))
     changed = dataclasses.replace(config, variants=4, stride_px=32)
     with pytest.raises(ShardError, match=r"stride_px: 16 there, 32 now\n  variants: 3 there, 4 now"):
-        check_same_plan(folder, plan_of(changed))
+        extend(folder, plan_of(changed))
     (source / "photo.0.png").rename(source / "renamed.png")
-    with pytest.raises(ShardError, match=r"added: photos/renamed.png\n  1 input\(s\) missing: photos/photo.0.png"):
-        check_same_plan(folder, plan_of(config))
-    (folder / PLAN_FILE).unlink()
+    with pytest.raises(ShardError, match=r"missing: photos/photo.0.png\n  1 input\(s\) added: photos/renamed.png"):
+        extend(folder, plan_of(config))
+    (folder / "plan.json").unlink()
     with pytest.raises(ShardError, match=r"plan.json is gone, and images-000000.json is of another plan"):
-        check_same_plan(folder, plan_of(config))
+        extend(folder, plan_of(config))
     (source / "renamed.png").rename(source / "photo.0.png")
-    check_same_plan(folder, plan_of(config))
+    extend(folder, plan_of(config))
 
 
 def test_output_when_it_holds_something_else_is_refused(tmp_path: Path) -> None:
-    assert read_plan(tmp_path) is None
+    assert read_generations(tmp_path) == ()
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ShardError, match=r"such as thesis\.txt"):
-        read_plan(tmp_path)
+        read_generations(tmp_path)
 
 
 def test_config_when_several_values_are_bad_lists_them_all(make_config: Callable[..., ShardConfig]) -> None:

@@ -246,8 +246,7 @@ def test_document_when_any_byte_is_flipped_or_cut_is_refused(name: str, copy: Pa
     whole = path.read_bytes()
     read_sealed(path)
     rng = np.random.default_rng(0)
-    positions = rng.choice(len(whole), min(400, len(whole)), replace=False)
-    for position in positions:
+    for position in range(len(whole)):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)

@@ -1,4 +1,7 @@
+import dataclasses
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +92,50 @@ def test_decode_when_profile_is_not_srgb_converts() -> None:
     assert np.array_equal(same, np.asarray(colours()))
     with pytest.raises(DecodeError, match="profile"):
         decode(encode(colours(), "PNG", icc_profile=b"no profile at all"))
+
+
+def test_decode_when_the_profile_has_other_primaries_moves_the_colours() -> None:
+    # sRGB with the places of red and green exchanged, under another name.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    named = swapped.replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+    converted = decode(encode(colours(), "PNG", icc_profile=named)).astype(int)
+    expected = np.asarray(colours())[..., [1, 0, 2]]
+    assert np.abs(converted - expected).max() <= 3
+
+
+def test_decode_when_colour_has_16_bits_takes_the_high_bytes() -> None:
+    values = np.array([[[0x1234, 0xFFFF, 0x00FF], [0x0100, 0x80FF, 0xABCD]]], ">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    assert decode(data)[0].tolist() == [[0x12, 0xFF, 0x00], [0x01, 0x80, 0xAB]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_when_not_wanted_is_rejected_and_opaque_alpha_is_not(mode: str, tmp_path: Path) -> None:
+    opaque = colours().convert(mode)
+    holed = colours().convert("RGBA")
+    holed.putpixel((0, 0), (1, 2, 3, 254))
+    holed = holed.quantize() if mode == "P" else holed.convert(mode)
+    for name, image in {"opaque.png": opaque, "holed.png": holed}.items():
+        image.save(tmp_path / name)
+    task = SurveyTask(discover([tmp_path]), 1, LIMIT, {}, "reject")
+    found = {type(result).__name__: result for result in survey(task)}
+    assert found["Photo"].name.endswith("/opaque.png")
+    assert (found["Reject"].reason, found["Reject"].path.rpartition("/")[2]) == ("transparent", "holed.png")
+    assert "--alpha composite" in found["Reject"].detail
+    assert all(isinstance(result, Photo) for result in survey(dataclasses.replace(task, alpha="composite")))
+
+
+def test_decode_when_a_jpeg_has_ink_gives_rgb() -> None:
+    ink = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red, green, blue = decode(encode(ink, "JPEG", quality=95))[8, 8].tolist()
+    assert red > 240
+    assert max(green, blue) < 15
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])

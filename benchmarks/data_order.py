@@ -1,0 +1,139 @@
+"""What does the order of samples cost at scale: 10^9 samples in 10^5 shards, 4,096 ranks?
+
+Each way runs in a process of its own and takes the next 1,000 indices of one rank, in the middle of an epoch, 32
+images a rank and step: seconds of the first call (which lays the epoch out) and of a later one, and peak memory. The
+peer is the order that most samplers use: a permutation of all indices, made anew each epoch on every rank.
+
+A second table opens a manifest of that many shards, as every process of a run does. A third counts, on 480-px cuts of
+2K photos, how often a batch holds two cuts of one photo, by the size of the window.
+
+Run:
+    python benchmarks/data_order.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from shards.manifest import Manifest, write_manifest
+from shards.order import order_samples
+from shards.reader import ShardSet
+from shards.sidecars import ShardEntry
+
+NUM_RANKS, SHARE, NUM_INDICES = 4096, 32, 1000
+CUTS_A_PHOTO, PHOTOS_A_SHARD, SHARDS, BATCH = 40, 12, 270, 32
+
+
+def positions(num_samples: int, rank: int) -> np.ndarray:
+    """Return one rank's next 1,000 positions from the middle of an epoch on."""
+    steps = np.arange(-(-NUM_INDICES // SHARE))[:, None] * NUM_RANKS * SHARE
+    return (num_samples // 2 + steps + rank * SHARE + np.arange(SHARE)).ravel()[:NUM_INDICES]
+
+
+def keyed(num_samples: int, num_shards: int, window_shards: int) -> tuple[float, float]:
+    """Time our order."""
+    sizes = [num_samples // num_shards] * num_shards
+    start = time.perf_counter()
+    order = order_samples(sizes, 1, window_shards)
+    first = order.at(positions(num_samples, 17))
+    middle = time.perf_counter()
+    later = order.at(positions(num_samples, 18))
+    assert len(np.unique(np.concatenate([first, later]))) == 2 * NUM_INDICES
+    return middle - start, time.perf_counter() - middle
+
+
+def permuted(num_samples: int, num_shards: int, window_shards: int) -> tuple[float, float]:
+    """Time a whole permutation."""
+    start = time.perf_counter()
+    order = np.random.default_rng(1).permutation(num_samples)
+    order[positions(num_samples, 17) % num_samples]
+    middle = time.perf_counter()
+    order[positions(num_samples, 18) % num_samples]
+    return middle - start, time.perf_counter() - middle
+
+
+def opened(folder: str) -> tuple[float, float]:
+    """Time opening a dataset."""
+    start = time.perf_counter()
+    images = ShardSet.open(Path(folder))
+    assert len(images) > 0
+    return time.perf_counter() - start, 0.0
+
+
+def in_child(work: Callable[..., tuple[float, float]], *args: object) -> tuple[float, float, float]:
+    """Run in a process of its own; return its seconds, and its peak MiB above its imports."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, work, args))
+    process.start()
+    result = receiver.recv()
+    process.join()
+    return result
+
+
+def _child(sender: object, work: Callable[..., tuple[float, float]], args: tuple[object, ...]) -> None:
+    before = _status_mib("VmHWM")
+    seconds = work(*args)
+    sender.send((*seconds, _status_mib("VmHWM") - before))
+
+
+def _status_mib(name: str) -> float:
+    # Of this process alone; what getrusage says is inherited from the parent.
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def write_large_manifest(folder: Path, num_shards: int) -> None:
+    """Write a manifest of shards that need not be there."""
+    entries = tuple(
+        ShardEntry(f"images-{number:06d}", f"{number:064x}", 200 * 2**20, 10_000) for number in range(num_shards)
+    )
+    write_manifest(folder, Manifest("images", "0" * 64, {}, entries))
+
+
+def same_photo_pairs(window_shards: int) -> float:
+    """Return how many pairs of cuts of one photo a batch holds, on average over an epoch."""
+    sizes = [CUTS_A_PHOTO * PHOTOS_A_SHARD] * SHARDS
+    photos = order_samples(sizes, 1, window_shards).indices(0, sum(sizes)) // CUTS_A_PHOTO
+    batches = np.sort(photos[: len(photos) // BATCH * BATCH].reshape(-1, BATCH), axis=1)
+    pairs = sum((batches[:, lag:] == batches[:, :-lag]).sum() for lag in range(1, BATCH))
+    return float(pairs) / len(batches)
+
+
+def main() -> None:
+    """Print the three tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--samples", type=int, default=10**9)
+    parser.add_argument("--shards", type=int, default=10**5)
+    parser.add_argument("--permutation-samples", type=int, default=10**8, help="of the peer, which needs the memory")
+    options = parser.parse_args()
+    print("| way | samples | first 1,000 indices, s | later ones, s | MiB |\n| --- | --- | --- | --- | --- |")
+    ways = [
+        ("keyed permutation of all", keyed, options.samples, 0),
+        ("windows of 16 shards", keyed, options.samples, 16),
+        ("windows of 256 shards", keyed, options.samples, 256),
+        ("stored permutation (peer)", permuted, options.permutation_samples, 0),
+    ]
+    for name, work, num_samples, window_shards in ways:
+        first, later, peak = in_child(work, num_samples, options.shards, window_shards)
+        print(f"| {name} | {num_samples:,} | {first:.4f} | {later:.4f} | {peak:.0f} |", flush=True)
+    print("\n| shards opened | s | peak MiB | bytes a shard |\n| --- | --- | --- | --- |")
+    for num_shards in (options.shards // 100, options.shards // 10, options.shards):
+        with tempfile.TemporaryDirectory() as folder:
+            write_large_manifest(Path(folder), num_shards)
+            seconds, _, peak = in_child(opened, folder)
+        print(f"| {num_shards:,} | {seconds:.2f} | {peak:.0f} | {peak * 2**20 / num_shards:.0f} |", flush=True)
+    print(f"\n| window, of {SHARDS} shards | pairs of one photo in a batch of {BATCH} |\n| --- | --- |")
+    for window_shards in (1, 4, 16, 64, 0):
+        print(f"| {window_shards or 'all'} | {same_photo_pairs(window_shards):.2f} |")
+
+
+if __name__ == "__main__":
+    main()

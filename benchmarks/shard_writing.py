@@ -1,0 +1,256 @@
+"""How fast are shards written, against a bare loop and against BasicSR's `extract_subimages`?
+
+The job's own functions (survey, plan, write, on a local Ray with two workers) against two processes that do nothing
+but decode, crop and encode the same sub-images with the same encoder, and against the reference's script on the same
+photos at the same compression level. Ways alternate; beside the seconds on the clock there are those of the
+processors, of all processes of a way together, which other programs on the machine disturb less. Survey, hashing,
+tars, sidecars and fsync count for the job; the start of Ray, of the pools and their imports does not.
+
+`--plan N` measures the driver instead: it plans N invented photos, in a process of its own.
+
+Run:
+    git clone https://github.com/XPixelGroup/BasicSR /tmp/BasicSR    # and opencv-python-headless for it
+    python benchmarks/shard_writing.py PHOTOS [PHOTOS ...] --reference /tmp/BasicSR
+    python benchmarks/shard_writing.py --plan 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import multiprocessing
+import platform
+import re
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from jobs.ray_tasks import RaySession, ray_session
+from jobs.shard import survey_and_plan, write
+from shards.bicubic import downscale
+from shards.config import ShardConfig
+from shards.decoding import decode_photo
+from shards.encoding import ENCODER, encode_png
+from shards.plan import Plan, make_plan, write_plan
+from shards.sources import SourceFile, discover
+from shards.subimages import cut_side, grid
+from shards.survey import Photo
+from shards.writing import shard_tasks
+
+NUM_PROCESSES = 2
+SIZE_PX, STRIDE_PX, SCALE = 480, 240, 4
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One run of one way."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def settings(sources: Sequence[Path], output: Path, degradation: str) -> ShardConfig:
+    """The paper's sub-images; a photo at the seam of two shards is decoded for both, so they are not too small."""
+    return ShardConfig(
+        tuple(sources), output, degradation, SCALE, SIZE_PX, STRIDE_PX, 1, 0, 64.0, max_reject_fraction=1.0
+    )
+
+
+def cut_and_encode(work: tuple[Path, bool]) -> int:
+    """The bare loop's body: decode, crop, encode; returns how many sub-images."""
+    path, with_lq = work
+    photo = decode_photo(path.read_bytes(), max_pixels=10**8)
+    height_px, width_px = (cut_side(side, SCALE) for side in photo.shape[:2])
+    photo = np.ascontiguousarray(photo[:height_px, :width_px])
+    small = downscale(photo, SCALE) if with_lq else None
+    positions = grid(height_px, width_px, scale=SCALE, sub_image_px=SIZE_PX, stride_px=STRIDE_PX)
+    for top, left in positions:
+        encode_png(photo[top : top + SIZE_PX, left : left + SIZE_PX])
+        if small is not None:
+            encode_png(small[top // SCALE : (top + SIZE_PX) // SCALE, left // SCALE : (left + SIZE_PX) // SCALE])
+    return len(positions)
+
+
+def cpu_s_below(*roots: psutil.Process) -> float:
+    """Processor seconds of processes and all below them, living and waited for."""
+    total_s = 0.0
+    for root in roots:
+        for process in [root, *root.children(recursive=True)]:
+            times = process.cpu_times()
+            total_s += times.user + times.system + times.children_user + times.children_system
+    return total_s
+
+
+def timed(body: Callable[[], object]) -> Timing:
+    """Run something and time it with all its processes."""
+    here = psutil.Process()
+    cpu_s, start_s = cpu_s_below(here), time.perf_counter()
+    body()
+    return Timing(time.perf_counter() - start_s, cpu_s_below(here) - cpu_s)
+
+
+def job_once(config: ShardConfig, sources: tuple[SourceFile, ...], session: RaySession) -> None:
+    """Survey, plan and write into a new folder."""
+    output = Path(tempfile.mkdtemp(prefix="shard-writing-"))
+    try:
+        config = replace(config, output=output)
+        write(survey_and_plan(config, sources, (), session), output, sources, session)
+    finally:
+        shutil.rmtree(output)
+
+
+def load_reference(checkout: Path) -> types.ModuleType:
+    """Import the script as it is; of its package only the function that lists a folder."""
+    path = checkout / "scripts" / "data_preparation" / "extract_subimages.py"
+    utils = types.ModuleType("basicsr.utils")
+    vars(utils)["scandir"] = lambda folder, full_path: (str(file) for file in sorted(Path(folder).iterdir()))
+    sys.modules |= {"basicsr": types.ModuleType("basicsr"), "basicsr.utils": utils}
+    spec = importlib.util.spec_from_file_location("extract_subimages", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["extract_subimages"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def reference_once(module: types.ModuleType, photos: Path, level: int) -> None:
+    """The script's own main function on a folder of photos, two processes."""
+    with tempfile.TemporaryDirectory(prefix="shard-writing-") as folder:
+        module.extract_subimages(
+            {
+                "n_thread": NUM_PROCESSES,
+                "compression_level": level,
+                "input_folder": str(photos),
+                "save_folder": f"{folder}/sub",
+                "crop_size": SIZE_PX,
+                "step": STRIDE_PX,
+                "thresh_size": 0,
+            }
+        )
+
+
+def peak_mib_of_workers() -> float:
+    """Highest resident memory that any Ray worker has had."""
+    peaks = []
+    for process in psutil.Process().children(recursive=True):
+        if process.cmdline() and process.cmdline()[0].startswith(("ray::IDLE", "ray::write", "ray::survey")):
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)
+            peaks.append(int(found[1]) / 1024 if found else 0.0)
+    return max(peaks, default=0.0)
+
+
+def compare(sources: Sequence[Path], degradation: str, repeats: int, reference: Path | None) -> None:
+    """Time all ways, alternating, and print the table."""
+    config = settings(sources, Path("unused"), degradation)
+    with (
+        tempfile.TemporaryDirectory(prefix="shard-writing-") as scratch,
+        ray_session(num_cpus=NUM_PROCESSES) as session,
+        multiprocessing.get_context("spawn").Pool(NUM_PROCESSES) as pool,
+    ):
+        files = discover(config.source)
+        plan = survey_and_plan(config, files, (), session)[0]
+        paths = {file.name: file.path for file in files}
+        used = [SourceFile(photo.name, paths[photo.name]) for photo in plan.photos]
+        links = Path(scratch, "photos")
+        links.mkdir()
+        for number, file in enumerate(used):
+            (links / f"{number:04d}{file.path.suffix}").symlink_to(file.path)
+        work = [(file.path, degradation == "classical") for file in used]
+        ways: dict[str, Callable[[], object]] = {
+            "bare loop": lambda: list(pool.imap_unordered(cut_and_encode, work)),
+            "job": lambda: job_once(config, tuple(used), session),
+        }
+        if reference is not None and degradation == "realworld":
+            module = load_reference(reference)
+            ways["extract_subimages"] = lambda: reference_once(
+                module, links, int(re.findall(r"level (\d)", ENCODER)[0])
+            )
+        timings = alternate(ways, repeats)
+        peak_mib = peak_mib_of_workers()
+    report(plan, degradation, timings, peak_mib)
+
+
+def alternate(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[Timing]]:
+    """Run every way once unmeasured, then `repeats` times in turn."""
+    timings: dict[str, list[Timing]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, body in ways.items():
+            timing = timed(body)
+            if repeat:
+                timings[name].append(timing)
+    return timings
+
+
+def report(plan: Plan, degradation: str, timings: dict[str, list[Timing]], peak_mib: float) -> None:
+    """Print a Markdown table, speeds relative to the bare loop."""
+    largest = max(photo.height_px * photo.width_px * 3 for photo in plan.photos) / 2**20
+    print(f"\n{degradation}: {len(plan.photos)} photos, {plan.num_samples} sub-images; {ENCODER}")
+    print(f"{platform.machine()}, {NUM_PROCESSES} processes; medians of {len(timings['job'])}\n")
+    print(
+        "| way | wall s | of the bare loop's throughput | CPU s | of the bare loop's |\n| --- | --- | --- | --- | --- |"
+    )
+    walls = {name: statistics.median(timing.wall_s for timing in found) for name, found in timings.items()}
+    cpus = {name: statistics.median(timing.cpu_s for timing in found) for name, found in timings.items()}
+    for name in timings:
+        wall, cpu = walls["bare loop"] / walls[name], cpus["bare loop"] / cpus[name]
+        print(f"| {name} | {walls[name]:.2f} | {wall:.2f} | {cpus[name]:.2f} | {cpu:.2f} |")
+    print(f"\npeak memory of a worker: {peak_mib:.0f} MiB; largest decoded photo {largest:.1f} MiB")
+
+
+def invented(number: int) -> Photo:
+    """A photo as a survey would describe it."""
+    name = hashlib.sha256(str(number).encode()).hexdigest()
+    return Photo(f"DF2K/{name[:24]}.png", name, 4_000_000 + number, 1404 + number % 7, 2040, name[::-1])
+
+
+def plan_many(num_photos: int) -> None:
+    """Plan invented photos as the driver does, up to tasks and manifest; print time and memory."""
+    start_s, cpu_s = time.perf_counter(), time.process_time()
+    before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    photos = [invented(number) for number in range(num_photos)]
+    with tempfile.TemporaryDirectory(prefix="shard-writing-") as folder:
+        config = replace(settings((Path("unused"),), Path(folder), "classical"), shard_size_mib=192.0)
+        plan = make_plan(config, photos, [])
+        write_plan(config.output, plan)
+        tasks = shard_tasks(plan, config.output, {photo.name: Path(photo.name) for photo in photos})
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{num_photos} photos, {plan.num_samples} sub-images, {len(tasks)} shards planned in "
+        f"{time.perf_counter() - start_s:.1f} s ({time.process_time() - cpu_s:.1f} s of CPU); peak {peak_mib:.0f} MiB, "
+        f"{before_mib:.0f} MiB of it imports"
+    )
+
+
+def main() -> None:
+    """Parse the arguments and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else "")
+    parser.add_argument("photos", nargs="*", type=Path, metavar="PHOTOS", help="folders of photos")
+    parser.add_argument("--reference", type=Path, help="checkout of BasicSR")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--degradation", nargs="+", default=["realworld", "classical"])
+    parser.add_argument("--plan", type=int, metavar="N", help="plan N invented photos instead")
+    arguments = parser.parse_args()
+    if arguments.plan:
+        plan_many(arguments.plan)
+        return
+    if not arguments.photos:
+        parser.error("give folders of photos, or --plan N")
+    for degradation in arguments.degradation:
+        compare(arguments.photos, degradation, arguments.repeats, arguments.reference)
+
+
+if __name__ == "__main__":
+    main()

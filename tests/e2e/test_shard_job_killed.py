@@ -1,0 +1,162 @@
+"""The shard job under fire: its driver, its workers and its Ray are killed at random moments, again and again."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from harness import ROOT, small_shard_config, write_shards
+from PIL import Image
+
+from shards.config import ShardConfig
+
+NUM_KILLS = {"worker": 18, "driver": 6, "raylet": 5, "whole ray": 3}
+SEED = 20240617
+NUM_PHOTOS = 20
+# Ray notices within seconds that a part of it is dead, as on a cluster within minutes.
+IMPATIENT_RAY = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "300",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "2",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "2",
+}
+TIMEOUT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ShardConfig:
+    """Many small shards: work for a minute, finished piece by piece."""
+    source = tmp_path_factory.mktemp("source") / "photos"
+    source.mkdir()
+    for number in range(NUM_PHOTOS):
+        pixels = np.random.default_rng(number).integers(0, 256, (150 + number, 171, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(source / f"{number}.png")
+    return small_shard_config(source, tmp_path_factory.mktemp("undisturbed"), shard_size_mib=0.03)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "status.json"}
+
+
+def finished(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which file each finished shard is: another writer would have made another."""
+    names = [path.stem for path in folder.glob("images-*.json")] if folder.is_dir() else []
+    files = [folder / f"{name}{suffix}" for name in names for suffix in (".tar", ".json")]
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+class Job:
+    """A run of the command as a user starts it, with a Ray of its own."""
+
+    def __init__(self, config: ShardConfig, output: Path) -> None:
+        flags = {
+            "--output": output,
+            "--source": config.source[0],
+            "--degradation": config.degradation,
+            "--scale": config.scale,
+            "--sub-image-px": config.sub_image_px,
+            "--stride-px": config.stride_px,
+            "--variants": config.variants,
+            "--seed": config.seed,
+            "--shard-size-mib": config.shard_size_mib,
+        }
+        words = [str(word) for flag in flags.items() for word in flag]
+        environment = {**os.environ, **IMPATIENT_RAY, "PYTHONPATH": str(ROOT)}
+        environment.pop("RAY_ADDRESS", None)
+        command = [sys.executable, "jobs/shard.py", *words, "--exclude"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        self.output = output
+
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def tree(self, *names: str) -> list[psutil.Process]:
+        """Processes below the driver whose command holds one of the names."""
+        try:
+            processes = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [process for process in processes if any(name in title(process) for name in names)]
+
+    def kill(self, target: str, rng: random.Random) -> bool:
+        """Kill something; False if it is not there (yet)."""
+        if target == "driver":
+            victims = [psutil.Process(self.process.pid)] if self.is_running() else []
+        elif target == "worker":
+            victims = self.tree("ray::write_shard", "ray::survey", "ray::IDLE")
+            victims = victims and [rng.choice(victims)]
+        elif target == "raylet":
+            victims = self.tree("raylet/raylet")
+        else:
+            victims = self.tree("") if self.tree("raylet/raylet") else []
+        return sum(killed(process) for process in victims) > 0
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return (process.cmdline() or [process.name()])[0]
+    except psutil.Error:
+        return ""
+
+
+def killed(process: psutil.Process) -> bool:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def wait_for_the_moment(job: Job, rng: random.Random) -> None:
+    """Wait a random time at the start, or until some more shards are finished and a little longer."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0.5, 4.0))
+        return
+    goal = len(finished(job.output)) // 2 + rng.randint(1, 12)
+    while job.is_running() and len(finished(job.output)) // 2 < goal:
+        assert time.monotonic() < deadline_s, "the job makes no progress"
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0.0, 0.05))
+
+
+def test_job_when_killed_thirty_times_anywhere_ends_as_if_undisturbed(config: ShardConfig, tmp_path: Path) -> None:
+    write_shards(config)
+    expected = contents(config.output)
+    rng = random.Random(SEED)
+    targets = [target for target, count in NUM_KILLS.items() for _ in range(count)]
+    rng.shuffle(targets)
+    kept: dict[str, tuple[int, int]] = {}
+    rounds = 1
+    output = tmp_path / "round-1"
+    job = Job(config, output)
+    while targets:
+        wait_for_the_moment(job, rng)
+        if job.kill(targets[-1], rng):
+            kept |= {name: file for name, file in finished(output).items() if name not in kept}
+            if targets.pop() != "worker":
+                job.process.wait(TIMEOUT_S)
+        if not job.is_running():
+            # No waiting for what it left running: the next run meets those that still write.
+            now = finished(output)
+            assert {name: now[name] for name in kept} == kept, "a finished shard was written again"
+            if job.process.returncode == 0:
+                assert contents(output) == expected
+                kept, rounds = {}, rounds + 1
+                output = tmp_path / f"round-{rounds}"
+            job = Job(config, output)
+    if job.process.wait(TIMEOUT_S) != 0:
+        job = Job(config, output)
+        assert job.process.wait(TIMEOUT_S) == 0
+    now = finished(output)
+    assert {name: now[name] for name in kept} == kept, "a finished shard was written again"
+    assert contents(output) == expected
+    assert {path.name for path in output.iterdir()} == {*expected, "status.json"}
