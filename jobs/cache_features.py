@@ -20,10 +20,12 @@ from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.feature_cache import FeatureTask, feature_identity, write_features
 from pipeline.models import SemanticExtractor
 from pipeline.presets import apply_flags, load_preset, preset_names, split_preset
+from shards.cache import ShardCache
 from shards.documents import digest_of
 from shards.files import check_writable, clean_stale
 from shards.manifest import Manifest, write_manifest
 from shards.sidecars import ShardEntry, find_finished
+from shards.storage import StoragePath
 
 _WORKER_BYTES = 1500 * 2**20
 
@@ -32,8 +34,8 @@ _WORKER_BYTES = 1500 * 2**20
 class CacheConfig:
     """What to compute; the preset's training tables give the values."""
 
-    shards: Path
-    """Folder written by jobs/shard.py."""
+    shards: StoragePath
+    """Folder or URL written by jobs/shard.py."""
     output: Path
     """Folder for the features."""
     weights: str
@@ -48,6 +50,10 @@ class CacheConfig:
     """Seed of random weights."""
     num_gpus_per_task: float
     """GPUs that each task takes; fractions share one."""
+    cache_dir: Path
+    """Folder on a disk of each machine for copies of shards that lie at a URL."""
+    cache_gib: float
+    """What the copies may take."""
 
     @property
     def semantics(self) -> SemanticsConfig:
@@ -67,6 +73,8 @@ def from_preset(train: TrainConfig) -> CacheConfig:
         layer=semantics.layer,
         seed=semantics.seed,
         num_gpus_per_task=1.0 if torch.cuda.is_available() else 0.0,
+        cache_dir=train.data.cache_dir,
+        cache_gib=train.data.cache_gib,
     )
 
 
@@ -113,6 +121,7 @@ def plan(config: CacheConfig, images: Manifest, extractor: SemanticExtractor) ->
             config.semantics,
             identity,
             int(images.config["seed"]),
+            ShardCache(config.cache_dir, int(config.cache_gib * 2**30)),
         )
         for number, entry in enumerate(images.shards)
     ]
@@ -155,6 +164,7 @@ def _write_missing(
         ):
             entries[task.number] = entry
             progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
+    clean_stale(config.output)  # of workers that were killed on the way
 
 
 if __name__ == "__main__":

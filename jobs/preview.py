@@ -263,7 +263,7 @@ class TrackedRun:
 
 def _find_run(path: Path) -> TrackedRun:
     folder = RunFolder(path)
-    checkpoint = CheckpointStore(folder.checkpoints, keep=1).newest()
+    checkpoint = CheckpointStore(folder.checkpoints).newest()
     run_id = checkpoint.facts.get("mlflow_run_id") if checkpoint else None
     if checkpoint is None or run_id is None:
         raise InputError(

@@ -22,10 +22,12 @@ from pipeline.data.features import DTYPE, FeatureIdentity, extractor_name, featu
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
 from pipeline.models import SemanticExtractor
+from shards.cache import ShardCache
 from shards.errors import ShardError
 from shards.manifest import Manifest
 from shards.reader import Sample, ShardSet
 from shards.sidecars import ShardEntry
+from shards.storage import StoragePath
 from shards.tar_writer import publish_shard
 
 
@@ -33,13 +35,14 @@ from shards.tar_writer import publish_shard
 class FeatureTask:
     """One feature tar to write; small and picklable."""
 
-    images: Path
+    images: StoragePath
     image_shard: ShardEntry
     number: int
     output: Path
     semantics: SemanticsConfig
     identity: FeatureIdentity
     dataset_seed: int
+    cache: ShardCache | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +92,7 @@ def write_features(task: FeatureTask) -> ShardEntry:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = _worker_extractor(task.semantics, device)
-    images = ShardSet.open(task.images)
+    images = ShardSet.open(task.images, task.cache)
     return publish_shard(task.output, task.name, _members(task, images, extractor, device), task.header)
 
 

@@ -20,6 +20,7 @@ class Batch:
         degradation: Drawn parameters of real-world samples; None for classical ones.
         semantics: (n, c, crop/16, crop/16) float16 from the feature cache; None when they are computed online.
         keys: The samples' keys with their variants, in order, for error reports.
+        faults: One text for each sample that stands in for a damaged one.
     """
 
     hr: Tensor
@@ -27,6 +28,7 @@ class Batch:
     degradation: DegradationBatch | None
     semantics: Tensor | None
     keys: tuple[str, ...]
+    faults: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting for it."""

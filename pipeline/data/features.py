@@ -16,6 +16,7 @@ import numpy as np
 from shards.errors import InputError, ShardError
 from shards.manifest import Manifest, read_manifest
 from shards.reader import ShardSet
+from shards.storage import StoragePath
 
 DTYPE = "float16"
 PREPROCESSING = "rgb-01-clip-normalised-1"
@@ -129,12 +130,12 @@ class FeatureStore:
             (c, h, w) float16.
 
         Raises:
-            ShardError: The member is damaged, or belongs to another sample.
+            DamageError: The member is damaged.
+            ShardError: It belongs to another sample, or is missing.
         """
-        sample = self._shards.sample(index)
-        if sample.key != key:
-            raise ShardError(f"{self._folder}: feature {index} belongs to {sample.key}, expected {key}")
-        payload = sample.members[feature_extension(variant)]
+        owner, payload = self._shards.member(index, feature_extension(variant))
+        if owner != key:
+            raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
         return np.frombuffer(payload, dtype="<f2").reshape(self._header["shape"])
 
 
@@ -153,7 +154,7 @@ def identity(
     return FeatureIdentity(images.digest, crop_px, num_variants, extractor, weights_sha256, (channels, side, side))
 
 
-def image_manifest(folder: Path) -> Manifest:
+def image_manifest(folder: StoragePath) -> Manifest:
     """Return the manifest of image shards.
 
     Raises:

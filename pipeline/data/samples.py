@@ -1,13 +1,14 @@
 """Sample number `position` of a run, the same on every machine.
 
-Everything about it follows from (manifest, seed, position): which sub-image, which variant, which crop, which
-degradation. Nothing depends on ranks, workers or what was read before, so a resume is arithmetic.
+Everything about it follows from (manifest, seed, window, position): which sub-image, which variant, which crop, which
+degradation; and, where that sub-image is damaged, which other one stands in. Nothing depends on ranks, workers or what
+was read before, so a resume is arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.data.batch import Batch
-from pipeline.data.decode import Pixels, decode_png
+from pipeline.data.decode import Pixels, decode_crop
 from pipeline.data.features import FeatureStore, image_manifest
+from pipeline.data.prefetch import Prefetcher
 from pipeline.degrade import stack_parameters
+from shards.cache import ShardCache
 from shards.crops import Crop, draw_crop
 from shards.degradation import SampleParameters, draw_parameters
 from shards.draws import variant_seed
-from shards.errors import InputError
-from shards.order import SampleOrder
+from shards.errors import DamageError, InputError, ShardError
+from shards.order import order_samples
 from shards.reader import Sample, ShardSet
 from shards.recipe import load_recipe
+from shards.storage import StoragePath
+
+# With one sample in a hundred damaged, 64 in a row never are; if they are, the data is lost anyway.
+_MAX_SUBSTITUTES = 64
 
 
 @dataclass(frozen=True)
@@ -34,29 +41,34 @@ class SamplePlan:
     """What turns a position into a sample.
 
     Attributes:
-        shards: Folder of the image shards.
+        shards: Folder or URL of the image shards.
         features: Folder of cached features, or None.
         seed: Seed of the order.
         crop_px: Side of the HR crop of classical samples.
         canvas_px: Side of the HR patch that real-world degradations work on.
+        window_shards: Shards that the order reads from at a time; 0 mixes the whole dataset.
+        cache: Where copies of a URL's shards are kept; a local folder needs none.
     """
 
-    shards: Path
+    shards: StoragePath
     features: Path | None
     seed: int
     crop_px: int
     canvas_px: int
+    window_shards: int = 0
+    cache: ShardCache | None = None
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a batch; arrays are (H, W, 3) uint8."""
+    """One sample of a batch; arrays are (H, W, 3) uint8. `fault` says for which damaged sample it stands in, if so."""
 
     key: str
     hr: Pixels
     lq: Pixels | None
     parameters: SampleParameters | None
     semantics: np.ndarray | None
+    fault: str | None = None
 
 
 def draw_sample_crop(record: dict[str, Any], variant: int, dataset_seed: int, crop_px: int) -> tuple[str, Crop]:
@@ -87,9 +99,11 @@ class TrainingSamples(Dataset[Item]):
 
     def __init__(self, plan: SamplePlan) -> None:
         self._manifest = image_manifest(plan.shards)
-        self._images = ShardSet.open(plan.shards)
+        self._images = ShardSet(plan.shards, self._manifest, plan.cache)
         self._features = FeatureStore(plan.features) if plan.features else None
-        self._order = SampleOrder(len(self._images), plan.seed)
+        sizes = [shard.num_samples for shard in self._manifest.shards]
+        self._order = order_samples(sizes, plan.seed, plan.window_shards)
+        self._prefetcher = Prefetcher(self._images, self._order)
         self._dataset_seed = int(self._manifest.config["seed"])
         self._is_classical = self._manifest.config["degradation"] == "classical"
         self._patch_px = plan.crop_px if self._is_classical else plan.canvas_px
@@ -102,26 +116,47 @@ class TrainingSamples(Dataset[Item]):
             )
 
     def __getitem__(self, position: int) -> Item:
-        """Read, check and cut sample number `position`."""
-        index = self._order.index(position)
+        """Read, check and cut sample number `position`, or the one that stands in for it.
+
+        Raises:
+            ShardError: A file is missing or cannot be read, or too many samples in a row are damaged.
+        """
+        self._prefetcher.advance(position)
+        try:
+            return self._read(self._order.index(position), position)
+        except DamageError as damage:
+            return self._substitute(position, damage)
+
+    def _substitute(self, position: int, damage: DamageError) -> Item:
+        for attempt in range(_MAX_SUBSTITUTES):
+            try:
+                item = self._read(self._order.substitute(position, attempt), position)
+            except DamageError:
+                continue
+            return replace(item, fault=f"image {position:,} of the run: {damage}; took {item.key} instead")
+        raise ShardError(f"{_MAX_SUBSTITUTES} samples in a row are damaged, the first: {damage}") from damage
+
+    def _read(self, index: int, position: int) -> Item:
         epoch = position // len(self._images)
         variant = epoch if self._features is None else epoch % self._features.num_variants
         sample = self._images.sample(index)
-        seed, crop = draw_sample_crop(sample.record, variant, self._dataset_seed, self._patch_px)
+        record = sample.record
+        seed, crop = draw_sample_crop(record, variant, self._dataset_seed, self._patch_px)
         semantics = None if self._features is None else self._features.read(index, sample.key, variant)
-        hr = crop.apply(self._decode(sample, "png"))
+        hr = _decode(sample, "png", crop)
         key = f"{sample.key}#{variant}"
         if self._is_classical:
-            lq = crop.scaled(int(sample.record["degradation"]["scale"])).apply(self._decode(sample, "lq.png"))
+            lq = _decode(sample, "lq.png", crop.scaled(int(record["degradation"]["scale"])))
             return Item(key, hr, lq, None, semantics)
-        recipe = load_recipe(sample.record["degradation"]["recipe"])
+        recipe = load_recipe(record["degradation"]["recipe"])
         parameters = draw_parameters(
             recipe, seed, canvas_px=self._patch_px, crop_px=self._crop_px, scale=int(self._manifest.config["scale"])
         )
         return Item(key, hr, None, parameters, semantics)
 
-    def _decode(self, sample: Sample, extension: str) -> Pixels:
-        return decode_png(sample.members[extension], f"{sample.key}.{extension}")
+
+def _decode(sample: Sample, extension: str, crop: Crop) -> Pixels:
+    return decode_crop(sample.members[extension], f"{sample.key}.{extension}", crop)
 
 
 class RankBatches(Sampler[list[int]]):
@@ -165,6 +200,7 @@ def collate(items: Sequence[Item]) -> Batch:
         degradation=stack_parameters(parameters) if parameters else None,
         semantics=torch.from_numpy(np.stack(semantics)) if semantics else None,
         keys=tuple(item.key for item in items),
+        faults=tuple(item.fault for item in items if item.fault is not None),
     )
 
 

@@ -53,12 +53,14 @@ def test_ranks_when_together_take_each_position_exactly_once(world_size: int) ->
     assert {len(RankBatches(0, 5, BATCH, rank, world_size)) for rank in range(world_size)} == {5}
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("resumed_size", WORLD_SIZES)
-def test_sequence_when_resumed_at_another_world_size_goes_on_unchanged(world_size: int, resumed_size: int) -> None:
-    before = steps_of(world_size, 0, 3)
-    after = steps_of(resumed_size, 3 * BATCH, 2)
-    assert before + after == steps_of(1, 0, 5)
+def test_sequence_when_stopped_anywhere_and_resumed_at_another_world_size_goes_on_unchanged() -> None:
+    expected = steps_of(1, 0, 6)
+    for stop in range(7):
+        for world_size, resumed_size in itertools.product(WORLD_SIZES, repeat=2):
+            before = steps_of(world_size, 0, stop)
+            assert before + steps_of(resumed_size, stop * BATCH, 6 - stop) == expected
+    sizes = [1, 3, 8, 2, 6, 4]
+    assert [steps_of(size, step * BATCH, 1)[0] for step, size in enumerate(sizes)] == expected
 
 
 def assert_same_item(first: object, second: object) -> None:
@@ -157,17 +159,6 @@ def test_item_when_features_are_cached_takes_its_own_at_epoch_modulo_variants(pr
         item = cached[position]
         assert item.key == f"{images.key(order.index(position))}#{epoch % 2}"
         assert item.semantics.ravel().tolist() == [order.index(position), epoch % 2]
-
-
-def test_loader_when_it_has_workers_gives_the_batches_of_none(samples: TrainingSamples) -> None:
-    order = RankBatches(8, 4, 8, rank=1, world_size=2)
-    alone, shared = (list(batches(samples, order, workers, pin_memory=False)) for workers in (0, 2))
-    assert len(alone) == 4
-    assert alone[0].keys == tuple(samples[position].key for position in range(12, 16))
-    for one, other in zip(alone, shared, strict=True):
-        assert one.keys == other.keys
-        assert torch.equal(one.hr, other.hr)
-        assert torch.equal(one.lq, other.lq)
 
 
 def first_batch(samples: TrainingSamples, size: int = 4) -> Batch:

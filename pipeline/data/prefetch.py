@@ -1,0 +1,76 @@
+"""Fetches the shards of the current and the next window in the background, while training reads."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from shards.errors import ShardError
+from shards.order import SampleOrder, WindowedOrder
+from shards.reader import ShardSet
+
+_LOG = logging.getLogger(__name__)
+_NUM_WINDOWS = 2
+
+
+class Prefetcher:
+    """One a process; the processes of a machine share the work through the cache's locks.
+
+    Args:
+        images: The shards; nothing is done if they need no fetching.
+        order: The run's order. Without windows, all shards are fetched, first to last.
+    """
+
+    def __init__(self, images: ShardSet, order: SampleOrder) -> None:
+        self._images = images
+        self._order = order
+        self._current: list[list[int]] = []
+        self._waiting: list[int] = []
+        self._thread: threading.Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_images": self._images, "_order": self._order, "_current": [], "_waiting": [], "_thread": None}
+
+    def advance(self, position: int) -> None:
+        """Say what is read now. Cheap, and never waits for the store."""
+        if not self._images.cache_limit_bytes:
+            return
+        windows = self._windows(position)
+        if windows == self._current:
+            return
+        self._current, self._waiting = windows, self._that_fit(itertools.chain.from_iterable(windows))
+        if self._thread is None or not self._thread.is_alive():
+            # It ends with its list, and with the process: a daemon holds nobody up.
+            self._thread = threading.Thread(target=self._fetch, name="prefetch", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until everything asked for so far is there."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _windows(self, position: int) -> list[list[int]]:
+        if isinstance(self._order, WindowedOrder):
+            return self._order.windows_from(position, _NUM_WINDOWS)
+        return self._current or [list(range(len(self._images.manifest.shards)))]
+
+    def _that_fit(self, shards: Iterable[int]) -> list[int]:
+        """Return the first of some shards that the cache can hold together: no fetch may push out an earlier one."""
+        chosen, size_bytes = list[int](), 0
+        for shard in shards:
+            size_bytes += self._images.manifest.shards[shard].size_bytes
+            if size_bytes > self._images.cache_limit_bytes:
+                break
+            chosen.append(shard)
+        return chosen
+
+    def _fetch(self) -> None:
+        while self._waiting:
+            shard = self._waiting.pop(0)
+            try:
+                self._images.prefetch(shard)
+            except ShardError as error:
+                _LOG.debug("fetching ahead failed: %s", error)  # whoever reads the shard will say it

@@ -1,0 +1,63 @@
+"""The trade between features computed online and read from a cache, by hand-made numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jobs import plan
+from jobs.plan import ClusterConfig, describe, weigh
+from pipeline.errors import ConfigError
+from shards.manifest import Manifest, write_manifest
+from shards.sidecars import ShardEntry
+
+CLUSTER = ClusterConfig(
+    shards=Path("shards"),
+    crop_px=256,
+    architecture="clip-rn50",
+    layer=3,
+    total_images=7_200_000,
+    num_nodes=2,
+    gpus_per_node=4,
+    step_images_per_second=10.0,
+    extractor_images_per_second=90.0,
+    read_mb_per_second=1000.0,
+)
+# 1,000,000 bytes a sample.
+IMAGES = Manifest("images", "", {"variants": 3}, (ShardEntry("images-000000", "", 36_000 * 10**6, 36_000),))
+
+
+def test_trade_when_weighed_is_what_a_pencil_gives() -> None:
+    trade = weigh(CLUSTER, IMAGES, channels=1024)
+    assert trade.feature_bytes == 512 * 2**10
+    assert trade.cache_bytes == 3 * 36_000 * 512 * 2**10
+    assert trade.online_hours == pytest.approx(7_200_000 / (8 * 9) / 3600)
+    assert trade.fill_hours == pytest.approx(3 * 36_000 / (8 * 90) / 3600)
+    assert trade.cached_hours == pytest.approx(7_200_000 / 80 / 3600)
+    assert not trade.is_read_bound
+    text = describe(CLUSTER, IMAGES, trade)
+    assert "200.0 epochs" in text
+    assert "cached is faster by 2.7 h" in text
+
+
+def test_trade_when_the_disk_is_slow_is_bound_by_reading() -> None:
+    slow = dataclasses.replace(CLUSTER, read_mb_per_second=15.24288)
+    trade = weigh(slow, IMAGES, channels=1024)
+    assert trade.is_read_bound
+    assert trade.cached_hours == pytest.approx(7_200_000 / (2 * 10) / 3600)
+    assert "online is faster" in describe(slow, IMAGES, trade)
+
+
+def test_cluster_when_out_of_range_lists_every_fault() -> None:
+    with pytest.raises(ConfigError, match=r"num_nodes=0 must be above 0; read_mb_per_second=-1 must be above 0"):
+        dataclasses.replace(CLUSTER, num_nodes=0, read_mb_per_second=-1)
+
+
+def test_job_when_given_shards_prints_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_manifest(tmp_path, IMAGES)
+    assert plan.main(["rrdb_sed_p_x4", "--shards", str(tmp_path), "--num-nodes", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "4 machine(s) of 8 GPU(s)" in said
+    assert "512 KiB a crop, 3 crop(s) a sample" in said
