@@ -19,18 +19,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
-import multiprocessing.connection
 import platform
-import statistics
-import sys
-import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from _measure import build_reference_discriminator, import_reference, matrix_rate, peak_mib, time_alternating
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -42,30 +37,14 @@ from pipeline.train.phases import DiscriminatorPhase, StepInput
 
 NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator), "U+SeD": ("SeD_U", UNetDiscriminator)}
 WAYS = ("reference", "apart", "shared")
-Step = Callable[[], tuple[float, Tensor]]
-
-
-def build_reference(name: str, folder: Path) -> nn.Module:
-    """Build the release's discriminator from a checkout, with a fixed seed."""
-    # The module imports CLIP for its extractor, which this benchmark does not use.
-    if "clip" not in sys.modules:
-        clip, model = types.ModuleType("clip"), types.ModuleType("clip.model")
-        model.ModifiedResNet = nn.Module
-        sys.modules |= {"clip": clip, "clip.model": model}
-    sys.path.insert(0, str(folder))
-    from models import sed
-
-    torch.manual_seed(0)
-    network = getattr(sed, NETWORKS[name][0])(3)
-    for module in network.modules():
-        if hasattr(module, "proj_out"):
-            nn.init.normal_(module.proj_out.weight, std=0.1)
-    return network
+Result = tuple[float, Tensor | None]
+"""The discriminator's loss, and the gradient of the fake image."""
+Step = Callable[[], Result]
 
 
 def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
-    """Return a step; it gives the discriminator's loss and the gradient of the fake image."""
-    reference = build_reference(name, options.reference)
+    """Return a step of one way, with networks and inputs of its own."""
+    reference = build_reference_discriminator(NETWORKS[name][0], options.reference)
     generator = torch.Generator().manual_seed(1)
     shape = (options.batch, 3, options.crop_px, options.crop_px)
     real, fake = (torch.rand(shape, generator=generator) for _ in range(2))
@@ -79,12 +58,14 @@ def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
             layout = torch.channels_last
             network = network.to(memory_format=layout)
             real, fake, semantics = (part.contiguous(memory_format=layout) for part in (real, fake, semantics))
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.99), fused=True)
     run = {"reference": three_passes, "apart": passes_apart, "shared": shared_pass}[way]
     return lambda: run(network, optimizer, real, fake.clone().requires_grad_(), semantics)
 
 
-def three_passes(network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor):
+def three_passes(
+    network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor
+) -> Result:
     """Run the release's step: the generator's pass with frozen weights, then real and fake with a backward each."""
     network.requires_grad_(False)
     fools = network(fake, semantics)
@@ -98,10 +79,12 @@ def three_passes(network: nn.Module, optimizer: torch.optim.Optimizer, real: Ten
     fake_loss = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
     fake_loss.backward()
     optimizer.step()
-    return (real_loss + fake_loss).item(), fake.grad
+    return float((real_loss + fake_loss).detach()), fake.grad
 
 
-def passes_apart(network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor):
+def passes_apart(
+    network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor
+) -> Result:
     """Run the trainer's step without sharing: a bare, frozen pass for the generator, then real and fake in one call."""
     network.requires_grad_(False)
     VanillaLoss().generator(network(fake, semantics)).backward()
@@ -109,10 +92,12 @@ def passes_apart(network: nn.Module, optimizer: torch.optim.Optimizer, real: Ten
     return finish(phase_of(network, optimizer), real, fake.detach(), semantics), fake.grad
 
 
-def shared_pass(network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor):
+def shared_pass(
+    network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor
+) -> Result:
     """Run the trainer's step: one pass on the fake for both updates."""
     phase = phase_of(network, optimizer)
-    _, gradient = phase.judge_once(fake, semantics)
+    _, gradient = phase.judge_once(fake, semantics, 1.0)
     return finish(phase, real, fake.detach(), semantics), gradient
 
 
@@ -124,7 +109,7 @@ def phase_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> Discrimina
 def finish(phase: DiscriminatorPhase, real: Tensor, fake: Tensor, semantics: Tensor) -> float:
     """Update the discriminator and return its loss."""
     scalars = phase.run(StepInput(lq=fake, gt=real, target=real, semantics=semantics), fake, 1e-4)
-    return (scalars["discriminator/real"] + scalars["discriminator/fake"]).item()
+    return float(scalars["discriminator/real"] + scalars["discriminator/fake"])
 
 
 def check_equal_numerics(steps: dict[str, Step]) -> dict[str, int]:
@@ -140,72 +125,13 @@ def check_equal_numerics(steps: dict[str, Step]) -> dict[str, int]:
         flops[way] = counter.flops
     loss, gradient = results["reference"]
     for way, (other_loss, other_gradient) in results.items():
+        assert gradient is not None
+        assert other_gradient is not None
         error = ((other_gradient - gradient).norm() / gradient.norm()).item()
         print(f"  {way}: loss {other_loss:.6f}, gradient of the fake within {error:.1e} of the reference's", flush=True)
         if abs(other_loss - loss) > 1e-2 * loss or error > 1e-2:
             raise SystemExit(f"{way} does not compute what the reference does")
     return flops
-
-
-def time_alternating(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the median seconds of each way, by the wall clock and on the CPU."""
-    wall: dict[str, list[float]] = {way: [] for way in steps}
-    cpu: dict[str, list[float]] = {way: [] for way in steps}
-    for _ in range(repeats):
-        for way, step in steps.items():
-            start_wall, start_cpu = time.perf_counter(), time.process_time()
-            step()
-            wall[way].append(time.perf_counter() - start_wall)
-            cpu[way].append(time.process_time() - start_cpu)
-    print("  wall", wall, "\n  cpu", cpu, flush=True)
-    return medians(wall), medians(cpu)
-
-
-def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Return the median of each way."""
-    return {way: statistics.median(values) for way, values in seconds.items()}
-
-
-def measure_peak(way: str, name: str, options: argparse.Namespace, pipe: multiprocessing.connection.Connection) -> None:
-    """Send the peak resident memory that steps add to an idle process with the network, in MiB."""
-    torch.set_num_threads(options.threads)
-    step = build_step(way, name, options)
-    idle = resident_mib("VmRSS")
-    # `ru_maxrss` would not do: a new process begins with its parent's. This starts the kernel's record again.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    for _ in range(2):
-        step()
-    pipe.send(resident_mib("VmHWM") - idle)
-
-
-def resident_mib(kind: str) -> float:
-    """Return this process's resident memory: "VmRSS" now, "VmHWM" at most so far. Linux counts in KiB."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
-
-
-def peak_mib(way: str, name: str, options: argparse.Namespace) -> float:
-    """Measure one way in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=measure_peak, args=(way, name, options, send))
-    process.start()
-    send.close()
-    peak = receive.recv()
-    process.join()
-    return peak
-
-
-def matrix_rate() -> float:
-    """Measure this machine's float32 matrix rate, in FLOP a second on the CPU of one thread."""
-    side = 1024
-    one, other = torch.rand(side, side), torch.rand(side, side)
-    seconds = []
-    for _ in range(10):
-        start = time.process_time()
-        torch.mm(one, other)
-        seconds.append(time.process_time() - start)
-    return 2 * side**3 / min(seconds)
 
 
 class FlopCounter(TorchDispatchMode):
@@ -231,7 +157,7 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     wall, cpu = time_alternating(steps, options.repeats)
     rate = matrix_rate()
     del steps
-    peaks = {way: peak_mib(way, name, options) for way in WAYS}
+    peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
     print(f"  matrix rate {rate / 1e9:.0f} GFLOP a CPU second, peaks {peaks}", flush=True)
     return [
         f"| {name} | {way} | {wall[way]:.2f} | {wall['reference'] / wall[way]:.2f} | {cpu[way]:.2f} | "
@@ -250,10 +176,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--channels-last", action="store_true", help="for ours; faster on some CPUs, slower on others")
+    parser.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="for ours, as the presets have it; faster on some CPUs, slower on others",
+    )
     options = parser.parse_args()
-    if not (options.reference / "models" / "sed.py").is_file():
-        raise SystemExit(f"{options.reference} is no checkout of the SeD release: it has no models/sed.py")
+    import_reference(options.reference)
     torch.set_num_threads(options.threads)
     rows = [row for name in options.networks for row in measure(name, options)]
     print(f"\n{platform.machine()} CPU, {options.threads} thread(s), float32, torch {torch.__version__}, ", end="")

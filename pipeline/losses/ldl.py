@@ -12,9 +12,10 @@ from pipeline.losses.pixel import check_pair
 class LocallyDiscriminativeLoss(nn.Module):
     """L1 weighted by how unsteady the residual is around a pixel, where the averaged generator does better.
 
-    The weight is the local variance of the residual times the fifth root of the image's variance, and zero
-    where the residual is smaller than that of the EMA generator. As in the released code, gradient flows
-    through it.
+    With R the sum over channels of |gt - sr|, the weight is the unbiased variance of R in a window around the
+    pixel, times the fifth root of R's variance over the image, and zero where R is smaller than that of the
+    averaged generator. As in the public implementations, gradient flows through it, and the L1 loss is the mean
+    over all elements of the weighted images.
 
     Args:
         window_px: Side of the window of the local variance; odd.
@@ -23,7 +24,8 @@ class LocallyDiscriminativeLoss(nn.Module):
         ValueError: `window_px` is even or below 3.
 
     References:
-        Liang et al. 2022, LDL, arXiv:2203.09195, Sec. 3.2 and 3.3.
+        Liang et al. 2022, LDL, arXiv:2203.09195, Sec. 3.2 and 3.3; window 7, loss weight 1, average of decay 0.999 a
+        step as in the implementations of public trainers (the authors' own code was not at hand).
     """
 
     def __init__(self, window_px: int = 7) -> None:
@@ -33,12 +35,17 @@ class LocallyDiscriminativeLoss(nn.Module):
         self.window_px = window_px
 
     def forward(self, sr: Tensor, gt: Tensor, ema_sr: Tensor) -> Tensor:
-        """Compare `sr` with `gt`, both (n, 3, h, w); `ema_sr` is the output of the EMA generator.
+        """Compare `sr` with `gt`, both (n, 3, h, w); `ema_sr` is the output of the averaged generator.
 
         Raises:
-            ValueError: The shapes differ.
+            ValueError: The shapes differ, or the images are smaller than half a window.
         """
         check_pair(sr, gt)
+        if min(gt.shape[-2:]) <= self.window_px // 2:
+            raise ValueError(
+                f"LDL with a window of {self.window_px} px needs sides above {self.window_px // 2} px; got "
+                f"{gt.shape[-2]}x{gt.shape[-1]}; use larger crops"
+            )
         check_pair(ema_sr, gt)
         weight = self.artefact_map(sr, gt, ema_sr)
         return F.l1_loss(weight * sr, weight * gt)
@@ -47,7 +54,9 @@ class LocallyDiscriminativeLoss(nn.Module):
         """Return the weights, (n, 1, h, w), each at least 0."""
         residual = (gt - sr).abs().sum(dim=1, keepdim=True)
         ema_residual = (gt - ema_sr.detach()).abs().sum(dim=1, keepdim=True)
-        whole = residual.var(dim=(1, 2, 3), keepdim=True) ** 0.2
+        # Where a residual is the same everywhere, its root has an infinite slope, which would make the gradient NaN.
+        variance = residual.var(dim=(1, 2, 3), keepdim=True)
+        whole = variance.clamp_min(torch.finfo(variance.dtype).tiny) ** 0.2
         return torch.where(residual < ema_residual, 0.0, whole * self._local_variance(residual))
 
     def _local_variance(self, residual: Tensor) -> Tensor:

@@ -114,8 +114,9 @@ def _build_vgg(layer_weights: Mapping[int, float]) -> nn.Sequential:
     channels = 3
     for width in _VGG19:
         if width:
-            # Not in place: the feature before the ReLU is kept.
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            # In place, except where the feature before the ReLU is kept.
+            is_kept = len(layers) in layer_weights
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=not is_kept)]
             channels = width
         else:
             layers.append(nn.MaxPool2d(2))

@@ -7,8 +7,6 @@ unchanged; a file is either written whole or not at all.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,8 +25,9 @@ from pipeline.models.srvgg import SRVGGNetCompact
 from pipeline.models.swinir import SwinIR
 from pipeline.models.windows import relative_position_index, shifted_window_mask
 from pipeline.weights import read_metadata, read_weights, strip_wrappers
+from shards.files import write_atomically
 
-_NUM_FAULTS_SHOWN = 8
+_NUM_FAULTS_SHOWN = 4  # of each kind
 _ARCHITECTURES = {RRDBNet: "esrgan", SwinIR: "swinir", SRVGGNetCompact: "realesrgan-compact"}
 
 
@@ -49,21 +48,28 @@ def load_reference_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
     """
     given = _to_our_layout(module, strip_wrappers(state_dict))
     wanted = module.state_dict()
-    faults = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in given]
-    faults += [f"unexpected {name} {tuple(given[name].shape)}" for name in given if name not in wanted]
-    faults += [
+    missing = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in given]
+    unexpected = [f"unexpected {name} {tuple(given[name].shape)}" for name in given if name not in wanted]
+    misshapen = [
         f"misshapen {name}: got {tuple(given[name].shape)}, needs {tuple(wanted[name].shape)}"
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
-    if faults:
-        shown = "\n  ".join(faults[:_NUM_FAULTS_SHOWN])
-        more = f"\n  and {len(faults) - _NUM_FAULTS_SHOWN} more" if len(faults) > _NUM_FAULTS_SHOWN else ""
+    if missing or unexpected or misshapen:
         raise CheckpointError(
-            f"the weights do not fit {type(module).__name__}: {len(faults)} of {len(wanted)} entries differ; "
-            f"use the weights of this architecture or build the network with their sizes\n  {shown}{more}"
+            f"the weights do not fit {type(module).__name__}. Of its {len(wanted)} entries: {len(missing)} missing, "
+            f"{len(misshapen)} misshapen; of the {len(given)} given: {len(unexpected)} unexpected. Use the weights of "
+            "this architecture or build the network with their sizes\n  "
+            + "\n  ".join(_sample(missing, unexpected, misshapen))
         )
     module.load_state_dict(given)
+
+
+def _sample(*kinds: list[str]) -> list[str]:
+    """Return a few faults of each kind, so that a long list of one does not hide the others."""
+    shown = [fault for faults in kinds for fault in faults[:_NUM_FAULTS_SHOWN]]
+    hidden = sum(map(len, kinds)) - len(shown)
+    return [*shown, f"and {hidden} more"] if hidden else shown
 
 
 def to_reference_state_dict(module: nn.Module) -> dict[str, Tensor]:
@@ -134,7 +140,9 @@ def save_generator(path: Path | str, module: nn.Module, metadata: Mapping[str, s
         "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "scale": scale,
     }
-    _write_whole(Path(path), save(tensors, metadata=defaults | dict(metadata or {})))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, metadata=defaults | dict(metadata or {})))
 
 
 def _to_our_layout(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -172,18 +180,3 @@ def _swinir_buffers(module: SwinIR) -> dict[str, Tensor]:
         elif getattr(block, "shift_px", 0):
             buffers[f"{name}.attn_mask"] = mask
     return buffers
-
-
-def _write_whole(path: Path, payload: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,15 +7,63 @@ state dict is read by other tools as it is. With 64 features, 23 blocks, growth 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.shapes import check_image
+from pipeline.models.memory_layout import new_map
+from pipeline.models.shapes import check_finite, check_image
+from pipeline.models.spectral_norm import without_autocast
 
 _UPSAMPLING_STEPS = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 _RESIDUAL_SCALE = 0.2
+_SLOPE = 0.2
+
+
+class _DenseConvolutions(torch.autograd.Function):
+    """The convolutions of a dense block, which write what they make behind what they see.
+
+    Composed of torch's own operators every concatenation is kept for the backward pass, 768 channels a block of 64 and
+    32. They all begin alike, so here the longest is kept alone, 192 channels. The same bits, forward and backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, *parameters: Tensor) -> Tensor:
+        """Map (n, c, h, w) to what the last convolution makes; `parameters` are weight and bias of each in turn."""
+        weights, biases = parameters[::2], parameters[1::2]
+        n, channels, height, width = features.shape
+        seen = new_map(features, (n, weights[-1].shape[1], height, width))
+        seen[:, :channels] = features
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            start, stop = weight.shape[1], weight.shape[1] + weight.shape[0]
+            grown = F.conv2d(seen[:, :start], weight, bias, padding=1)
+            seen[:, start:stop] = F.leaky_relu_(grown, _SLOPE)
+        ctx.save_for_backward(seen, *weights)
+        return F.conv2d(seen, weights[-1], biases[-1], padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """Go back from the last convolution to the first, adding up what each map gets from all that see it."""
+        (gradient,) = gradients
+        seen, *weights = ctx.saved_tensors
+        to_seen, *to_parameters = _convolution_backward(gradient, seen, weights[-1])
+        for weight in reversed(weights[:-1]):
+            start, stop = weight.shape[1], weight.shape[1] + weight.shape[0]
+            grown = torch.ops.aten.leaky_relu_backward(to_seen[:, start:stop], seen[:, start:stop], _SLOPE, True)
+            more, *own = _convolution_backward(grown, seen[:, :start], weight)
+            to_seen, to_parameters = to_seen[:, :start].add_(more), [*own, *to_parameters]
+        return (to_seen, *to_parameters)
+
+
+def _convolution_backward(gradient: Tensor, seen: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the map, the weight and the bias of a 3x3 convolution with padding 1."""
+    one, zero = (1, 1), (0, 0)
+    return torch.ops.aten.convolution_backward(
+        gradient, seen, weight, [weight.shape[0]], one, one, one, False, zero, 1, (True, True, True)
+    )
 
 
 class ResidualDenseBlock(nn.Module):
@@ -28,27 +76,31 @@ class ResidualDenseBlock(nn.Module):
 
     def __init__(self, num_features: int, growth_channels: int) -> None:
         super().__init__()
-        for index in range(5):
-            channels_out = num_features if index == 4 else growth_channels
-            convolution = nn.Conv2d(num_features + index * growth_channels, channels_out, 3, padding=1)
-            self.add_module(f"conv{index + 1}", convolution)
+        self.conv1 = nn.Conv2d(num_features, growth_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(num_features + growth_channels, growth_channels, 3, padding=1)
+        self.conv3 = nn.Conv2d(num_features + 2 * growth_channels, growth_channels, 3, padding=1)
+        self.conv4 = nn.Conv2d(num_features + 3 * growth_channels, growth_channels, 3, padding=1)
+        self.conv5 = nn.Conv2d(num_features + 4 * growth_channels, num_features, 3, padding=1)
         self._start_small()
 
     @torch.no_grad()
     def _start_small(self) -> None:
-        for convolution in self.children():
-            if isinstance(convolution, nn.Conv2d) and convolution.bias is not None:
-                nn.init.kaiming_normal_(convolution.weight)
-                convolution.weight.mul_(0.1)
-                nn.init.zeros_(convolution.bias)
+        for convolution in self._convolutions():
+            nn.init.kaiming_normal_(convolution.weight)
+            convolution.weight.mul_(0.1)
+            nn.init.zeros_(convolution.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, num_features, h, w) to the same shape."""
-        seen = features
-        *growing, last = self.children()
-        for convolution in growing:
-            seen = torch.cat((seen, F.leaky_relu(convolution(seen), 0.2)), dim=1)
-        return features + _RESIDUAL_SCALE * last(seen)
+        inputs = [features, *(part for layer in self._convolutions() for part in (layer.weight, layer.bias))]
+        device = features.device
+        if device.type != "meta" and torch.is_autocast_enabled(device.type):
+            inputs = [part.to(torch.get_autocast_dtype(device.type)) for part in inputs]
+        with without_autocast(device):
+            return features + _RESIDUAL_SCALE * _DenseConvolutions.apply(*inputs)
+
+    def _convolutions(self) -> list[nn.Conv2d]:
+        return [self.conv1, self.conv2, self.conv3, self.conv4, self.conv5]
 
 
 class ResidualInResidualDenseBlock(nn.Module):
@@ -126,16 +178,18 @@ class RRDBNet(nn.Module):
             (n, 3, h * scale, w * scale), not clamped.
 
         Raises:
-            ValueError: `lq` is not a batch of RGB images.
+            ValueError: `lq` is not a batch of RGB images, or not finite (looked at in evaluation mode, on the CPU).
         """
         check_image(lq, "lq")
+        if not self.training:
+            check_finite(lq, "lq")
         height, width = lq.shape[-2:]
         features = self.conv_first(self._fold(lq))
         features = features + self.conv_body(self._run_body(features))
         for index, factor in enumerate(self.upsampling_steps):
             features = F.interpolate(features, scale_factor=factor, mode="nearest")
-            features = F.leaky_relu(self.get_submodule(f"conv_up{index + 1}")(features), 0.2)
-        sr = self.conv_last(F.leaky_relu(self.conv_hr(features), 0.2))
+            features = F.leaky_relu_(self.get_submodule(f"conv_up{index + 1}")(features), _SLOPE)
+        sr = self.conv_last(F.leaky_relu_(self.conv_hr(features), _SLOPE))
         return sr[..., : height * self.scale, : width * self.scale]
 
     def _fold(self, lq: Tensor) -> Tensor:

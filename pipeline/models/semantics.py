@@ -22,7 +22,7 @@ from pipeline.models.clip_vit import ClipVisionTransformer
 from pipeline.models.discriminator import SEMANTIC_STRIDE_PX
 from pipeline.models.imagenet_resnet import ImageNetResNet
 from pipeline.models.semantic_weights import download_imagenet, download_openai, fill_randomly, load_backbone
-from pipeline.models.shapes import check_image, check_multiple
+from pipeline.models.shapes import check_finite, check_image, check_multiple
 from pipeline.weights import hash_weights
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -117,9 +117,10 @@ class SemanticExtractor(nn.Module):
             (n, channels, h / 16, w / 16), without a graph, in the backbone's dtype.
 
         Raises:
-            ValueError: The shape does not fit.
+            ValueError: The shape does not fit, or the image is not finite (looked at on the CPU).
         """
         check_image(image, "image")
+        check_finite(image, "image")
         check_multiple(image, "image", multiple_px=self.stride_px)
         normalised = (image - self.mean) / self.std
         features = self.backbone(normalised.to(self.backbone.conv1.weight.dtype))

@@ -1,8 +1,12 @@
-"""Shape checks shared by the networks, so that a bad tensor is refused with a text that says what to do.
+"""Checks shared by the networks, so that a bad tensor is refused with a text that says what to do.
 
-Only shapes are looked at, never values, so a check costs nothing and never waits for a device.
+Shapes are always checked. Values are looked at outside training alone, and where that waits for no device: an
+image with NaN in it is refused by a network in evaluation mode, on the CPU. A training step never looks: its images
+come from 8-bit files, which hold no NaN, and what the generator makes of them is judged by the loop from the losses.
+What a generator gives is looked at once more where it becomes pixels (`pipeline.upscale`), on any device.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -36,4 +40,21 @@ def check_multiple(image: Tensor, name: str, *, multiple_px: int) -> None:
         raise ValueError(
             f"{name} must have sides that are multiples of {multiple_px} px; got {height}x{width}; "
             f"crop or pad it, for example to {nearest[0]}x{nearest[1]}"
+        )
+
+
+def check_finite(image: Tensor, name: str) -> None:
+    """Refuse a batch with NaN or infinity in it; passes what lies on another device, and while compiling.
+
+    Raises:
+        ValueError: Names how many values are not finite, and the image that holds the first.
+    """
+    if torch.compiler.is_compiling() or image.device.type != "cpu":
+        return
+    is_finite = image.isfinite()
+    if not is_finite.all():
+        first = int((~is_finite).flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"{name} must be finite; got {int((~is_finite).sum())} NaN or infinite values, the first in image {first} "
+            f"of {len(image)}; look at what made it (a division by zero, half precision, a damaged file)"
         )

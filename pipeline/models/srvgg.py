@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.shapes import check_image
+from pipeline.models.shapes import check_finite, check_image
 
 _ACTIVATIONS = ("prelu", "relu", "leakyrelu")
 
@@ -61,8 +61,10 @@ class SRVGGNetCompact(nn.Module):
             (n, 3, h * scale, w * scale), not clamped.
 
         Raises:
-            ValueError: `lq` is not a batch of RGB images.
+            ValueError: `lq` is not a batch of RGB images, or not finite (looked at in evaluation mode, on the CPU).
         """
         check_image(lq, "lq")
+        if not self.training:
+            check_finite(lq, "lq")
         detail = F.pixel_shuffle(self.body(lq), self.scale)
         return detail + F.interpolate(lq, scale_factor=self.scale, mode="nearest")

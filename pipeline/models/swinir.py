@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.models.shapes import check_image
+from pipeline.models.shapes import check_finite, check_image
 from pipeline.models.swinir_upsampling import build_tail
 from pipeline.models.windows import (
     join_windows,
@@ -264,9 +264,11 @@ class SwinIR(nn.Module):
             (n, 3, h * scale, w * scale), not clamped.
 
         Raises:
-            ValueError: `lq` is not a batch of RGB images.
+            ValueError: `lq` is not a batch of RGB images, or not finite (looked at in evaluation mode, on the CPU).
         """
         check_image(lq, "lq")
+        if not self.training:
+            check_finite(lq, "lq")
         height, width = lq.shape[-2:]
         mean = self.rgb_mean.to(lq.dtype)
         shallow = self.conv_first(_pad_to_windows(lq, self.window_px) - mean)

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.models.memory_layout import layout, new_map
+
 _SMOOTHING = (0.25, 0.75, 0.75, 0.25)
 # Taps that meet a pixel: the middle one where the output lies on a pixel, both outer ones where it lies between two.
 _TAPS = (slice(1, 2), slice(0, 3, 2))
@@ -33,25 +35,52 @@ def convolve_upsampled(features: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (n, channels out, 2 h, 2 w).
     """
-    padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+    padded, top, bottom, left, right = _Frame.apply(features)
     phases = [F.conv2d(padded, weight[:, :, rows, columns]) for rows in _TAPS for columns in _TAPS]
-    return _Smooth.apply(*phases, *_beyond(features, weight))
+    # What lies just beyond a border repeats the outermost line; the corners are in top and bottom alone.
+    lines = [
+        F.conv2d(_enlarge(top, corners=True), weight[:, :, :1]),
+        F.conv2d(_enlarge(bottom, corners=True), weight[:, :, 2:]),
+        F.conv2d(_enlarge(left.mT), weight[:, :, :, :1].mT, padding=(0, 1)).mT,
+        F.conv2d(_enlarge(right.mT), weight[:, :, :, 2:].mT, padding=(0, 1)).mT,
+    ]
+    return _Smooth.apply(*phases, *lines)
 
 
-def _beyond(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Convolve the lines of the enlarged map just beyond its top, bottom, left and right border.
+def _enlarge(line: Tensor, *, corners: bool = False) -> Tensor:
+    enlarged = F.interpolate(line, scale_factor=(1, 2), mode="bilinear")
+    return F.pad(enlarged, (1, 1, 0, 0), mode="replicate") if corners else enlarged
 
-    They repeat the outermost lines; the corners are in top and bottom alone.
+
+class _Frame(torch.autograd.Function):
+    """Pad by one pixel, repeating the outermost, and cut out the four outermost lines.
+
+    Composed of torch's own operators it would build five maps of the gradient, four of them nearly empty.
     """
-    lines = []
-    for row, tap in ((0, 0), (-1, 2)):
-        line = F.interpolate(features[:, :, row, None], scale_factor=(1, 2), mode="bilinear")
-        line = F.pad(line, (1, 1, 0, 0), mode="replicate")
-        lines.append(F.conv2d(line, weight[:, :, tap, None]))
-    for column, tap in ((0, 0), (-1, 2)):
-        line = F.interpolate(features[:, :, :, column, None], scale_factor=(2, 1), mode="bilinear")
-        lines.append(F.conv2d(line, weight[:, :, :, tap, None], padding=(1, 0)))
-    return lines[0], lines[1], lines[2], lines[3]
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, ...]:
+        """Map (n, c, h, w) to (n, c, h + 2, w + 2), twice (n, c, 1, w) and twice (n, c, h, 1)."""
+        padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        return (padded, *(line.clone() for line in _outermost(features)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Bring what the frame and the lines got back to the pixels that they repeat."""
+        padded, *lines = gradients
+        rows = padded[:, :, 1:-1].contiguous(memory_format=layout(padded))
+        rows[:, :, :1] += padded[:, :, :1]
+        rows[:, :, -1:] += padded[:, :, -1:]
+        gradient = rows[..., 1:-1].contiguous(memory_format=layout(padded))
+        gradient[..., :1] += rows[..., :1]
+        gradient[..., -1:] += rows[..., -1:]
+        for line, theirs in zip(_outermost(gradient), lines, strict=True):
+            line += theirs
+        return gradient
+
+
+def _outermost(features: Tensor) -> list[Tensor]:
+    return [features[:, :, :1], features[:, :, -1:], features[..., :1], features[..., -1:]]
 
 
 class _Smooth(torch.autograd.Function):
@@ -63,16 +92,14 @@ class _Smooth(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
         """Map four phases and four border lines to the result."""
-        phases, (top, bottom, left, right) = parts[:4], parts[4:]
+        phases, lines = parts[:4], parts[4:]
         n, channels, height, width = phases[0].shape
-        mixed = phases[0].new_empty((n, channels, 2 * height - 1, 2 * width - 1))
+        mixed = new_map(phases[0], (n, channels, 2 * height - 1, 2 * width - 1))
         for phase, part in zip(_phases(mixed), phases, strict=True):
             phase.copy_(part)
         out = F.conv2d(mixed, _smoothing(mixed), groups=channels)
-        out[:, :, 0, None] -= top
-        out[:, :, -1, None] -= bottom
-        out[:, :, :, 0, None] -= left
-        out[:, :, :, -1, None] -= right
+        for line, beyond in zip(_outermost(out), lines, strict=True):
+            line -= beyond
         return out
 
     @staticmethod
@@ -80,9 +107,8 @@ class _Smooth(torch.autograd.Function):
         """Apply the transpose; the smoothing is its own mirror image."""
         (gradient,) = gradients
         smooth = F.conv2d(gradient, _smoothing(gradient), padding=3, groups=gradient.shape[1])
-        top, bottom = -gradient[:, :, 0, None], -gradient[:, :, -1, None]
-        left, right = -gradient[:, :, :, 0, None], -gradient[:, :, :, -1, None]
-        return (*(phase.contiguous() for phase in _phases(smooth)), top, bottom, left, right)
+        phases = [phase.contiguous(memory_format=layout(gradient)) for phase in _phases(smooth)]
+        return (*phases, *(-line for line in _outermost(gradient)))
 
 
 def _phases(mixed: Tensor) -> list[Tensor]:

@@ -178,7 +178,21 @@ def test_weights_that_do_not_fit_are_refused_whole_with_every_kind_of_fault():
     assert "missing conv_hr.bias" in text
     assert "unexpected stranger" in text
     assert "misshapen conv_last.weight: got (3, 8, 3, 3), needs (3, 16, 3, 3)" in text
+    num_entries = len(before)
+    assert f"its {num_entries} entries: 1 missing, 1 misshapen; of the {num_entries} given: 1 unexpected" in text
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_weights_of_another_network_are_counted_and_sampled_kind_by_kind():
+    network, state = SRVGGNetCompact(8, 1, 2), RRDBNet(**RRDB).state_dict()
+    with pytest.raises(CheckpointError) as refused:
+        load_reference_state_dict(network, state)
+    num_given, num_wanted = len(state), len(network.state_dict())
+    text = str(refused.value)
+    assert f"Of its {num_wanted} entries: {num_wanted} missing, 0 misshapen" in text
+    assert f"of the {num_given} given: {num_given} unexpected" in text
+    assert (text.count("\n  missing "), text.count("\n  unexpected ")) == (4, 4)
+    assert text.endswith(f"and {num_given + num_wanted - 8} more")
 
 
 def test_discriminator_weights_are_no_generator(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import plain_networks
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,64 +118,85 @@ def train_step(step: int, generator: nn.Module, discriminator: nn.Module, percep
     return [term.item() for term in (pixel, features, fools, real, fake)]
 
 
-def reference_fusion(state: dict[str, Tensor], prefix: str, semantics: Tensor, features: Tensor, up: int) -> Tensor:
-    """Compute SeFB from the reference's keys as sed.py reads, with explicit softmax and no algebra."""
-    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-    def linear(name: str, tokens: Tensor) -> Tensor:
-        return F.linear(tokens, own[f"{name}.weight"].flatten(1), own.get(f"{name}.bias"))
-
-    def norm(index: int, tokens: Tensor) -> Tensor:
-        name = f"transformer_blocks.0.norm{index}"
-        return F.layer_norm(tokens, (64,), own[f"{name}.weight"], own[f"{name}.bias"])
-
-    def attend(name: str, tokens: Tensor, context: Tensor) -> Tensor:
-        query, key, value = (
-            linear(f"{name}.to_{part}", of) for part, of in (("q", tokens), ("k", context), ("v", context))
-        )
-        return linear(f"{name}.to_out.0", (query @ key.mT / 8).softmax(-1) @ value)
-
-    n, _, h, w = semantics.shape
-    normalised = F.group_norm(semantics, 32, own["norm.weight"], own["norm.bias"], eps=1e-6)
-    tokens = linear("proj_in", normalised.flatten(2).mT)
-    context = linear("proj_context", features.flatten(2).mT)
-    tokens = norm(1, tokens)
-    tokens = attend("transformer_blocks.0.attn1", tokens, tokens)
-    tokens = attend("transformer_blocks.0.attn2", norm(2, tokens), context)
-    value, gate = linear("transformer_blocks.0.ff.net.0.proj", norm(3, tokens)).chunk(2, -1)
-    tokens = linear("transformer_blocks.0.ff.net.2", value * F.gelu(gate))
-    fused = linear("proj_out", tokens).mT.reshape(n, -1, up, up, h, w)
-    spread = torch.einsum("ncuvhw->nchvwu", fused).reshape(n, -1, h * up, w * up)
-    return F.conv2d(spread, own["conv_out.weight"], own["conv_out.bias"], padding=1)
-
-
-def random_case(network: type[nn.Module], size_px: tuple[int, int]) -> tuple[nn.Module, Tensor, Tensor]:
+def random_case(
+    network: type[nn.Module], size_px: tuple[int, int], semantic_channels: int | None = 1024
+) -> tuple[nn.Module, Tensor, Tensor | None]:
     torch.manual_seed(0)
-    discriminator = network(64, semantic_channels=1024)
+    discriminator = network(64, semantic_channels=semantic_channels)
+    image = torch.rand(2, 3, *size_px)
+    if semantic_channels is None:
+        return discriminator, image, None
     for block in (discriminator.fusion1, discriminator.fusion2, discriminator.fusion3):
         nn.init.normal_(block.project_out.weight, std=0.2)
-    semantics = torch.rand(2, 1024, size_px[0] // 16, size_px[1] // 16)
-    return discriminator, torch.rand(2, 3, *size_px), semantics
+        nn.init.normal_(block.project_out.bias, std=0.2)
+    return discriminator, image, torch.rand(2, semantic_channels, size_px[0] // 16, size_px[1] // 16)
 
 
-@pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator])
+PLAIN = {PatchDiscriminator: plain_networks.patch, UNetDiscriminator: plain_networks.unet}
+
+
+@pytest.mark.parametrize("network", PLAIN)
+@pytest.mark.parametrize("semantic_channels", [None, 1024])
 @pytest.mark.parametrize("size_px", [(32, 48), (96, 64), (112, 80)])
-def test_fusion_block_at_other_sizes_follows_the_reference_equations(network, size_px):
-    discriminator, image, semantics = random_case(network, size_px)
-    seen: list[tuple[Tensor, Tensor]] = []
-    discriminator.eval()
-    for index in (1, 2, 3):
-        discriminator.get_submodule(f"fusion{index}").register_forward_hook(
-            lambda block, given, out: seen.append((given[1], out))
-        )
+def test_discriminator_at_other_sizes_follows_the_reference_layer_by_layer(network, semantic_channels, size_px):
+    discriminator, image, semantics = random_case(network, size_px, semantic_channels)
     with torch.no_grad():
-        discriminator(image, semantics)
-        state = to_reference_state_dict(discriminator)
-        order = (1, 2, 3) if network is PatchDiscriminator else (3, 2, 1)
-        for index, (features, got) in zip(order, seen, strict=True):
-            up = discriminator.get_submodule(f"fusion{index}").upscale
-            wanted = reference_fusion(state, f"att{index}.", semantics, features, up)
-            assert relative_error(got, wanted) < TOLERANCE
+        logits = discriminator.eval()(image, semantics)
+        wanted = PLAIN[network](to_reference_state_dict(discriminator), image, semantics)
+    assert logits.shape == wanted.shape
+    assert relative_error(logits, wanted) < TOLERANCE
+
+
+@pytest.mark.parametrize("network", PLAIN)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_discriminator_gradients_in_float64_are_the_references(network, memory_format):
+    discriminator, image, semantics = random_case(network, (64, 48), 1024)
+    discriminator = discriminator.double().to(memory_format=memory_format).eval()
+    image, semantics = image.double().contiguous(memory_format=memory_format), semantics.double()
+    image.requires_grad_()
+    state = to_reference_state_dict(discriminator)
+    # The state's tensors are detached, so the plain network gets the parameters themselves.
+    ours_by_pointer = {parameter.data_ptr(): parameter for parameter in discriminator.parameters()}
+    state = {name: ours_by_pointer.get(tensor.data_ptr(), tensor) for name, tensor in state.items()}
+    wanted_of = [image, *discriminator.parameters()]
+    got = torch.autograd.grad(loss_of(discriminator(image, semantics)), wanted_of)
+    wanted = torch.autograd.grad(loss_of(PLAIN[network](state, image, semantics)), wanted_of)
+    largest = max(gradient.abs().max() for gradient in wanted[1:])
+    for one, other in zip(got, wanted, strict=True):
+        scale = other.abs().max() if one is got[0] else largest
+        assert (one - other).abs().max() <= 1e-12 * scale
+
+
+def loss_of(logits: Tensor) -> Tensor:
+    return (F.softplus(logits) * torch.linspace(0.5, 1.5, logits.numel(), dtype=logits.dtype).view_as(logits)).mean()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size_px", [(6, 10), (14, 4)])
+def test_rrdb_at_every_scale_follows_the_plain_network(scale, size_px):
+    torch.manual_seed(0)
+    generator = RRDBNet(num_features=16, num_blocks=2, growth_channels=8, scale=scale).eval()
+    lq = torch.rand(2, 3, *size_px)
+    with torch.no_grad():
+        wanted = plain_networks.rrdb(to_reference_state_dict(generator), lq, scale, num_blocks=2)
+        assert relative_error(generator(lq), wanted) < TOLERANCE
+
+
+@pytest.mark.parametrize("size_px", [(48, 80), (33, 50)])
+def test_perceptual_loss_at_other_sizes_equals_torchvisions_network(size_px):
+    from torchvision.models.vgg import cfgs, make_layers
+
+    perceptual = PerceptualLoss(weights="random", seed=3)
+    layers = make_layers(cfgs["E"])
+    layers.load_state_dict(perceptual.features.state_dict(), strict=False)
+    sr, gt = torch.rand(2, 2, 3, *size_px)
+    wanted = 0.0
+    one, other = ((image - perceptual.mean) / perceptual.std for image in (sr, gt))
+    for index, layer in enumerate(layers[:35]):
+        # The next layer is a ReLU that would work in place.
+        one, other = layer(one.clone()), layer(other.clone())
+        wanted += {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}.get(index, 0.0) * F.l1_loss(one, other).item()
+    assert perceptual(sr, gt).item() == pytest.approx(wanted, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])

@@ -93,15 +93,50 @@ def test_pair_that_would_broadcast_is_refused(loss):
         loss(image(0), image(1)[:, :1])
 
 
-def test_ldl_equals_its_equation():
-    sr, gt, ema = image(0), image(1), image(2)
-    residual = (gt - sr).abs().sum(1).double().numpy()
-    ema_residual = (gt - ema).abs().sum(1).double().numpy()
-    padded = np.pad(residual, ((0, 0), (3, 3), (3, 3)), mode="reflect")
-    local = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), (1, 2)).var((-2, -1), ddof=1)
-    weight = local * residual.var((1, 2), ddof=1, keepdims=True) ** 0.2 * (residual >= ema_residual)
-    wanted = np.abs(weight[:, None] * (sr - gt).double().numpy()).mean()
-    assert LocallyDiscriminativeLoss()(sr, gt, ema).item() == pytest.approx(wanted, rel=1e-5)
+def ldl_pixel_by_pixel(sr: np.ndarray, gt: np.ndarray, average_sr: np.ndarray) -> float:
+    """LDL as its authors define it, one pixel after another, in float64."""
+    total = 0.0
+    for one, truth, average in zip(sr, gt, average_sr, strict=True):
+        residual, allowed = np.abs(truth - one).sum(0), np.abs(truth - average).sum(0)
+        whole = residual.var(ddof=1) ** (1 / 5)
+        padded = np.pad(residual, 3, mode="reflect")
+        for y, x in np.ndindex(*residual.shape):
+            if residual[y, x] >= allowed[y, x]:
+                weight = whole * padded[y : y + 7, x : x + 7].var(ddof=1)
+                total += np.abs(weight * one[:, y, x] - weight * truth[:, y, x]).sum()
+    return total / sr.size
+
+
+def test_ldl_equals_its_definition_pixel_by_pixel():
+    sr, gt, average_sr = image(0).double(), image(1).double(), image(2).double()
+    wanted = ldl_pixel_by_pixel(sr.numpy(), gt.numpy(), average_sr.numpy())
+    assert LocallyDiscriminativeLoss()(sr, gt, average_sr).item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_ldl_gradient_equals_the_slope_of_its_definition():
+    sr, gt, average_sr = image(0).double(), image(1).double(), image(2).double()
+    sr.requires_grad_()
+    LocallyDiscriminativeLoss()(sr, gt, average_sr).backward()
+    for place in ((0, 0, 5, 7), (1, 2, 0, 17), (0, 1, 15, 0)):
+        nudge = np.zeros(sr.shape)
+        nudge[place] = 1e-6
+        ends = (
+            ldl_pixel_by_pixel(sr.detach().numpy() + way * nudge, gt.numpy(), average_sr.numpy()) for way in (1, -1)
+        )
+        assert sr.grad[place].item() == pytest.approx((next(ends) - next(ends)) / 2e-6, rel=1e-6, abs=1e-10)
+
+
+def test_ldl_of_equal_images_is_zero_and_so_is_its_gradient():
+    sr = image(0).requires_grad_()
+    loss = LocallyDiscriminativeLoss()(sr, image(0), image(0))
+    loss.backward()
+    assert loss.item() == 0
+    assert (sr.grad == 0).all()
+
+
+def test_ldl_of_images_smaller_than_half_a_window_is_refused():
+    with pytest.raises(ValueError, match="sides above 3 px; got 3x18"):
+        LocallyDiscriminativeLoss()(image(0)[:, :, :3], image(1)[:, :, :3], image(2)[:, :, :3])
 
 
 def test_ldl_is_zero_where_the_average_does_worse():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.models import SemanticFusionBlock
 from pipeline.models.discriminator import activate_onto
+from pipeline.models.rrdb import ResidualDenseBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 from pipeline.models.upsampled_convolution import convolve_upsampled
 
@@ -76,3 +77,72 @@ def test_spreading_in_one_convolution_equals_projecting_shuffling_convolving(ups
         return block.conv_out(blocks.flatten(4, 5).flatten(2, 3))
 
     assert_same(block._spread, written_out, draw(2, 64, 3, 2))
+
+
+def written_out(block: ResidualDenseBlock, features: Tensor) -> Tensor:
+    seen = features
+    *growing, last = block.children()
+    for convolution in growing:
+        seen = torch.cat((seen, F.leaky_relu(convolution(seen), 0.2)), dim=1)
+    return features + 0.2 * last(seen)
+
+
+def dense_block() -> ResidualDenseBlock:
+    torch.manual_seed(0)
+    block = ResidualDenseBlock(6, 4)
+    for convolution in block.children():
+        nn.init.normal_(convolution.bias)
+    return block
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_dense_block_equals_concatenating(memory_format, num_images):
+    block = dense_block().to(memory_format=memory_format)
+    features = torch.randn(num_images, 6, 5, 7).contiguous(memory_format=memory_format).requires_grad_()
+    results = []
+    for run in (block, lambda features: written_out(block, features)):
+        out = run(features)
+        results.append([out, *torch.autograd.grad(out.square().sum(), [features, *block.parameters()])])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-5)
+    assert torch.equal(results[0][0], results[1][0])
+
+
+def test_dense_block_passes_a_numerical_gradient_check():
+    block = dense_block().double()
+    assert torch.autograd.gradcheck(lambda features, *_: block(features), (draw(1, 6, 3, 2), *block.parameters()))
+
+
+def test_dense_block_keeps_each_map_once_for_the_backward_pass():
+    block, features, kept = ResidualDenseBlock(64, 32), torch.rand(2, 64, 8, 8, requires_grad=True), {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = block(features)
+    weights = sum(parameter.nbytes for parameter in block.parameters() if parameter.ndim == 4)
+    assert sum(kept.values()) - weights == (64 + 4 * 32) * 2 * 8 * 8 * 4
+    del held
+
+
+def test_dense_block_under_autocast_gives_the_same_bits_too():
+    block, features = dense_block(), torch.randn(2, 6, 5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = block(features), written_out(block, features)
+    assert got.dtype == wanted.dtype == torch.float32
+    assert torch.equal(got, wanted)
+    got.sum().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in block.parameters())
+
+
+def test_dense_block_is_one_graph_for_the_compiler_forward_and_backward():
+    block, features = dense_block(), torch.randn(2, 6, 5, 7, requires_grad=True)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    inputs = [features, *block.parameters()]
+    got, wanted = (torch.autograd.grad(run(features).square().sum(), inputs) for run in (compiled, block))
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)

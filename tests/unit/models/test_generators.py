@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pipeline.build import build_generator
+from pipeline.config import GeneratorConfig
 from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR
 from pipeline.models.windows import (
     join_windows,
@@ -35,6 +37,14 @@ def test_output_of_any_size_is_scaled_exactly(build, scale, size_px):
         sr = build(scale)(torch.rand(2, 3, *size_px))
     assert sr.shape == (2, 3, size_px[0] * scale, size_px[1] * scale)
     assert sr.isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ["rrdb", "compact", "swinir"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_run_builds_every_generator_at_every_scale(architecture, scale):
+    generator = build_generator(GeneratorConfig(architecture, scale, num_features=12, num_blocks=1))
+    with torch.no_grad():
+        assert generator(torch.rand(1, 3, 8, 6)).shape == (1, 3, 8 * scale, 6 * scale)
 
 
 @pytest.mark.parametrize("network", [RRDBNet(8, 1, 4, 4), SRVGGNetCompact(8, 1, 4), small_swinir(4)])

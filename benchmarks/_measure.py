@@ -1,0 +1,117 @@
+"""What the benchmarks of training share: time and peak memory of steps, and building the SeD release."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+Step = Callable[[], Any]
+
+
+def import_reference(folder: Path) -> None:
+    """Make the modules of a checkout of the SeD release importable.
+
+    Raises:
+        SystemExit: It is no such checkout.
+    """
+    if not (folder / "models" / "sed.py").is_file():
+        raise SystemExit(f"{folder} is no checkout of the SeD release: it has no models/sed.py")
+    # The module imports CLIP for its extractor, which the benchmarks do not use.
+    if "clip" not in sys.modules:
+        clip, model = types.ModuleType("clip"), types.ModuleType("clip.model")
+        vars(model)["ModifiedResNet"] = nn.Module
+        sys.modules |= {"clip": clip, "clip.model": model}
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def build_reference_discriminator(class_name: str, folder: Path) -> nn.Module:
+    """Build a discriminator of the release with a fixed seed, and its zero projection moved as by training."""
+    import_reference(folder)
+    from models import sed  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+    network = getattr(sed, class_name)(3)
+    for module in network.modules():
+        if hasattr(module, "proj_out"):
+            nn.init.normal_(module.proj_out.weight, std=0.1)
+    return network
+
+
+def time_alternating(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the median seconds of each way, by the wall clock and on the CPU."""
+    wall: dict[str, list[float]] = {way: [] for way in steps}
+    cpu: dict[str, list[float]] = {way: [] for way in steps}
+    for _ in range(repeats):
+        for way, step in steps.items():
+            start_wall, start_cpu = time.perf_counter(), time.process_time()
+            step()
+            wall[way].append(time.perf_counter() - start_wall)
+            cpu[way].append(time.process_time() - start_cpu)
+    for name, seconds in (("wall", wall), ("cpu", cpu)):
+        print(f"  {name}", {way: [round(value, 2) for value in values] for way, values in seconds.items()}, flush=True)
+    return medians(wall), medians(cpu)
+
+
+def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Return the median of each way."""
+    return {way: statistics.median(values) for way, values in seconds.items()}
+
+
+def peak_mib(build: Callable[..., Step], *arguments: Any, threads: int, steps: int = 2) -> float:
+    """Return the peak resident memory that steps add to an idle process that holds the networks, in MiB.
+
+    Args:
+        build: A function of a module; called in a process of its own, it gives the step.
+        *arguments: Its arguments.
+        threads: Of that process.
+        steps: How many to run.
+    """
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_measure_peak, args=(build, arguments, threads, steps, send))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    finally:
+        process.join()
+
+
+def _measure_peak(build: Callable[..., Step], arguments: tuple[Any, ...], threads: int, steps: int, pipe: Any) -> None:
+    torch.set_num_threads(threads)
+    step = build(*arguments)
+    idle = resident_mib("VmRSS")
+    # `ru_maxrss` would not do: a new process begins with its parent's. This starts the kernel's record again.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    for _ in range(steps):
+        step()
+    pipe.send(resident_mib("VmHWM") - idle)
+
+
+def resident_mib(kind: str) -> float:
+    """Return this process's resident memory: "VmRSS" now, "VmHWM" at most so far. Linux counts in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
+
+
+def matrix_rate() -> float:
+    """Measure this machine's float32 matrix rate, in FLOP a second on the CPU of one thread."""
+    side = 1024
+    one, other = torch.rand(side, side), torch.rand(side, side)
+    seconds = []
+    for _ in range(10):
+        start = time.process_time()
+        torch.mm(one, other)
+        seconds.append(time.process_time() - start)
+    return 2 * side**3 / min(seconds)
