@@ -10,14 +10,13 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from PIL import Image
 
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.data.evaluation import check_sets, evaluation_files
 from pipeline.evaluate import METRICS, PROTOCOL, Evaluated, evaluate_folder
 from pipeline.model_source import NamedModel, open_model
-from pipeline.pictures import before_and_after
+from pipeline.pictures import before_and_after, write_png
 from shards.files import check_writable, sha256_of, write_atomically
 
 
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> int:
     _write(model, config, by_set)
     if config.picture is not None:
         pictures = [image for images in by_set.values() for image in images]
-        Image.fromarray(before_and_after(pictures)).save(config.picture)
+        write_png(config.picture, before_and_after(pictures))
         say(f"picture: {config.picture}")
     return 0
 

@@ -103,7 +103,7 @@ def _register(model: NamedModel, config: PromoteConfig, metrics: dict[str, float
 def _run_id(model: NamedModel) -> str | None:
     if model.run is None:
         return None
-    checkpoint = CheckpointStore(model.run.checkpoints, keep=1).newest()
+    checkpoint = CheckpointStore(model.run.checkpoints).newest()
     return checkpoint.facts.get("mlflow_run_id") if checkpoint else None
 
 

@@ -10,13 +10,14 @@ import dataclasses
 import logging
 import os
 import sys
+import traceback
 
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job, say
 from pipeline.config import Preset, TrainConfig
 from pipeline.data.features import image_manifest
 from pipeline.dry_run import describe
-from pipeline.errors import NonFiniteError
+from pipeline.errors import DamagedDataError, NonFiniteError, RankLostError, SaveError
 from pipeline.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.runtime.backend import Backend, RuntimeChoice
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
@@ -89,7 +90,7 @@ def train(preset: Preset) -> int:
         tell(line)
     try:
         outcome = session.run(TerminalProgress if backend.is_leader else lambda seen, total: SilentProgress(), stop)
-    except NonFiniteError as error:
+    except (NonFiniteError, DamagedDataError, RankLostError, SaveError) as error:
         raise JobStoppedError(f"error: {error}", EXIT_FAULTS) from error
     if not outcome.is_finished:
         tell(f"asked to stop: saved at {outcome.images_seen:,} images; the same command goes on")
@@ -108,11 +109,22 @@ def _runtime_choice(config: TrainConfig) -> RuntimeChoice:
         deterministic=config.runtime.deterministic,
         gradient_clip_norm=config.schedule.gradient_clip_norm,
         batch_size=config.data.batch_size,
+        timeout_s=config.runtime.timeout_s,
     )
 
 
+def run_to_exit_code(argv: list[str] | None = None) -> int:
+    """Return the job's exit code, whatever happens; an error of our own is shown as Python would show it."""
+    try:
+        return run_job(main, argv)
+    # A rank that failed leaves by `os._exit`, which shows no traceback: this is the last place that can.
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        return EXIT_FAULTS
+
+
 if __name__ == "__main__":
-    code = run_job(main)
+    code = run_to_exit_code()
     sys.stdout.flush()
     sys.stderr.flush()
     if "RANK" in os.environ and code not in (0, EXIT_PREEMPTED):

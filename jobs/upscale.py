@@ -9,15 +9,15 @@ from typing import Annotated
 
 import torch
 import tyro
-from PIL import Image
 
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.data.evaluation import image_files, read_image
 from pipeline.model_source import open_model
+from pipeline.pictures import write_png
 from pipeline.upscale import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles, upscale
 from shards.errors import InputError
-from shards.files import check_writable, open_atomic
+from shards.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ def main(argv: list[str]) -> int:
             sr = upscale(
                 model.generator, read_image(source), model.scale, tile_px=config.tile_px, overlap_px=config.overlap_px
             )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open_atomic(target) as stream:
-                Image.fromarray(sr).save(stream, format="PNG")
+            write_png(target, sr)
             progress.advance(1)
     say(f"wrote {len(jobs)} image(s): {config.output}")
     return 0

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from pipeline.config import DiscriminatorConfig, GeneratorConfig, LossConfig, SemanticsConfig
 from pipeline.errors import ConfigError
-from pipeline.losses import CharbonnierLoss, L1Loss, PerceptualLoss, build_adversarial_loss
+from pipeline.losses import (
+    CharbonnierLoss,
+    L1Loss,
+    LocallyDiscriminativeLoss,
+    PerceptualLoss,
+    build_adversarial_loss,
+)
 from pipeline.models import (
     ImageDiscriminator,
     PatchDiscriminator,
@@ -71,7 +79,10 @@ def build_discriminator(config: DiscriminatorConfig, semantic_channels: int, cro
             f"data.crop_px={crop_px} is too small for the {config.architecture} discriminator, which needs at least "
             f"{network.smallest_side_px} px"
         )
-    return network(config.num_features, semantic_channels if config.semantic else None)
+    options: dict[str, Any] = {"fusion": config.fusion, "residual": config.residual}
+    if network is UNetDiscriminator:
+        options["placement"] = config.placement
+    return network(config.num_features, semantic_channels if config.semantic else None, **options)
 
 
 def build_extractor(config: SemanticsConfig) -> SemanticExtractor:
@@ -111,4 +122,6 @@ def build_losses(config: LossConfig, *, is_adversarial: bool) -> GeneratorLosses
         perceptual_weight=config.perceptual_weight,
         adversarial=build_adversarial_loss(config.adversarial),
         adversarial_weight=config.adversarial_weight,
+        ldl=LocallyDiscriminativeLoss() if config.ldl_weight else None,
+        ldl_weight=config.ldl_weight,
     )

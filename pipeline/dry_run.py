@@ -66,32 +66,33 @@ def describe(preset: Preset) -> str:
             if config.is_adversarial
             else None
         )
-    memory = estimate_memory(config, generator, discriminator, per_device)
+    together = min(per_device, config.runtime.micro_batch_size or per_device)
+    memory = estimate_memory(config, generator, discriminator, together)
     lines = [
         *_network_lines(config, generator, discriminator),
-        *_schedule_lines(config, world_size, per_device),
+        *_schedule_lines(config, world_size, per_device, together),
         f"memory a device  about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
         f"{_gib(memory.activation_bytes)} activations of the larger phase (float32"
-        + (", bf16 halves most of them)" if config.runtime.precision == "bf16" else ")"),
+        + (f", {config.runtime.precision} halves most of them)" if config.runtime.precision != "float32" else ")"),
         *_path_lines(config),
     ]
     return "\n".join(lines)
 
 
 def estimate_memory(
-    config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None, per_device: int
+    config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None, num_images: int
 ) -> MemoryEstimate:
-    """Estimate the memory of one device from what autograd would keep. Networks on the meta device."""
+    """Estimate one device's memory from what autograd would keep of so many images. Networks on the meta device."""
     crop, scale = config.data.crop_px, config.generator.scale
-    lq = torch.empty(per_device, 3, crop // scale, crop // scale, device="meta")
-    gt = torch.empty(per_device, 3, crop, crop, device="meta")
+    lq = torch.empty(num_images, 3, crop // scale, crop // scale, device="meta")
+    gt = torch.empty(num_images, 3, crop, crop, device="meta")
     saved = _saved_by(generator, lq)
     state = _ADAM_COPIES * _parameter_bytes(generator) + _parameter_bytes(generator)
     if discriminator is not None:
         grid = crop // 16
         channels = semantic_channels(config.semantics)
         semantics = (
-            torch.empty(per_device, channels, grid, grid, device="meta") if config.discriminator.semantic else None
+            torch.empty(num_images, channels, grid, grid, device="meta") if config.discriminator.semantic else None
         )
         judged = _saved_by(discriminator, gt, semantics)
         state += _ADAM_COPIES * _parameter_bytes(discriminator)
@@ -136,15 +137,20 @@ def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
             f"weights {semantics.weights} (frozen)"
         )
+        place = f", in the {kind.placement}" if kind.architecture == "unet" else ""
+        skips = "with" if kind.residual else "without"
+        lines.append(f"fusion           {kind.fusion.replace('_', '-')}, {skips} skip connections{place}")
     if config.losses.perceptual_weight:
         lines.append(
             f"perceptual       VGG19 to conv5_4, {_VGG19_PARAMETERS:,} parameters, weights "
             f"{config.losses.perceptual_weights} (frozen)"
         )
+    if config.losses.ldl_weight:
+        lines.append(f"LDL              weight {config.losses.ldl_weight:g}, against the averaged generator")
     return lines
 
 
-def _schedule_lines(config: TrainConfig, world_size: int, per_device: int) -> list[str]:
+def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, together: int) -> list[str]:
     schedule, batch = config.schedule, config.data.batch_size
     total = config.num_steps * batch
     pixel_steps = math.ceil(min(schedule.pixel_only_images, schedule.total_images) / batch)
@@ -153,12 +159,25 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int) -> li
         for at in (0, *(milestone for milestone in schedule.milestones_images if milestone < total))
     ]
     return [
-        f"images a step    {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px",
+        f"images a step    {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px"
+        + (f"; {together} at a time" if together < per_device else ""),
         f"steps            {config.num_steps:,} = {total:,} images; on pixels alone for {pixel_steps:,} steps"
         + ("" if config.is_adversarial else " (no adversarial stage)"),
+        *_turn_lines(config),
         f"learning rate    {', '.join(rates)} images",
         f"precision        {config.runtime.precision}",
     ]
+
+
+def _turn_lines(config: TrainConfig) -> list[str]:
+    schedule = config.schedule
+    warmup, every = schedule.discriminator_warmup_images, schedule.generator_every_steps
+    turns = [
+        f"the discriminator alone for {warmup:,} images" if warmup else "",
+        f"the generator in one of {every} steps" if every > 1 else "",
+    ]
+    found = ", then ".join(turn for turn in turns if turn)
+    return [f"turns            {found}"] if found and config.is_adversarial else []
 
 
 def _path_lines(config: TrainConfig) -> list[str]:

@@ -1,5 +1,9 @@
 """Errors of the pipeline; see `shards.errors.InputError` for how jobs show them."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 from shards.errors import InputError
 
 
@@ -13,3 +17,27 @@ class CheckpointError(InputError):
 
 class NonFiniteError(RuntimeError):
     """Loss or gradient stayed NaN or infinite for too many steps in a row."""
+
+
+class DamagedDataError(RuntimeError):
+    """More samples are damaged than the configuration allows."""
+
+
+class RankLostError(RuntimeError):
+    """Another process of the run died or hangs; names it."""
+
+
+class SaveError(RuntimeError):
+    """What a run must keep could not be written: the disk is full, or the folder is gone."""
+
+
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Make a write that fails in this block a `SaveError` that names the file and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(
+            f"{path} could not be written: {error.strerror or error}\n"
+            "  the checkpoints are untouched; make room and run the same command to go on"
+        ) from error

@@ -64,7 +64,8 @@ def validate(
     world_size: int,
     total: Callable[[np.ndarray], np.ndarray],
     keep: Callable[[str, Evaluated], None],
-) -> dict[str, float]:
+    must_leave: Callable[[], bool],
+) -> dict[str, float] | None:
     """Evaluate several sets with the work split over ranks; each image counts once. All ranks must call.
 
     Args:
@@ -75,18 +76,23 @@ def validate(
         world_size: Number of processes.
         total: Sum of an array over all ranks.
         keep: Called with the set's name and each image that this rank evaluated.
+        must_leave: Whether to leave before the end, the same answer on all ranks; asked before each image.
 
     Returns:
-        `SET/METRIC` to its mean over the set, on every rank.
+        `SET/METRIC` to its mean over the set, on every rank; None when it left.
     """
     means: dict[str, float] = {}
     for folder in folders:
         files = evaluation_files(folder)
         sums = np.zeros(len(METRICS))
-        for hr_file in files[rank::world_size]:
-            evaluated = evaluate_image(generator, read_pair(hr_file, scale), scale)
-            sums += [evaluated.metrics[name] for name in METRICS]
-            keep(folder.name, evaluated)
+        # Rounds of an image a rank: every rank asks as often, also the one for whom no image is left.
+        for first in range(0, len(files), world_size):
+            if must_leave():
+                return None
+            for hr_file in files[first + rank : first + rank + 1]:
+                evaluated = evaluate_image(generator, read_pair(hr_file, scale), scale)
+                sums += [evaluated.metrics[name] for name in METRICS]
+                keep(folder.name, evaluated)
         for name, value in zip(METRICS, total(sums) / len(files), strict=True):
             means[f"{folder.name}/{name}"] = float(value)
     return means

@@ -58,4 +58,5 @@ def open_model(name: str) -> NamedModel:
                 f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
             )
     generator = load_generator(weights)
+    # Each generator that load_generator builds has an integer scale; nn.Module does not say so.
     return NamedModel(generator, int(generator.scale), weights, run)  # pyright: ignore[reportArgumentType]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.evaluate import Evaluated
+from shards.files import open_atomic
 
 _CAPTION_PX = 30
 _GAP_PX = 6
 _DETAIL_PX = 96
 _DETAIL_ENLARGEMENT = 4
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 picture as PNG, whole or not at all; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_atomic(path) as stream:
+        Image.fromarray(picture).save(stream, format="PNG")
 
 
 def side_by_side(evaluated: Evaluated) -> np.ndarray:

@@ -17,10 +17,12 @@ import cattrs
 import tyro
 from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.v import format_exception
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from pipeline.config import Preset
 from pipeline.errors import ConfigError
 from shards.errors import InputError
+from shards.storage import RemotePath, StoragePath, parse_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +43,12 @@ def _structure_path(value: object, _: type) -> Path:
     return Path(value)
 
 
+def _structure_storage_path(value: object, _: type) -> StoragePath:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"expected a path or a URL, got {value!r}")
+    return parse_path(value)
+
+
 def _structure_number(value: object, type_: type) -> Any:
     """Take a number as written; "12" and true are not numbers, and 1.5 is no int."""
     if isinstance(value, bool) or not isinstance(value, (int, float) if type_ is float else int):
@@ -56,6 +64,8 @@ def _structure_exact(value: object, type_: type) -> Any:
 
 _CONVERTER.register_structure_hook(Path, _structure_path)
 _CONVERTER.register_unstructure_hook(Path, str)
+_CONVERTER.register_structure_hook(StoragePath, _structure_storage_path)
+_CONVERTER.register_unstructure_hook(RemotePath, str)
 for _number in (int, float):
     _CONVERTER.register_structure_hook(_number, _structure_number)
 for _exact in (bool, str):
@@ -176,8 +186,28 @@ def apply_flags(default: T, argv: list[str], prog: str, description: str) -> tup
         args=argv,
         prog=prog,
         description=description,
+        registry=_flag_types(),
     )
     return job.config, job.dry_run
+
+
+def _flag_types() -> ConstructorRegistry:
+    """Return how flags become values, where tyro does not know it by itself."""
+
+    def storage_path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[StoragePath] | None:
+        if info.type != StoragePath:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH|URL",
+            instance_from_str=lambda words: parse_path(words[0]),
+            is_instance=lambda value: isinstance(value, StoragePath),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    registry = ConstructorRegistry()
+    registry.primitive_rule(storage_path_rule)
+    return registry
 
 
 def parse_job(argv: list[str], section: str, prog: str, description: str) -> tuple[Any, bool]:

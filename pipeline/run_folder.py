@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config import Preset
 from pipeline.errors import ConfigError
@@ -15,12 +15,23 @@ from shards.files import check_writable, write_atomically
 FREE_TO_CHANGE = (
     "train.run_dir",
     "train.data.num_workers",
+    "train.data.shards",
+    "train.data.max_bad_fraction",
+    "train.data.cache_",
     "train.schedule.total_images",
+    "train.schedule.max_skipped_updates",
     "train.runtime.compile",
+    "train.runtime.micro_batch_size",
+    "train.runtime.timeout_s",
     "train.report.",
     "shards.",
 )
-"""Settings that may differ when a run goes on: none changes what the images before taught the networks."""
+"""Settings that may differ when a run goes on: none changes what the images before taught the networks. Shards may
+have moved: every checkpoint names their manifest by its hash."""
+
+
+RunState = Literal["running", "preempted", "finished", "failed"]
+"""running: also after a kill that left no time to say more; preempted: saved and left because it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON line a report."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """How the last call ended, for schedulers: a launcher exits with 1, be the run preempted or failed."""
+        return self.path / "status.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -81,6 +97,11 @@ class RunFolder:
         """Make the folder and write the configuration, so that the folder is a preset too."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
+
+    def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
+        """Say in `status.json` how the run stands."""
+        status = {"state": state, "images_seen": images_seen, "total_images": total_images}
+        write_atomically(self.status, (json.dumps(status) + "\n").encode())
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:

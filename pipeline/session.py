@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save
-from torch import nn
 
-from pipeline.build import build_discriminator, build_generator, build_losses
-from pipeline.checkpoint import CheckpointStore
+from pipeline.assembly import build_phases, build_state, memory_format_of, place
+from pipeline.build import build_losses
+from pipeline.checkpoint import BackgroundWriter, CheckpointStore
 from pipeline.config import Preset, TrainConfig
+from pipeline.continuation import newest_checkpoint, retention_of
+from pipeline.data.batch import Batch
+from pipeline.data.damage import DamageTally
 from pipeline.data.evaluation import check_sets
 from pipeline.data.features import has_features, image_manifest
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.evaluate import Evaluated, validate
+from pipeline.errors import ConfigError, saving
+from pipeline.evaluate import METRICS, Evaluated, validate
 from pipeline.inputs import StepInputs, open_semantics
 from pipeline.models import save_generator
-from pipeline.pictures import side_by_side
+from pipeline.pictures import side_by_side, write_png
 from pipeline.presets import load_preset, to_plain
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import RunFolder, RunState
 from pipeline.runtime.backend import Backend
+from pipeline.runtime.signals import children_do_not_hear
 from pipeline.tracking import NullTracker, Tracker, open_tracker
-from pipeline.train.ema import MovingAverage
 from pipeline.train.loop import LoopParts, Progress, train
-from pipeline.train.phases import DiscriminatorPhase, GeneratorPhase
 from pipeline.train.report import MetricsFile, RunningMeans
-from pipeline.train.state import TrainingState
 from shards.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
+_MLFLOW_STATUS: dict[RunState, str] = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "numpy", "pillow", "mlflow")
 
 
@@ -89,13 +91,19 @@ class Session:
                 seed=config.seed,
                 crop_px=config.data.crop_px,
                 canvas_px=config.data.canvas_px,
+                window_shards=config.data.window_shards,
+                cache=config.data.cache,
             )
         )
         self._folder.check(self._preset)
         check_sets(config.report.validation_sets)
         self._check_scale()
+        self._check_best()
         self._losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
-        self._build_networks()
+        if self._losses.perceptual is not None:
+            place(self._losses.perceptual, config.runtime, backend.device)
+        channels = self._semantics.channels if self._semantics is not None else 0
+        self._state = build_state(config, channels, backend)
         backend.barrier()  # every rank has checked the folder as it was
         if backend.is_leader:
             self._folder.write_config(self._preset)
@@ -108,45 +116,14 @@ class Session:
                 f"scale {self._manifest.config['scale']}; give shards of the same scale, or change one"
             )
 
-    def _build_networks(self) -> None:
-        config, backend = self._config, self._backend
-        torch.manual_seed(config.seed)
-        generator = self._place(build_generator(config.generator))
-        discriminator = None
-        if config.is_adversarial:
-            channels = self._semantics.channels if self._semantics is not None else 0
-            discriminator = self._place(build_discriminator(config.discriminator, channels, config.data.crop_px))
-        average = MovingAverage(generator)
-        schedule = config.schedule
-        generator_trainable = backend.wrap(generator, self._adam(generator, schedule.generator_learning_rate))
-        discriminator_trainable = (
-            backend.wrap(discriminator, self._adam(discriminator, schedule.discriminator_learning_rate))
-            if discriminator is not None
-            else None
-        )
-        self._state = TrainingState(generator_trainable, discriminator_trainable, average)
-        if config.runtime.compile:
-            # In place and after the copy: names of parameters stay as they are.
-            for network in (generator, discriminator):
-                if network is not None:
-                    network.compile()
-        if self._losses.perceptual is not None:
-            self._place(self._losses.perceptual)
-
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self._config.runtime.channels_last else torch.contiguous_format
-
-    def _place(self, module: nn.Module) -> nn.Module:
-        return module.to(self._backend.device).to(memory_format=self._memory_format)
-
-    def _adam(self, module: nn.Module, learning_rate: float) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            module.parameters(),
-            lr=learning_rate,
-            betas=self._config.schedule.betas,
-            fused=True if self._backend.device.type == "cuda" else None,
-        )
+    def _check_best(self) -> None:
+        report = self._config.report
+        sets = [folder.name for folder in report.validation_sets]
+        known = [*METRICS, *(f"{name}/{metric}" for name in sets for metric in METRICS)]
+        if report.keep_best and report.keep_best.removeprefix("-") not in known:
+            raise ConfigError(
+                f"report.keep_best={report.keep_best!r} is no metric of the validation: {', '.join(known)}"
+            )
 
     @property
     def notes(self) -> list[str]:
@@ -182,74 +159,77 @@ class Session:
 
         Raises:
             CheckpointError: All checkpoints are damaged, or they belong to another run.
-            NonFiniteError: A loss became NaN or infinite.
+            NonFiniteError: Losses or gradients stayed NaN or infinite.
+            DamagedDataError: Too many samples are damaged.
+            SaveError: A checkpoint could not be written.
+            RankLostError: Another process of the run died or hangs.
         """
-        means = RunningMeans()
-        facts = self._resume(means)
+        means, metrics_file = RunningMeans(), MetricsFile(self._folder.metrics)
+        facts = self._resume(metrics_file, means)
+        damage = DamageTally(self._manifest.num_samples, self._config.data.max_bad_fraction)
+        if "damage" in facts:
+            damage.load(facts["damage"])
         config, backend = self._config, self._backend
-        metrics_file = MetricsFile(self._folder.metrics)
         if backend.is_leader:
             metrics_file.rewind(self._state.images_seen)
-        if self._state.images_seen >= config.num_steps * config.data.batch_size:
-            if not self._folder.generator.is_file():
+            self._store(metrics_file).tidy(self._state.images_seen)
+            # Left unfinished once, and perhaps done by a call that was killed afterwards.
+            self._state.validation_due &= self._state.images_seen not in metrics_file.scores(METRICS[0])
+        self._state.validation_due = backend.any_rank(self._state.validation_due and backend.is_leader)
+        if self._state.images_seen >= config.num_steps * config.data.batch_size and not self._state.validation_due:
+            if backend.any_rank(backend.is_leader and not self._folder.generator.is_file()):
                 self._export()  # killed between the last checkpoint and the export
+            self._write_status("finished")
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
+        self._write_status("running")
         tracker = self._open_tracker(facts.get("mlflow_run_id"))
-        generator_phase, discriminator_phase = self._phases()
+        generator_phase, discriminator_phase = build_phases(config, self._state, self._losses, backend.autocast)
         parts = LoopParts(
             config=config,
             backend=backend,
             generator_phase=generator_phase,
             discriminator_phase=discriminator_phase,
-            prepare=StepInputs(self._semantics, backend.autocast, self._memory_format),
-            validate=lambda images_seen: self._validate(images_seen, tracker),
-            checkpoints=CheckpointStore(self._folder.checkpoints, config.report.keep_checkpoints),
+            prepare=StepInputs(self._semantics, backend.autocast, memory_format_of(config.runtime)),
+            validate=lambda images_seen: self._validate(images_seen, tracker, must_stop),
+            checkpoints=BackgroundWriter(self._store(metrics_file)),
             facts=self._facts(tracker.run_id),
             metrics=metrics_file,
             tracker=tracker,
             progress=progress_of(self._state.images_seen, config.num_steps * config.data.batch_size),
+            damage=damage,
             must_stop=must_stop,
         )
-        status = "FAILED"
+        ending: RunState = "failed"
         try:
-            is_finished = train(parts, self._state, means, self._loader())
+            with parts.checkpoints.closing(), backend.naming_lost_ranks():
+                is_finished = train(parts, self._state, means, self._loader())
             if is_finished:
                 self._export()
                 tracker.file(self._folder.generator)
                 tracker.file(self._folder.config)
-            status = "FINISHED" if is_finished else "KILLED"
+            ending = "finished" if is_finished else "preempted"
         finally:
-            tracker.close(status)
+            with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
+                self._write_status(ending)
+            tracker.close(_MLFLOW_STATUS[ending])
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
 
-    def _phases(self) -> tuple[GeneratorPhase, DiscriminatorPhase | None]:
-        state, autocast = self._state, self._backend.autocast
-        if state.discriminator is None:
-            return GeneratorPhase(state.generator, None, self._losses, autocast), None
-        judging = DiscriminatorPhase(state.discriminator, self._losses.adversarial, autocast)
-        shares = self._config.runtime.discriminator_pass == "shared"
-        if shares and not judging.can_judge_once:
-            raise ConfigError(
-                "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with the relativistic loss; "
-                "set --runtime.discriminator-pass separate"
-            )
-        bare = state.discriminator.bare
-        return GeneratorPhase(state.generator, bare, self._losses, autocast, judging if shares else None), judging
+    def _write_status(self, state: RunState) -> None:
+        if self._backend.is_leader:
+            total_images = self._config.num_steps * self._config.data.batch_size
+            self._folder.write_status(state, self._state.images_seen, total_images)
 
-    def _resume(self, means: RunningMeans) -> Mapping[str, Any]:
-        checkpoint = CheckpointStore(self._folder.checkpoints, self._config.report.keep_checkpoints).newest()
+    def _resume(self, metrics: MetricsFile, means: RunningMeans) -> Mapping[str, Any]:
+        checkpoint = newest_checkpoint(self._config, self._store(metrics), self._manifest, self._backend)
         if checkpoint is None:
             return {}
-        if checkpoint.facts["image_manifest"] != self._manifest.digest:
-            raise CheckpointError(
-                f"the run in {self._folder.path} was started on other shards than {self._config.data.shards} "
-                f"(manifest {checkpoint.facts['image_manifest'][:12]}, now {self._manifest.digest[:12]}); "
-                "give back those shards, or start a new run with --run-dir"
-            )
-        self._state.load(checkpoint)
+        self._state.load(checkpoint, self._backend.device)
         means.load(checkpoint.facts["open_report"], self._backend.device, is_leader=self._backend.is_leader)
         _LOG.info("resuming at %d images", checkpoint.images_seen)
         return checkpoint.facts
+
+    def _store(self, metrics: MetricsFile) -> CheckpointStore:
+        return CheckpointStore(self._folder.checkpoints, retention_of(self._config, metrics))
 
     def _facts(self, run_id: str | None) -> dict[str, Any]:
         return {
@@ -274,21 +254,26 @@ class Session:
             tags["semantics_weights_sha256"] = self._semantics.weights_sha256
         return open_tracker(self._config.report.experiment, str(self._folder.path), run_id, parameters, tags)
 
-    def _loader(self) -> Any:
+    def _loader(self) -> Iterator[Batch]:
         config, backend = self._config, self._backend
         num_steps = config.num_steps - self._state.images_seen // config.data.batch_size
         order = RankBatches(
             self._state.images_seen, num_steps, config.data.batch_size, backend.rank, backend.world_size
         )
-        return batches(self._samples, order, config.data.num_workers, pin_memory=backend.device.type == "cuda")
+        loader = batches(self._samples, order, config.data.num_workers, pin_memory=backend.device.type == "cuda")
+        with children_do_not_hear():
+            return iter(loader)
 
-    def _validate(self, images_seen: int, tracker: Tracker | NullTracker) -> dict[str, float]:
+    def _validate(
+        self, images_seen: int, tracker: Tracker | NullTracker, must_stop: Callable[[], bool]
+    ) -> dict[str, float] | None:
         backend = self._backend
 
         def keep(name: str, evaluated: Evaluated) -> None:
             picture = side_by_side(evaluated)
-            self._folder.pictures.mkdir(exist_ok=True)
-            Image.fromarray(picture).save(self._folder.pictures / f"{name}_{evaluated.pair.name}.png")
+            path = self._folder.pictures / f"{name}_{evaluated.pair.name}.png"
+            with saving(path):
+                write_png(path, picture)
             tracker.picture(f"{name}/{evaluated.pair.name}", picture, images_seen)
 
         def total(values: np.ndarray) -> np.ndarray:
@@ -302,6 +287,7 @@ class Session:
             world_size=backend.world_size,
             total=total,
             keep=keep,
+            must_leave=lambda: backend.any_rank(must_stop()),
         )
 
     def close(self) -> None:
@@ -309,20 +295,22 @@ class Session:
         del self._state, self._samples
 
     def _export(self) -> None:
+        discriminator = self._state.discriminator
+        judge = discriminator.weights() if discriminator is not None else None  # all ranks must ask for them
         if not self._backend.is_leader:
             return
-        self._folder.generator.parent.mkdir(exist_ok=True)
         metadata = {
             "images_seen": str(self._state.images_seen),
             "image_manifest": self._manifest.digest,
             "modelspec.description": f"trained with {self._config.discriminator.architecture} discriminator, "
             f"semantic: {self._config.discriminator.semantic}",
         }
-        save_generator(self._folder.generator, self._state.average.module, metadata)
-        if self._state.discriminator is not None:
-            state = self._state.discriminator.bare.state_dict()
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-            write_atomically(self._folder.discriminator, save(tensors, metadata))
+        with saving(self._folder.generator.parent):
+            self._folder.generator.parent.mkdir(exist_ok=True)
+            save_generator(self._folder.generator, self._state.average.module, metadata)
+            if judge is not None:
+                tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.items()}
+                write_atomically(self._folder.discriminator, save(tensors, metadata))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

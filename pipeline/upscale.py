@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import CheckpointError
 from shards.errors import InputError
 
 DEFAULT_TILE_PX = 512
@@ -25,7 +26,16 @@ def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
 
 
 def to_pixels(image: Tensor) -> np.ndarray:
-    """(1, 3, H, W) float, clamped to [0, 1] and rounded, to (H, W, 3) uint8 RGB."""
+    """(1, 3, H, W) float, clamped to [0, 1] and rounded, to (H, W, 3) uint8 RGB.
+
+    Raises:
+        CheckpointError: A value is NaN or infinite, which would become some colour or other in silence.
+    """
+    if not image.isfinite().all():
+        raise CheckpointError(
+            f"the generator's output holds {int((~image.isfinite()).sum())} NaN or infinite values of {image.numel()}; "
+            "its weights are damaged, or the run that made them diverged; take an earlier checkpoint"
+        )
     return (image[0].float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 

@@ -3,7 +3,7 @@
 The only module that imports accelerate and deepspeed. It hides two ways to train two networks at once:
 
 * plain and DDP: each network wrapped by Accelerate, gradients averaged once a backward;
-* DeepSpeed ZeRO 0 to 2: each network an engine of its own under one Accelerator, prepared one after the other.
+* DeepSpeed ZeRO 0 to 3: each network an engine of its own under one Accelerator, prepared one after the other.
   `Accelerator.backward` would send the discriminator's loss through the generator's engine, and Accelerate would set
   gradient clipping to 1.0 unasked; so engines are called directly and every setting is written out.
 
@@ -12,6 +12,8 @@ Every method that says "collective" must be called by all ranks.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import gc
 import json
 import os
@@ -27,12 +29,15 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from pipeline.errors import ConfigError
 from pipeline.runtime import launch
-from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, Trainable
+from pipeline.runtime.roll_call import RollCall
+from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, PartitionedTrainable, Trainable
 
-MAX_ZERO_STAGE = 2
+MAX_ZERO_STAGE = 3
+_AUTOCAST = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _DECIDED_BY_THE_PRESET = {
     "bf16",
@@ -41,6 +46,7 @@ _DECIDED_BY_THE_PRESET = {
     "gradient_clipping",
     "optimizer",
     "scheduler",
+    "torch_autocast",
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
 }
@@ -50,10 +56,11 @@ _DECIDED_BY_THE_PRESET = {
 class RuntimeChoice:
     """What a backend needs to know of the configuration."""
 
-    precision: Literal["float32", "bf16"]
+    precision: Literal["float32", "bf16", "fp16"]
     deterministic: bool
     gradient_clip_norm: float
     batch_size: int
+    timeout_s: float = 600.0
 
 
 class Backend:
@@ -68,30 +75,42 @@ class Backend:
     """
 
     def __init__(self, choice: RuntimeChoice) -> None:
+        launch.check_installed()
         world_size = launch.launched_world_size()
         self.micro_batch_size = launch.check_batch(choice.batch_size, world_size)
         self._precision = choice.precision
         self._gradient_clip_norm = choice.gradient_clip_norm
+        self._timeout = datetime.timedelta(seconds=choice.timeout_s)
         self._uses_deepspeed = launch.wants_deepspeed()
+        if self._uses_deepspeed and choice.precision == "fp16":
+            raise ConfigError(
+                "runtime.precision='fp16' does not work under DeepSpeed here; set --runtime.precision bf16, or start "
+                "with infra/accelerate/node.yaml (DDP)"
+            )
         if choice.deterministic:
             set_deterministic()
+        if launch.restart_count():
+            _join_restarted(world_size, self._timeout)
         self._accelerator = self._build_accelerator()
+        launch.check_launcher()
         launch.check_world(self._accelerator.num_processes, self._accelerator.process_index)
         # Flags and sums of a few numbers go over the CPU, so that asking never waits for the device.
-        self._control_group = _gloo_group() if world_size > 1 else None
+        self._control_group = _gloo_group(choice.timeout_s) if world_size > 1 else None
+        self._roll_call = RollCall(self._control_group, choice.timeout_s) if self._control_group else None
 
     def _build_accelerator(self) -> Accelerator:
         on_cpu = not torch.cuda.is_available()
         if not self._uses_deepspeed:
             ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-            return Accelerator(cpu=on_cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
+            waiting = InitProcessGroupKwargs(timeout=self._timeout)
+            return Accelerator(cpu=on_cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp, waiting])
         if on_cpu:
             _prepare_deepspeed_for_cpu()
         # On a CPU, Accelerate finds no backend for DeepSpeed by itself and would believe to be alone.
-        handlers: list[Any] = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
-        settings = deepspeed_settings(self.micro_batch_size, self._gradient_clip_norm)
+        waiting = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=self._timeout)
+        settings = deepspeed_settings(self.micro_batch_size, self._gradient_clip_norm, self._precision)
         plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)
-        return Accelerator(deepspeed_plugin=plugin, kwargs_handlers=handlers)
+        return Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[waiting])
 
     @property
     def device(self) -> torch.device:
@@ -120,8 +139,9 @@ class Backend:
         return f"{kind}, {self.world_size} process(es), {self.device.type}, {self._precision}"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context that networks run in: bf16 autocast, or nothing for float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16")
+        """Return the context that networks run in: bf16 or fp16 autocast, or nothing for float32."""
+        dtype = _AUTOCAST[self._precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def wrap(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Trainable:
         """Make a network trainable on all processes. Collective; weights become those of rank 0."""
@@ -134,16 +154,21 @@ class Backend:
             warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
             wrapped, prepared = self._accelerator.prepare(module, optimizer)
         if self._uses_deepspeed:
-            return DeepSpeedTrainable(wrapped, module)
-        return DdpTrainable(wrapped, module, prepared.optimizer, self._gradient_clip_norm)
+            is_partitioned = wrapped.zero_optimization_stage() == MAX_ZERO_STAGE
+            return (PartitionedTrainable if is_partitioned else DeepSpeedTrainable)(wrapped, module)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self._precision == "fp16")
+        return DdpTrainable(wrapped, module, prepared.optimizer, self._gradient_clip_norm, scaler)
 
     def any_rank(self, flag: bool) -> bool:
         """Return whether the flag is true on any rank. Collective; does not wait for the device."""
-        if self._control_group is None:
-            return flag
-        votes = torch.tensor([float(flag)])
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control_group)
-        return bool(votes.item())
+        return self.each_on_any_rank(flag)[0]
+
+    def each_on_any_rank(self, *flags: bool) -> list[bool]:
+        """Return for each flag whether it is true on any rank. Collective; does not wait for the device."""
+        votes = torch.tensor([float(flag) for flag in flags])
+        if self._control_group is not None:
+            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control_group)
+        return [bool(vote) for vote in votes.tolist()]
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the element-wise sum over all ranks, on the CPU. Collective."""
@@ -155,6 +180,10 @@ class Backend:
     def mean(self, values: Tensor) -> Tensor:
         """Return the element-wise mean over all ranks, on the CPU. Collective."""
         return self.sum(values) / self.world_size
+
+    def naming_lost_ranks(self) -> AbstractContextManager[None]:
+        """Return a context in which the failure of a collective becomes a `RankLostError` that names the rank."""
+        return contextlib.nullcontext() if self._roll_call is None else self._roll_call.naming_the_lost()
 
     def barrier(self) -> None:
         """Wait for all ranks. Collective."""
@@ -169,8 +198,22 @@ class Backend:
         self._accelerator.end_training()
 
 
-def _gloo_group() -> dist.ProcessGroup:
-    group = dist.new_group(backend="gloo")
+def _join_restarted(world_size: int, timeout: datetime.timedelta) -> None:
+    # A launcher with the static rendezvous, accelerate's default, keeps its store over a restart, and in it the
+    # addresses of the processes that died, to which the new ones would try to connect until they time out.
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, world_size, is_master=False, timeout=timeout)
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore(f"restart_{launch.restart_count()}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=world_size,
+        timeout=timeout,
+    )
+
+
+def _gloo_group(timeout_s: float) -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s))
     if not isinstance(group, dist.ProcessGroup):
         raise ConfigError("this process is in no process group; start it with accelerate launch or torchrun")
     return group
@@ -191,7 +234,7 @@ def set_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float) -> dict[str, Any]:
+def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float, precision: str = "float32") -> dict[str, Any]:
     """Return the DeepSpeed configuration: the launcher's file, and the settings that two engines need.
 
     Raises:
@@ -204,7 +247,7 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float) -> dict
     if isinstance(stage, bool) or stage not in range(MAX_ZERO_STAGE + 1):
         raise ConfigError(
             f"{path}: zero_optimization.stage={stage}; generator and discriminator train with stages 0 to "
-            f"{MAX_ZERO_STAGE}. They fit on one device, so a higher stage would only add traffic."
+            f"{MAX_ZERO_STAGE}"
         )
     return settings | {
         "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -212,6 +255,13 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float) -> dict
         "gradient_clipping": gradient_clip_norm,
         # Otherwise stages 1 and 2 keep only the last of several backwards before a step.
         "managed_gradient_accumulation": False,
+        # An engine switches an autocast around it off on a GPU, unless it is told of it. Its "bf16" would cast the
+        # weights but not the buffers, which the spectral norms cannot bear. Gradients are reduced in float32.
+        "torch_autocast": {
+            "enabled": precision == "bf16",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,

@@ -7,6 +7,7 @@ ranks train the same data and overwrite each other's files. `check_world` turns 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 from pipeline.errors import ConfigError
@@ -15,6 +16,16 @@ from pipeline.errors import ConfigError
 def launched_world_size() -> int:
     """Return how many processes the launcher (torchrun, accelerate, deepspeed) started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def restart_count() -> int:
+    """Return how often the launcher has restarted the processes of this call (`--max_restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def has_launcher() -> bool:
+    """Return whether the parent is accelerate's or torch's launcher, which waits for this process."""
+    return bool({"TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys())
 
 
 def wants_deepspeed() -> bool:
@@ -26,6 +37,22 @@ def deepspeed_config_path() -> str | None:
     """Return the DeepSpeed JSON that the launcher was given, if any."""
     path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     return None if path.lower() in {"", "none"} else path
+
+
+def check_launcher() -> None:
+    """Look for the traces of a launcher that was asked for several processes and started one.
+
+    Raises:
+        ConfigError: `accelerate launch --cpu --num_processes 2` or alike; says which command line does what was meant.
+    """
+    was_accelerate, wants_several = "ACCELERATE_MIXED_PRECISION" in os.environ, "MASTER_ADDR" in os.environ
+    if was_accelerate and wants_several and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "accelerate was asked for several processes but started this one alone, as it does with --cpu.\n"
+            "  On a CPU start two processes with:\n"
+            "    accelerate launch --config_file infra/accelerate/cpu_2.yaml jobs/train_sed.py\n"
+            "  If one process is what you want, unset MASTER_ADDR"
+        )
 
 
 def check_world(num_processes: int, process_index: int) -> None:
@@ -41,6 +68,22 @@ def check_world(num_processes: int, process_index: int) -> None:
             f"{num_processes} and rank {process_index}.\n"
             "  On a CPU start two processes with:\n"
             "    accelerate launch --config_file infra/accelerate/cpu_2.yaml jobs/train_sed.py"
+        )
+
+
+def check_installed() -> None:
+    """Check that the packages of the backend that the launcher asks for are there.
+
+    Raises:
+        ConfigError: One is missing; names it and how to go on without.
+    """
+    needed = ("deepspeed", "transformers") if wants_deepspeed() else ()
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the launcher asks for DeepSpeed, but {' and '.join(missing)} cannot be imported here (accelerate needs "
+            f"both).\n  Install with: pip install {' '.join(missing)}; or train with DDP: "
+            "--config_file infra/accelerate/node.yaml"
         )
 
 

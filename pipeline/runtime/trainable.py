@@ -2,20 +2,31 @@
 
 The optimizer's state goes in and out by parameter name, as full float32 tensors: a checkpoint does not know how many
 processes wrote it, nor under which backend.
+
+An update whose loss or gradient is not finite on any rank is left out on every rank. Nobody has to ask for that: a
+loss that is not finite makes its own gradient NaN (`poisoned`), the reduction carries NaN to all ranks, and each of
+them sees it in the norm of the same averaged gradient. DDP decides on the device, where a fused optimizer obeys
+`found_inf`: no step waits for the device.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
 OptimizerState = dict[str, dict[str, Tensor]]
 """Per optimizer slot (`exp_avg`, `exp_avg_sq`, `step`), the tensor of each parameter by its name."""
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_LOSS_SCALE = "loss_scale"
+_SCALER_KEYS = {"scale": "scale", "steps_since_change": "_growth_tracker"}
 
 
 class Trainable(ABC):
@@ -33,13 +44,30 @@ class Trainable(ABC):
         """Run the network so that the next `backward` averages gradients over all ranks."""
         return self._wrapped(*args)
 
+    def accumulate(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """Return the context of forward and backward of one part of a step; ranks reduce with the last part."""
+        return nullcontext()
+
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss, averaged over all ranks. Collective."""
 
     @abstractmethod
-    def step(self, learning_rate: float) -> None:
-        """Clip, update the weights, and clear the gradients. Collective."""
+    def step(self, learning_rate: float) -> Tensor:
+        """Clip, update the weights unless a gradient is not finite, and clear the gradients. Collective.
+
+        Returns:
+            1 where the update was left out, else 0: a 0-dim float32 tensor on the device, the same on all ranks.
+            Weights and optimizer are then as before, Adam's count of steps too.
+        """
+
+    def whole(self, *, to_load: bool = False) -> AbstractContextManager[Any]:
+        """Return the context in which every rank has all of `bare`'s weights, to read or also to load. Collective."""
+        return nullcontext()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return all weights and buffers by name; they may be the network's own tensors. Collective."""
+        return dict(self.bare.state_dict())
 
     @abstractmethod
     def optimizer_state(self) -> OptimizerState:
@@ -55,55 +83,104 @@ class Trainable(ABC):
 
 
 class DdpTrainable(Trainable):
-    """One process, or several under DistributedDataParallel."""
+    """One process, or several under DistributedDataParallel.
+
+    Args:
+        wrapped: The network as it is called to train.
+        bare: The network itself.
+        optimizer: A fused one; only those can leave out an update on the device.
+        gradient_clip_norm: Largest norm of the gradient; 0: no clipping.
+        loss_scaler: Scales the loss so that fp16 gradients do not vanish; None or a disabled one: no scaling.
+
+    Raises:
+        ValueError: The optimizer is not a fused one.
+    """
 
     def __init__(
-        self, wrapped: nn.Module, bare: nn.Module, optimizer: torch.optim.Optimizer, gradient_clip_norm: float
+        self,
+        wrapped: nn.Module,
+        bare: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_norm: float,
+        loss_scaler: GradScaler | None = None,
     ) -> None:
         super().__init__(wrapped, bare)
+        _require_fused(optimizer)
+        self._scaler = loss_scaler or GradScaler(enabled=False)
         self._optimizer = optimizer
         self._gradient_clip_norm = gradient_clip_norm
 
+    def accumulate(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """See `Trainable`."""
+        is_apart = not is_last and isinstance(self._wrapped, DistributedDataParallel)
+        return self._wrapped.no_sync() if is_apart else nullcontext()
+
     def backward(self, loss: Tensor) -> None:
         """See `Trainable`."""
-        loss.backward()
+        self._scaler.scale(poisoned(loss)).backward()
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""
+        self._scaler.unscale_(self._optimizer)
+        norm = gradient_norm(self.bare)
         if self._gradient_clip_norm:
-            nn.utils.clip_grad_norm_(self.bare.parameters(), self._gradient_clip_norm)
+            nn.utils.clip_grads_with_norm_(self.bare.parameters(), self._gradient_clip_norm, norm)
         _set_learning_rate(self._optimizer, learning_rate)
+        skipped = leave_out(self._optimizer, norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.update()
+        return skipped
 
     def optimizer_state(self) -> OptimizerState:
-        """See `Trainable`."""
-        return _named_state(self.bare, self._optimizer)
+        """See `Trainable`. With the loss scale in a slot of its own."""
+        state = _named_state(self.bare, self._optimizer)
+        if self._scaler.is_enabled():
+            values = self._scaler.state_dict()
+            state[_LOSS_SCALE] = {name: torch.tensor(float(values[key])) for name, key in _SCALER_KEYS.items()}
+        return state
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
         """See `Trainable`."""
-        _restore_named_state(self.bare, self._optimizer, state)
+        moments = {slot: values for slot, values in state.items() if slot != _LOSS_SCALE}
+        _restore_named_state(self.bare, self._optimizer, moments)
+        if self._scaler.is_enabled() and _LOSS_SCALE in state:
+            scale = state[_LOSS_SCALE]
+            values = {key: scale[name].item() for name, key in _SCALER_KEYS.items()}
+            self._scaler.load_state_dict(self._scaler.state_dict() | values)
 
     def weights_changed(self) -> None:
         """See `Trainable`. DDP holds no copies."""
 
 
 class DeepSpeedTrainable(Trainable):
-    """One DeepSpeed engine, ZeRO stage 0, 1 or 2."""
+    """One DeepSpeed engine, ZeRO stage 0, 1 or 2: every rank has all weights."""
 
     def __init__(self, engine: Any, bare: nn.Module) -> None:
         super().__init__(engine, bare)
         self._engine = engine
         self._is_partitioned = engine.zero_optimization_stage() > 0
+        self._skipped = torch.zeros((), device=engine.device)
+        if not self._is_partitioned:
+            _require_fused(engine.optimizer)
+            engine.optimizer.register_step_pre_hook(self._judge_gradients)
 
     def backward(self, loss: Tensor) -> None:
         """See `Trainable`."""
-        self._engine.backward(loss)
+        self._engine.backward(poisoned(loss))
 
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""
         _set_learning_rate(self._engine.optimizer, learning_rate)
         self._engine.step()
+        if self._is_partitioned:
+            # ZeRO reduces the gradient's norm over all ranks and looks at it itself, waiting for the device.
+            self._skipped.fill_(float(not self._engine.was_step_applied()))
+        return self._skipped.clone()
+
+    def _judge_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Stage 0 reduces inside `step`, which then calls the plain optimizer; it looks for no such gradient."""
+        self._skipped = leave_out(optimizer, gradient_norm(self.bare))
 
     def optimizer_state(self) -> OptimizerState:
         """See `Trainable`."""
@@ -134,14 +211,18 @@ class DeepSpeedTrainable(Trainable):
         from deepspeed.utils import safe_set_full_optimizer_state
 
         zero = self._engine.optimizer
-        step = next(iter(state["step"].values()))
-        for partition in zero.single_partition_of_fp32_groups:
-            slots = {slot: torch.zeros_like(partition) for slot in _MOMENTS}
-            zero.optimizer.state[partition] = {"step": step.clone(), **slots}
+        self._start_moments(zero.single_partition_of_fp32_groups, state)
         zero._lazy_init_hp_params_optimizer_state()
         for name, parameter in self.bare.named_parameters():
             for slot in _MOMENTS:
                 safe_set_full_optimizer_state(parameter, state[slot][name].to(parameter.device), slot)
+
+    def _start_moments(self, partitions: list[Tensor], state: OptimizerState) -> None:
+        step = next(iter(state["step"].values()))
+        for partition in partitions:
+            slots = {slot: torch.zeros_like(partition) for slot in _MOMENTS}
+            moments = {"step": step.to(partition.device, copy=True), **slots}
+            self._engine.optimizer.optimizer.state[partition] = moments
 
     def weights_changed(self) -> None:
         """See `Trainable`. ZeRO updates float32 copies of its own partition; they must follow the weights."""
@@ -151,6 +232,80 @@ class DeepSpeedTrainable(Trainable):
 
         for parameter in self.bare.parameters():
             safe_set_full_fp32_param(parameter, parameter.detach().clone())
+
+
+class PartitionedTrainable(DeepSpeedTrainable):
+    """One DeepSpeed engine, ZeRO stage 3: each rank has a part of every weight.
+
+    A module's weights are whole while it runs. All of them at once, for the moving average of each step, a checkpoint
+    or an export, are gathered by `whole`.
+    """
+
+    def whole(self, *, to_load: bool = False) -> AbstractContextManager[Any]:
+        """See `Trainable`. What was loaded inside is taken from rank 0."""
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+        return GatheredParameters(list(self.bare.parameters()), modifier_rank=0 if to_load else None)
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `Trainable`."""
+        with self.whole():
+            return {name: tensor.detach().cpu().clone() for name, tensor in self.bare.state_dict().items()}
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        """See `Trainable`."""
+        if not state:
+            return
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        self._start_moments(self._engine.optimizer.fp32_partitioned_groups_flat, state)
+        for name, parameter in self.bare.named_parameters():
+            for slot in _MOMENTS:
+                part_size = cast(Any, parameter).ds_tensor.numel()
+                own = own_part(state[slot][name], part_size, dist.get_rank())
+                safe_set_local_optimizer_state(parameter, own.to(parameter.device), slot)
+
+    def weights_changed(self) -> None:
+        """See `Trainable`. The float32 copies follow this rank's part of the weights."""
+        self._engine.optimizer.refresh_fp32_params()
+
+
+def own_part(value: Tensor, part_size: int, rank: int) -> Tensor:
+    """Return one rank's part of a tensor, flat, as ZeRO-3 cuts it: in equal parts, the last ones padded with zeros.
+
+    DeepSpeed's own `safe_set_full_optimizer_state` fails where the ranks do not divide the number of elements.
+    """
+    part = value.flatten()[rank * part_size : (rank + 1) * part_size]
+    return torch.nn.functional.pad(part, (0, part_size - part.numel()))
+
+
+def poisoned(loss: Tensor) -> Tensor:
+    """Return a loss; where it is not finite, its gradient is NaN, which it need not be otherwise.
+
+    The gradient of |x - NaN| for instance is 0: other ranks would never hear of it.
+    """
+    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Return the norm of all gradients, 0-dim; not finite if any of them is not."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def leave_out(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
+    """Let a fused optimizer's next step change nothing if the norm is not finite; return 1 then, else 0."""
+    skipped = norm.isfinite().logical_not().float()
+    # As torch's GradScaler tells a fused optimizer; no class declares it.
+    cast(Any, optimizer).found_inf = skipped
+    return skipped
+
+
+def _require_fused(optimizer: torch.optim.Optimizer) -> None:
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        raise ValueError(
+            f"{type(optimizer).__name__} was not built with fused=True; only a fused optimizer can leave out an "
+            "update without waiting for the device"
+        )
 
 
 def _set_learning_rate(optimizer: Any, learning_rate: float) -> None:
@@ -176,8 +331,8 @@ def _named_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> Optimiz
 def _restore_named_state(module: nn.Module, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
     for name, parameter in module.named_parameters():
         slots = {slot: values[name] for slot, values in state.items() if name in values}
-        # Adam keeps its step on the CPU, and its moments in the parameter's memory layout.
+        # A fused Adam keeps its step beside the parameter, and its moments in the parameter's memory layout.
         optimizer.state[parameter] = {
-            slot: value.clone() if slot == "step" else torch.empty_like(parameter).copy_(value)
+            slot: value.to(parameter.device, copy=True) if slot == "step" else torch.empty_like(parameter).copy_(value)
             for slot, value in slots.items()
         }

@@ -1,27 +1,33 @@
 """The loop, top to bottom.
 
 One step: batch -> LQ, truth and semantics on the device -> generator phase -> discriminator phase -> moving average.
+In the pixel stage the discriminator sits out; in its warm-up, and between the generator's turns, the generator does.
 Between steps, at intervals in images: report, validate, checkpoint. Nothing waits for the device but those.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from pipeline.checkpoint import Checkpoint, CheckpointStore
+from pipeline.checkpoint import BackgroundWriter
 from pipeline.config import TrainConfig
 from pipeline.data.batch import Batch
-from pipeline.errors import NonFiniteError
+from pipeline.data.damage import DamageTally
+from pipeline.errors import SaveError
 from pipeline.runtime.backend import Backend
 from pipeline.train.phases import DiscriminatorPhase, GeneratorPhase, StepInput
 from pipeline.train.report import MetricsFile, RunningMeans
+from pipeline.train.skips import StepRecord
 from pipeline.train.state import TrainingState, seed_step
+
+_LOG = logging.getLogger(__name__)
 
 
 class Tracking(Protocol):
@@ -54,12 +60,13 @@ class LoopParts:
         generator_phase: Updates the generator.
         discriminator_phase: Updates the discriminator; None in a run on pixels alone.
         prepare: A batch on the device to the step's tensors; the flag says whether the step needs semantics.
-        validate: Numbers of the averaged generator at a position; all ranks call it.
-        checkpoints: Where the state is kept.
+        validate: Numbers of the averaged generator at a position, None when asked to leave; all ranks call it.
+        checkpoints: Where the leader keeps the state.
         facts: Plain values that every checkpoint carries.
         metrics: The run's metrics file; the leader writes it.
         tracker: MLflow, or nothing.
         progress: The terminal.
+        damage: Counts the samples that stand in for damaged ones.
         must_stop: Whether this process was asked to save and leave.
     """
 
@@ -68,12 +75,13 @@ class LoopParts:
     generator_phase: GeneratorPhase
     discriminator_phase: DiscriminatorPhase | None
     prepare: Callable[[Batch, bool], StepInput]
-    validate: Callable[[int], dict[str, float]]
-    checkpoints: CheckpointStore
+    validate: Callable[[int], dict[str, float] | None]
+    checkpoints: BackgroundWriter
     facts: dict[str, Any]
     metrics: MetricsFile
     tracker: Tracking
     progress: Progress
+    damage: DamageTally
     must_stop: Callable[[], bool]
 
 
@@ -84,39 +92,56 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
         True at the end of the run, false when asked to stop before; either way a checkpoint is there.
 
     Raises:
-        NonFiniteError: A loss became NaN or infinite; the checkpoints before are good.
-        CheckpointError: A checkpoint could not be written.
+        NonFiniteError: A network's losses or gradients stayed NaN or infinite; noticed at the next report.
+        DamagedDataError: Too many samples are damaged; every rank raises it at the same step.
+        SaveError: A checkpoint could not be written; the ones before are good.
     """
     config, backend = parts.config, parts.backend
+    if state.validation_due and not _validate(parts, state):
+        return False
     total_images = config.num_steps * config.data.batch_size
     saved_at, reported_at, reported_time = state.images_seen, state.images_seen, time.monotonic()
     for batch in batches:
         is_adversarial = is_adversarial_at(config, state.images_seen)
         seed_step(config.seed, state.images_seen, backend.rank)
-        means.add(_step(parts, state, parts.prepare(batch.to(backend.device), is_adversarial), is_adversarial))
+        scalars = _step(parts, state, parts.prepare(batch.to(backend.device), is_adversarial), is_adversarial)
+        means.add({name: value for name, value in scalars.items() if not name.endswith("/skipped")})
+        state.skipped.add(_record(parts, state.images_seen, batch, scalars))
+        _count_damage(parts, batch, state.images_seen)
         before, state.images_seen = state.images_seen, state.images_seen + config.data.batch_size
         parts.progress.advance(state.images_seen, "SeD" if is_adversarial else "pixels")
 
         is_last = state.images_seen >= total_images
         if _passed(before, state.images_seen, config.report.every_images) or is_last:
             images_per_second = (state.images_seen - reported_at) / (time.monotonic() - reported_time)
-            _report(parts, state.images_seen, means, images_per_second)
+            _report(parts, state, means, images_per_second)
             reported_at, reported_time = state.images_seen, time.monotonic()
         is_due = _passed(before, state.images_seen, config.report.validate_every_images) or is_last
         if config.report.validation_sets and is_due:
-            _write(parts, state.images_seen, parts.validate(state.images_seen))
-        must_stop = backend.any_rank(parts.must_stop())
+            _validate(parts, state)
+        must_stop, cannot_save = backend.each_on_any_rank(parts.must_stop(), parts.checkpoints.failure is not None)
+        if cannot_save:
+            break
         if _passed(before, state.images_seen, config.report.checkpoint_every_images) or is_last or must_stop:
             _save(parts, state, means)
             saved_at = state.images_seen
-        if must_stop and not is_last:
+        if must_stop:
             break
-    return saved_at >= total_images
+    _finish_saving(parts)
+    return saved_at >= total_images and not state.validation_due
 
 
 def is_adversarial_at(config: TrainConfig, images_seen: int) -> bool:
     """Return whether the step at a position is judged by the discriminator."""
     return config.is_adversarial and images_seen >= config.schedule.pixel_only_images
+
+
+def _count_damage(parts: LoopParts, batch: Batch, images_seen: int) -> None:
+    """Count the samples that others stand in for, over all ranks; waits for no device."""
+    for fault in batch.faults:
+        _LOG.error(fault)
+    num_replaced = parts.backend.sum(torch.tensor([float(len(batch.faults))]))
+    parts.damage.add(int(num_replaced), images_seen)
 
 
 def _passed(before: int, now: int, every: int) -> bool:
@@ -126,33 +151,44 @@ def _passed(before: int, now: int, every: int) -> bool:
 def _step(parts: LoopParts, state: TrainingState, step: StepInput, is_adversarial: bool) -> dict[str, Tensor]:
     schedule = parts.config.schedule
     factor = schedule.learning_rate_factor(state.images_seen)
-    sr, scalars = parts.generator_phase.run(
-        step, schedule.generator_learning_rate * factor, is_adversarial=is_adversarial
-    )
+    if is_adversarial and schedule.generator_rests(state.images_seen, parts.config.data.batch_size):
+        sr, scalars = parts.generator_phase.rest(step), {}
+    else:
+        sr, scalars = parts.generator_phase.run(
+            step, schedule.generator_learning_rate * factor, is_adversarial=is_adversarial
+        )
     if is_adversarial and parts.discriminator_phase is not None:
         scalars |= parts.discriminator_phase.run(step, sr, schedule.discriminator_learning_rate * factor)
-    state.average.update(schedule.ema_decay(parts.config.data.batch_size))
+    with state.generator.whole():
+        state.average.update(schedule.ema_decay(parts.config.data.batch_size))
     return scalars
 
 
-def _report(parts: LoopParts, images_seen: int, means: RunningMeans, images_per_second: float) -> None:
+def _record(parts: LoopParts, images_seen: int, batch: Batch, scalars: dict[str, Tensor]) -> StepRecord:
+    schedule = parts.config.schedule
+    learning_rate = schedule.generator_learning_rate * schedule.learning_rate_factor(images_seen)
+    first_position = images_seen + parts.backend.rank * len(batch.keys)
+    return StepRecord(images_seen, first_position, batch.keys, learning_rate, scalars)
+
+
+def _report(parts: LoopParts, state: TrainingState, means: RunningMeans, images_per_second: float) -> None:
+    images_seen = state.images_seen
     values = means.take(parts.backend.sum)
-    _require_finite(parts, images_seen, values)
+    values |= state.skipped.check(parts.config.run_dir / "skipped_updates", parts.backend.rank)
     factor = parts.config.schedule.learning_rate_factor(images_seen)
     values["learning_rate"] = parts.config.schedule.generator_learning_rate * factor
+    values["data/substituted"] = float(parts.damage.total)
     _write(parts, images_seen, values)
     parts.tracker.metrics({"speed/images_per_second": images_per_second}, images_seen)
 
 
-def _require_finite(parts: LoopParts, images_seen: int, values: Mapping[str, float]) -> None:
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise NonFiniteError(
-            f"{', '.join(bad)} became NaN or infinite in the {parts.config.report.every_images} images before "
-            f"{images_seen}.\n  The checkpoints in {parts.config.run_dir / 'checkpoints'} were written before. Lower "
-            "the learning rate, set --schedule.gradient-clip-norm, or use --runtime.precision float32, and start a "
-            "new run from them"
-        )
+def _validate(parts: LoopParts, state: TrainingState) -> bool:
+    """Validate, unless asked to leave meanwhile; then it is due again when the run goes on."""
+    values = parts.validate(state.images_seen)
+    state.validation_due = values is None
+    if values is not None:
+        _write(parts, state.images_seen, values)
+    return values is not None
 
 
 def _write(parts: LoopParts, images_seen: int, values: dict[str, float]) -> None:
@@ -164,8 +200,12 @@ def _write(parts: LoopParts, images_seen: int, values: dict[str, float]) -> None
 
 def _save(parts: LoopParts, state: TrainingState, means: RunningMeans) -> None:
     totals = means.totals(parts.backend.sum)
-    _require_finite(parts, state.images_seen, {name: total for name, (total, _) in totals.items()})
-    checkpoint: Checkpoint = state.to_checkpoint(parts.facts | {"open_report": totals})
+    checkpoint = state.to_checkpoint(parts.facts | {"open_report": totals, "damage": parts.damage.to_plain()})
     if parts.backend.is_leader:
         parts.checkpoints.save(checkpoint)
-    parts.backend.barrier()
+
+
+def _finish_saving(parts: LoopParts) -> None:
+    parts.checkpoints.wait()
+    if parts.backend.any_rank(parts.checkpoints.failure is not None):
+        raise parts.checkpoints.failure or SaveError("rank 0 could not write a checkpoint; its message says why")

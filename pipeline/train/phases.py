@@ -8,11 +8,18 @@ updates: the generator's gradient is taken from it, then the discriminator's, wh
 the truth has been judged too. This saves one of eight units of work a step (a backward pass is two) and never holds
 two graphs of the discriminator at a time. Its spectral norms then iterate twice a step instead of thrice; nothing else
 differs. Where it does not hold, a relativistic loss or a DeepSpeed engine, each phase judges for itself.
+
+Each network's update is left out on all ranks when its own loss or gradient is not finite on any (`Trainable.step`);
+the scalar `skipped` says so. Batch, schedule and moving average go on as after any other step.
+
+A rank's images may pass in parts, to fit a large batch on a small device. Gradients add up over the parts as over the
+batch, and ranks reduce them once, with the last; ZeRO stages 2 and 3, which keep no whole gradients, with each. Only a
+relativistic loss, whose means are over the images of a pass, and stochastic depth make it another step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.losses import AdversarialLoss
-from pipeline.runtime.trainable import DdpTrainable, Trainable
+from pipeline.runtime.trainable import DdpTrainable, Trainable, poisoned
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Scalars = dict[str, Tensor]
@@ -43,6 +50,52 @@ class StepInput:
     target: Tensor
     semantics: Tensor | None
 
+    def rows(self, first: int, last: int) -> StepInput:
+        """Return the images from `first` to before `last`."""
+        semantics = None if self.semantics is None else self.semantics[first:last]
+        return StepInput(self.lq[first:last], self.gt[first:last], self.target[first:last], semantics)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a step's images, which pass the networks together.
+
+    Attributes:
+        step: Their tensors.
+        rows: Where they are in the whole.
+        share: How much of the step they are.
+        is_last: Whether the gradients are whole after them.
+    """
+
+    step: StepInput
+    rows: slice
+    share: float
+    is_last: bool
+
+
+def parts_of(step: StepInput, size: int, judge: nn.Module | None) -> Iterator[Part]:
+    """Cut a rank's images into parts of `size`, in order; 0 for one part.
+
+    The judge's buffers are set back before each part but the first: its spectral norms move with every pass, and every
+    part must meet the discriminator that the whole batch would have met.
+    """
+    num_images = len(step.lq)
+    size = size or num_images
+    is_cut = size < num_images
+    buffers = list(judge.buffers()) if judge is not None and is_cut else []
+    start = [buffer.clone() for buffer in buffers]
+    for first in range(0, num_images, size):
+        rows = slice(first, min(first + size, num_images))
+        for buffer, before in zip(buffers, start, strict=True) if first else ():
+            buffer.copy_(before)
+        part = step.rows(rows.start, rows.stop) if is_cut else step
+        yield Part(part, rows, (rows.stop - rows.start) / num_images, is_last=rows.stop == num_images)
+
+
+def _add(sums: Scalars, scalars: Scalars, share: float) -> None:
+    for name, value in scalars.items():
+        sums[name] = share * value.detach() + sums.get(name, 0.0)
+
 
 @dataclass(frozen=True)
 class GeneratorLosses:
@@ -54,16 +107,26 @@ class GeneratorLosses:
     perceptual_weight: float
     adversarial: AdversarialLoss
     adversarial_weight: float
+    ldl: nn.Module | None = None
+    ldl_weight: float = 0.0
 
 
 @dataclass
 class DiscriminatorPhase:
-    """Update the discriminator on the truth and the generator's output."""
+    """Update the discriminator on the truth and the generator's output.
+
+    Attributes:
+        discriminator: What is trained.
+        loss: Its loss.
+        autocast: The context that networks run in.
+        micro_batch_size: Images that pass together, on each rank; 0 for all.
+    """
 
     discriminator: Trainable
     loss: AdversarialLoss
     autocast: Autocast
-    _judged: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    micro_batch_size: int = 0
+    _waiting: Scalars = field(default_factory=dict, init=False, repr=False)
     """Loss and mean logit of the output, while its gradient waits for that of the truth."""
 
     @property
@@ -75,52 +138,54 @@ class DiscriminatorPhase:
         """
         return not self.loss.needs_real_logits and isinstance(self.discriminator, DdpTrainable)
 
-    def judge_once(self, sr: Tensor, semantics: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Judge the output for both updates; `run` must follow, with the same output.
+    def judge_once(self, sr: Tensor, semantics: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
+        """Judge a part of the output for both updates; `run` must follow, with the whole output.
 
         Args:
             sr: (n, 3, h, w), the output; its graph is not touched.
             semantics: Those of the truth.
+            share: How much of the step the part is.
 
         Returns:
-            The generator's loss, detached, and its gradient with respect to `sr`.
+            The generator's loss, detached, and its gradient with respect to `sr`; neither times the share.
         """
         image = sr.detach().requires_grad_()
         with self.autocast():
             logits = self.discriminator.bare(image, semantics)
         fake = logits.float()
-        generator_loss = self.loss.generator(fake)
+        generator_loss = poisoned(self.loss.generator(fake))
         # A backward pass restricted to its inputs computes no gradient of any weight here, ...
         (gradient,) = torch.autograd.grad(generator_loss, image, retain_graph=True)
         # ... and none of the image there. DDP averages what waits in `grad` along with the next backward pass.
         _, fake_loss = self.loss.discriminator(fake.detach(), fake)
-        torch.autograd.backward(fake_loss, inputs=list(self.discriminator.bare.parameters()))
-        self._judged = fake_loss.detach(), fake.detach().mean()
+        torch.autograd.backward(poisoned(share * fake_loss), inputs=list(self.discriminator.bare.parameters()))
+        _add(self._waiting, {"fake": fake_loss, "fake_logit": fake.mean()}, share)
         return generator_loss.detach(), gradient
 
     def run(self, step: StepInput, sr: Tensor, learning_rate: float) -> Scalars:
-        """Return the losses on real and fake and the mean logits, detached."""
-        if self._judged is None:
-            scalars = self._judge_both(step, sr)
-        else:
-            scalars = self._judge_truth(step, *self._judged)
-            self._judged = None
-        self.discriminator.step(learning_rate)
-        return {f"discriminator/{name}": value.detach().float() for name, value in scalars.items()}
+        """Return the losses on real and fake, the mean logits, and whether the update was skipped, detached."""
+        judge = self._judge_truth if self._waiting else self._judge_both
+        scalars: Scalars = {}
+        for part in parts_of(step, self.micro_batch_size, self.discriminator.bare):
+            with self.discriminator.accumulate(is_last=part.is_last):
+                _add(scalars, judge(part, sr[part.rows]), part.share)
+        scalars |= self._waiting | {"skipped": self.discriminator.step(learning_rate)}
+        self._waiting = {}
+        return {f"discriminator/{name}": value.float() for name, value in scalars.items()}
 
-    def _judge_both(self, step: StepInput, sr: Tensor) -> Scalars:
+    def _judge_both(self, part: Part, sr: Tensor) -> Scalars:
         with self.autocast():
-            real, fake = self.discriminator((step.gt, sr.to(step.gt.dtype)), step.semantics)
+            real, fake = self.discriminator((part.step.gt, sr.to(part.step.gt.dtype)), part.step.semantics)
         real_loss, fake_loss = self.loss.discriminator(real.float(), fake.float())
-        self.discriminator.backward(real_loss + fake_loss)
+        self.discriminator.backward(part.share * (real_loss + fake_loss))
         return {"real": real_loss, "fake": fake_loss, "real_logit": real.mean(), "fake_logit": fake.mean()}
 
-    def _judge_truth(self, step: StepInput, fake_loss: Tensor, fake_logit: Tensor) -> Scalars:
+    def _judge_truth(self, part: Part, sr: Tensor) -> Scalars:
         with self.autocast():
-            real = self.discriminator(step.gt, step.semantics).float()
+            real = self.discriminator(part.step.gt, part.step.semantics).float()
         real_loss, _ = self.loss.discriminator(real, real.detach())
-        self.discriminator.backward(real_loss)
-        return {"real": real_loss, "fake": fake_loss, "real_logit": real.mean(), "fake_logit": fake_logit}
+        self.discriminator.backward(part.share * real_loss)
+        return {"real": real_loss, "real_logit": real.mean()}
 
 
 @dataclass(frozen=True)
@@ -134,6 +199,8 @@ class GeneratorPhase:
         autocast: The context that networks run in.
         judge: The discriminator's phase, which then must run next after each adversarial step, so that one pass on
             the output can serve both; None to judge apart.
+        average: The averaged generator, which LDL compares with; only read where the losses have that term.
+        micro_batch_size: Images that pass together, on each rank; 0 for all.
     """
 
     generator: Trainable
@@ -141,35 +208,71 @@ class GeneratorPhase:
     losses: GeneratorLosses
     autocast: Autocast
     judge: DiscriminatorPhase | None = None
+    average: nn.Module | None = None
+    micro_batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a wrapped judge: in this phase it would reduce gradients that nobody wants, or change its own."""
+        if hasattr(self.discriminator, "module"):
+            raise ValueError(
+                f"the generator must be judged by the bare discriminator; got {type(self.discriminator).__name__}, "
+                "which wraps it: give its Trainable.bare"
+            )
 
     def run(self, step: StepInput, learning_rate: float, *, is_adversarial: bool) -> tuple[Tensor, Scalars]:
-        """Return the output, detached, and the loss terms, unweighted and detached."""
+        """Return the output, and the loss terms, unweighted, with whether the update was skipped; all detached."""
+        outputs: list[Tensor] = []
+        scalars: Scalars = {}
+        for part in parts_of(step, self.micro_batch_size, self.discriminator if is_adversarial else None):
+            with self.generator.accumulate(is_last=part.is_last):
+                sr, terms = self._learn(part, is_adversarial=is_adversarial)
+            outputs.append(sr)
+            _add(scalars, terms, part.share)
+        scalars["skipped"] = self.generator.step(learning_rate)
+        return _joined(outputs), {f"generator/{name}": value for name, value in scalars.items()}
+
+    def rest(self, step: StepInput) -> Tensor:
+        """Return the output for the discriminator to learn from, without learning anything."""
+        with torch.no_grad(), self.autocast():
+            return _joined([self.generator.bare(part.step.lq) for part in parts_of(step, self.micro_batch_size, None)])
+
+    def _learn(self, part: Part, *, is_adversarial: bool) -> tuple[Tensor, Scalars]:
+        step = part.step
         with self.autocast():
             sr = self.generator(step.lq)
-        sr_full = sr.float()
-        scalars = {"pixel": self.losses.pixel(sr_full, step.target)}
+        scalars = {"pixel": self.losses.pixel(sr.float(), step.target)}
         loss = self.losses.pixel_weight * scalars["pixel"]
         if is_adversarial:
-            loss = loss + self._judged(sr, step, scalars)
-        self.generator.backward(loss)
-        self.generator.step(learning_rate)
-        return sr.detach(), {f"generator/{name}": value.detach() for name, value in scalars.items()}
+            loss = loss + self._judged(sr, part, scalars)
+        self.generator.backward(part.share * loss)
+        return sr.detach(), scalars
 
-    def _judged(self, sr: Tensor, step: StepInput, scalars: Scalars) -> Tensor:
+    def _judged(self, sr: Tensor, part: Part, scalars: Scalars) -> Tensor:
         losses = self.losses
+        # First, since a shared pass lets go of all that it kept before the perceptual network keeps its own.
+        scalars["adversarial"], fools = self._fools(sr, part)
         with self.autocast():
             if losses.perceptual is not None:
-                scalars["perceptual"] = losses.perceptual(sr, step.target)
-        scalars["adversarial"], fools = self._fools(sr, step)
+                scalars["perceptual"] = losses.perceptual(sr, part.step.target)
         perceptual = losses.perceptual_weight * scalars["perceptual"] if losses.perceptual is not None else 0.0
-        return perceptual + losses.adversarial_weight * fools
+        return perceptual + self._artefacts(sr, part.step, scalars) + losses.adversarial_weight * fools
 
-    def _fools(self, sr: Tensor, step: StepInput) -> tuple[Tensor, Tensor]:
+    def _artefacts(self, sr: Tensor, step: StepInput, scalars: Scalars) -> Tensor | float:
+        if self.losses.ldl is None:
+            return 0.0
+        if self.average is None:
+            raise RuntimeError("LDL compares with the averaged generator, and the phase was built without one")
+        with torch.no_grad(), self.autocast():
+            average_sr = self.average(step.lq)
+        scalars["ldl"] = self.losses.ldl(sr.float(), step.target, average_sr.float())
+        return self.losses.ldl_weight * scalars["ldl"]
+
+    def _fools(self, sr: Tensor, part: Part) -> tuple[Tensor, Tensor]:
         """Return the loss, and a scalar with its gradient."""
         if self.judge is not None and self.judge.can_judge_once:
-            loss, gradient = self.judge.judge_once(sr, step.semantics)
+            loss, gradient = self.judge.judge_once(sr, part.step.semantics, part.share)
             return loss, (gradient.float() * sr.float()).sum()
-        loss = self._fools_apart(sr, step)
+        loss = self._fools_apart(sr, part.step)
         return loss, loss
 
     def _fools_apart(self, sr: Tensor, step: StepInput) -> Tensor:
@@ -183,3 +286,7 @@ class GeneratorPhase:
         finally:
             self.discriminator.requires_grad_(True)
         return self.losses.adversarial.generator(fake.float(), None if real is None else real.float())
+
+
+def _joined(outputs: list[Tensor]) -> Tensor:
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -1,7 +1,8 @@
 """Running means of a report, kept on the device until somebody reads them.
 
-Nothing here waits for the device except `take`. The sums belong to a checkpoint when one is written between two
-reports, so that a resumed run writes the same lines as an undisturbed one.
+Nothing here waits for the device except `take`. A value that is not finite is left out, as its update was. The sums
+belong to a checkpoint when one is written between two reports, so that a resumed run writes the same lines as an
+undisturbed one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.errors import saving
 from shards.files import write_atomically
 
 SumOverRanks = Callable[[Tensor], Tensor]
@@ -23,13 +25,14 @@ class RunningMeans:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Add one step's detached 0-dim tensors."""
         for name, value in scalars.items():
-            self._sums[name] = value.double() + self._sums.get(name, 0.0)
-            self._counts[name] = self._counts.get(name, 0) + 1
+            is_finite = value.isfinite()
+            self._sums[name] = torch.where(is_finite, value.double(), 0.0) + self._sums.get(name, 0.0)
+            self._counts[name] = is_finite.double() + self._counts.get(name, 0.0)
 
     def totals(self, sum_over_ranks: SumOverRanks) -> dict[str, list[float]]:
         """Return [sum, count] of each name over all ranks and steps so far. All ranks must call."""
@@ -37,21 +40,24 @@ class RunningMeans:
         if not names:
             return {}
         sums = sum_over_ranks(torch.stack([self._sums[name] for name in names]))
-        counts = sum_over_ranks(torch.tensor([float(self._counts[name]) for name in names]))
+        counts = sum_over_ranks(torch.stack([self._counts[name] for name in names]))
         return {name: [float(sums[i]), float(counts[i])] for i, name in enumerate(names)}
 
     def take(self, sum_over_ranks: SumOverRanks) -> dict[str, float]:
-        """Return the means over steps and ranks, and start again. All ranks must call."""
+        """Return the means over steps and ranks, and start again; nothing for a name that was never finite.
+
+        All ranks must call.
+        """
         totals = self.totals(sum_over_ranks)
         self._sums.clear()
         self._counts.clear()
-        return {name: total / count for name, (total, count) in totals.items()}
+        return {name: total / count for name, (total, count) in totals.items() if count}
 
     def load(self, totals: Mapping[str, list[float]], device: torch.device, *, is_leader: bool) -> None:
         """Take over what `totals` gave: the leader counts it, the other ranks count nothing for it."""
         for name, (total, count) in totals.items():
             self._sums[name] = torch.tensor(total if is_leader else 0.0, dtype=torch.float64, device=device)
-            self._counts[name] = int(count) if is_leader else 0
+            self._counts[name] = torch.tensor(count if is_leader else 0.0, dtype=torch.float64, device=device)
 
 
 class MetricsFile:
@@ -72,13 +78,37 @@ class MetricsFile:
         write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
 
     def write(self, images_seen: int, values: Mapping[str, float]) -> None:
-        """Append a line."""
-        with self._path.open("a", encoding="utf-8") as stream:
+        """Append a line.
+
+        Raises:
+            SaveError: The disk is full, or the folder is gone.
+        """
+        with saving(self._path), self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+
+    def scores(self, metric: str) -> dict[int, float]:
+        """Return a metric of the validations by position, higher being better.
+
+        Args:
+            metric: `psnr_y` for the mean over the sets, `Set5/psnr_y` for one set; a minus in front turns the sign,
+                for metrics where lower is better.
+        """
+        sign, name = (-1.0, metric[1:]) if metric.startswith("-") else (1.0, metric)
+        found: dict[int, float] = {}
+        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else ():
+            values = [value for key, value in _values(line).items() if key == name or key.endswith(f"/{name}")]
+            if values:
+                found[int(_position(line))] = sign * sum(values) / len(values)
+        return found
+
+
+def _values(line: str) -> dict[str, float]:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError:
+        return {}  # torn by a kill
+    return values if isinstance(values, dict) and isinstance(values.get("images_seen"), int) else {}
 
 
 def _position(line: str) -> float:
-    try:
-        return int(json.loads(line)["images_seen"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-        return float("inf")
+    return _values(line).get("images_seen", float("inf"))

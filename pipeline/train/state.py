@@ -18,6 +18,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.errors import CheckpointError
 from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.ema import MovingAverage
+from pipeline.train.skips import SkippedUpdates
 
 
 @dataclass
@@ -28,13 +29,17 @@ class TrainingState:
         generator: The network that is trained to upscale.
         discriminator: The judge; None in a run without an adversarial stage.
         average: The generator's moving average.
+        skipped: Counts of updates that were left out.
         images_seen: The run's clock, and the next sample's position.
+        validation_due: Whether the validation at this very position was left unfinished.
     """
 
     generator: Trainable
     discriminator: Trainable | None
     average: MovingAverage
+    skipped: SkippedUpdates
     images_seen: int = 0
+    validation_due: bool = False
     _networks: dict[str, Trainable] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -43,14 +48,15 @@ class TrainingState:
         self._networks = {name: network for name, network in named.items() if network is not None}
 
     def to_checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
-        """Gather the whole state on the CPU. All ranks must call."""
+        """Gather the whole state; its tensors may be the networks' own. All ranks must call."""
         tensors: dict[str, dict[str, Tensor]] = {"average": dict(self.average.module.state_dict())}
         for name, network in self._networks.items():
-            tensors[name] = dict(network.bare.state_dict())
+            tensors[name] = network.weights()
             tensors[f"{name}_optimizer"] = _flat(network.optimizer_state())
-        return Checkpoint(self.images_seen, tensors, facts)
+        own = {"skipped_updates": self.skipped.counts(), "validation_due": self.validation_due}
+        return Checkpoint(self.images_seen, tensors, {**facts, **own})
 
-    def load(self, checkpoint: Checkpoint) -> None:
+    def load(self, checkpoint: Checkpoint, device: torch.device) -> None:
         """Take over a checkpoint, whoever wrote it. All ranks must call.
 
         Raises:
@@ -58,10 +64,13 @@ class TrainingState:
         """
         _load_weights(self.average.module, checkpoint, "average")
         for name, network in self._networks.items():
-            _load_weights(network.bare, checkpoint, name)
+            with network.whole(to_load=True):
+                _load_weights(network.bare, checkpoint, name)
             network.weights_changed()
             network.load_optimizer_state(_nested(checkpoint.tensors.get(f"{name}_optimizer", {})))
+        self.skipped.load(checkpoint.facts.get("skipped_updates", {}), device)
         self.images_seen = checkpoint.images_seen
+        self.validation_due = bool(checkpoint.facts.get("validation_due"))
 
 
 def seed_step(run_seed: int, images_seen: int, rank: int) -> None:

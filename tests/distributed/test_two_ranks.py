@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engines import BATCH, step_input
 from harness import run_ranks
 from torch import Tensor, nn
 
@@ -13,27 +14,17 @@ from pipeline.errors import ConfigError
 from pipeline.losses import L1Loss, VanillaLoss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact
 from pipeline.runtime.backend import Backend, RuntimeChoice
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase
 
-BATCH = 4
 STEPS = 3
-
-
-def step_input(step: int, rows: slice) -> StepInput:
-    """The rows of one step's batch; every rank draws the whole batch and keeps its own."""
-    drawn = torch.Generator().manual_seed(step)
-    lq = torch.rand(BATCH, 3, 12, 12, generator=drawn)[rows]
-    gt = torch.rand(BATCH, 3, 48, 48, generator=drawn)[rows]
-    semantics = torch.rand(BATCH, 64, 3, 3, generator=drawn)[rows]
-    return StepInput(lq, gt, gt, semantics)
 
 
 def train_steps(backend: Backend, rows: slice, *, shares: bool) -> dict[str, Tensor]:
     """Train both networks for a few steps; return their weights and buffers."""
     torch.manual_seed(0)
     generator, discriminator = SRVGGNetCompact(8, 2, 4), PatchDiscriminator(8, 64)
-    trained_g = backend.wrap(generator, torch.optim.Adam(generator.parameters()))
-    trained_d = backend.wrap(discriminator, torch.optim.Adam(discriminator.parameters()))
+    trained_g = backend.wrap(generator, torch.optim.Adam(generator.parameters(), fused=True))
+    trained_d = backend.wrap(discriminator, torch.optim.Adam(discriminator.parameters(), fused=True))
     losses = GeneratorLosses(L1Loss(), 1.0, None, 0.0, VanillaLoss(), 0.1)
     phase_d = DiscriminatorPhase(trained_d, VanillaLoss(), backend.autocast)
     phase_g = GeneratorPhase(trained_g, trained_d.bare, losses, backend.autocast, phase_d if shares else None)

@@ -17,11 +17,14 @@ from harness import (
     assert_bad_input,
     job,
     job_environment,
+    photo,
     prepare_tiny_data,
     run_command,
     tiny_preset,
     write_preset,
+    write_shards,
 )
+from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.runtime.signals import EXIT_PREEMPTED
@@ -193,6 +196,16 @@ def test_other_settings_on_the_same_folder_are_refused(data: Path, undisturbed: 
     assert_bad_input(done, "generator_learning_rate: the run has 0.001, the command says 0.1", "--run-dir OTHER")
 
 
+def test_launcher_that_starts_one_process_of_two_is_refused(data: Path) -> None:
+    command = ["accelerate", "launch", "--cpu", "--num_processes", "2", job("train_sed.py"), str(data / "preset.json")]
+    done = run_command([*command, "--run-dir", "alone"], data)
+    # The launcher's own traceback follows the job's one line, and its exit code is always 1.
+    assert done.returncode == 1
+    assert "asked for several processes but started this one alone" in done.stderr
+    assert "infra/accelerate/cpu_2.yaml" in done.stderr
+    assert not (data / "alone").exists()
+
+
 def test_batch_that_two_processes_cannot_share_is_refused(data: Path) -> None:
     environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     command = ["python", job("train_sed.py"), str(data / "preset.json"), "--run-dir", "refused"]
@@ -219,6 +232,24 @@ def test_other_shards_than_the_runs_are_refused(data: Path, undisturbed: Path, t
     (run / "config.json").write_text(json.dumps(plain))
     done = run_command(["python", job("train_sed.py"), str(run), "--run-dir", str(run)], tmp_path)
     assert_bad_input(done, "was started on other shards")
+
+
+def test_shards_with_photos_added_are_refused_and_the_runs_generation_is_named(
+    data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    grown = prepare_tiny_data(tmp_path)
+    Image.fromarray(photo(99, 96, 96)).save(grown.shards.source[0] / "z-added.png")
+    write_shards(grown.shards)
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    plain = json.loads((run / "config.json").read_text())
+    plain["train"]["data"]["shards"] = str(grown.shards.output)
+    (run / "config.json").write_text(json.dumps(plain))
+    command = ["python", job("train_sed.py"), str(run), "--run-dir", str(run)]
+    refused = run_command(command, tmp_path)
+    assert_bad_input(refused, "it was generation 0 of them", "manifest-000.json over manifest.json")
+    shutil.copy(grown.shards.output / "manifest-000.json", grown.shards.output / "manifest.json")
+    assert run_command([*command, "--dry-run"], tmp_path).returncode == 0
 
 
 def test_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(data: Path, undisturbed: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,34 @@ def test_dry_run_builds_on_the_meta_device_and_touches_nothing(
     assert "GiB" in text
     assert "learning rate    0.0001 from 0" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_names_ablations_and_ldl() -> None:
+    assert "fusion           cross-attention, without skip connections\n" in describe(load_preset("demo"))
+    flags = ["--discriminator.architecture", "unet", "--discriminator.fusion", "modulation", "--discriminator.residual"]
+    flags += ["--discriminator.placement", "encoder", "--losses.ldl-weight", "0.5"]
+    preset = load_preset("demo")
+    train, _ = apply_flags(preset.train, flags, "job", "Job.")
+    text = describe(replace(preset, train=train))
+    assert "fusion           modulation, with skip connections, in the encoder\n" in text
+    assert "LDL              weight 0.5, against the averaged generator\n" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--discriminator.no-semantic", "--discriminator.residual"], "residual set, but semantic=false builds no"),
+        (["--discriminator.placement", "encoder"], "placement='encoder' is for architecture='unet' alone; got 'patch'"),
+        (["--losses.ldl-weight", "1", "--schedule.ema-half-life-images", "0"], "decay of 0.999 a step, here 5544"),
+    ],
+)
+def test_ablation_that_would_change_nothing_is_refused(
+    flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((SystemExit, ConfigError)) as caught:
+        apply_flags(load_preset("demo").train, flags, "job", "Job.")
+    captured = capsys.readouterr()
+    assert words in " ".join((captured.out + captured.err + str(caught.value)).replace("│", " ").split())
 
 
 def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ def validated(generator: nn.Module, folders: list[Path], rank: int, world_size: 
     def keep(name: str, evaluated: Evaluated) -> None:
         seen.append(f"{name}/{evaluated.pair.name}")
 
-    return validate(generator, folders, 4, rank=rank, world_size=world_size, total=total, keep=keep)
+    return validate(
+        generator, folders, 4, rank=rank, world_size=world_size, total=total, keep=keep, must_leave=lambda: False
+    )
 
 
 def test_validation_on_one_rank_is_the_mean_of_each_set(generator: nn.Module, folders: list[Path]) -> None:

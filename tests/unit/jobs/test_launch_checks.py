@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.runtime.backend import deepspeed_settings
 from pipeline.runtime.launch import (
     check_batch,
+    check_installed,
+    check_launcher,
     check_world,
     deepspeed_config_path,
     launched_world_size,
@@ -43,6 +46,22 @@ def test_world_when_the_library_sees_another_is_refused(
     assert "accelerate launch --config_file infra/accelerate/cpu_2.yaml jobs/train_sed.py" in message
 
 
+def test_launcher_when_it_was_asked_for_more_than_it_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    check_launcher()
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConfigError, match="asked for several processes but started this one alone"):
+        check_launcher()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_launcher()
+
+
+def test_settings_when_in_bf16_tell_the_engine_of_the_autocast() -> None:
+    assert deepspeed_settings(3, 0.0, "bf16")["torch_autocast"]["enabled"] is True
+    assert deepspeed_settings(3, 0.0)["torch_autocast"]["enabled"] is False
+
+
 def test_command_in_the_refusal_names_a_file_that_exists() -> None:
     assert (Path(__file__).resolve().parents[3] / "infra" / "accelerate" / "cpu_2.yaml").is_file()
 
@@ -70,6 +89,17 @@ def test_deepspeed_when_accelerate_says_so_is_wanted(
     assert wants_deepspeed() is wanted
 
 
+def test_backend_when_it_is_not_installed_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deepspeed" else name)
+    check_installed()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(
+        ConfigError, match=r"(?s)but deepspeed cannot be imported.*pip install deepspeed; or train with"
+    ):
+        check_installed()
+    assert (Path(__file__).resolve().parents[3] / "infra" / "accelerate" / "node.yaml").is_file()
+
+
 def test_config_path_when_accelerate_writes_none_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert deepspeed_config_path() is None
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", "None")
@@ -93,7 +123,7 @@ def test_settings_when_no_file_is_given_are_stage_1_with_every_size_written_out(
     assert settings["managed_gradient_accumulation"] is False
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_settings_when_a_file_is_given_keep_what_it_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: int
 ) -> None:
@@ -105,12 +135,12 @@ def test_settings_when_a_file_is_given_keep_what_it_says(
     assert settings["train_micro_batch_size_per_gpu"] == 3
 
 
-@pytest.mark.parametrize("stage", [3, -1, "auto"])
+@pytest.mark.parametrize("stage", [4, -1, "auto"])
 def test_settings_when_the_stage_is_not_supported_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: object
 ) -> None:
     give(monkeypatch, tmp_path / "zero.json", json.dumps({"zero_optimization": {"stage": stage}}))
-    with pytest.raises(ConfigError, match=rf"zero\.json: zero_optimization\.stage={stage}; .*stages 0 to 2"):
+    with pytest.raises(ConfigError, match=rf"zero\.json: zero_optimization\.stage={stage}; .*stages 0 to 3"):
         deepspeed_settings(3, 0.0)
 
 
@@ -140,7 +170,7 @@ def test_files_that_come_with_the_project_are_taken(monkeypatch: pytest.MonkeyPa
     assert files
     for path in files:
         monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(path))
-        assert deepspeed_settings(2, 0.0)["zero_optimization"]["stage"] in (0, 1, 2)
+        assert deepspeed_settings(2, 0.0)["zero_optimization"]["stage"] in (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b'{"zero_optimization": null}', b'{"zero_optimization": true}'])

@@ -12,6 +12,7 @@ from harness import tiny_preset
 from torch import Tensor, nn
 
 from pipeline.config import ScheduleConfig
+from pipeline.errors import SaveError
 from pipeline.train.ema import MovingAverage
 from pipeline.train.loop import is_adversarial_at
 from pipeline.train.report import MetricsFile, RunningMeans
@@ -169,3 +170,8 @@ def test_stage_when_the_pixel_images_are_over_is_adversarial(tmp_path: Path) -> 
     assert [is_adversarial_at(train, images) for images in (0, 7, 8, 20)] == [False, False, True, True]
     plain = tiny_preset(tmp_path, **{"losses.adversarial_weight": 0.0}).train
     assert not is_adversarial_at(plain, 20)
+
+
+def test_metrics_when_their_folder_is_gone_say_so(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match=r"(?s)gone/metrics\.jsonl could not be written: No such file.*make room"):
+        MetricsFile(tmp_path / "gone" / "metrics.jsonl").write(4, {"generator/pixel": 0.5})

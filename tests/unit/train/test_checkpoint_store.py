@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import pipeline.checkpoint
-from pipeline.checkpoint import Checkpoint, CheckpointStore, load_checkpoint
-from pipeline.errors import CheckpointError
+import pipeline.checkpoint.store
+from pipeline.checkpoint import Checkpoint, CheckpointStore, Retention, load_checkpoint
+from pipeline.errors import CheckpointError, SaveError
 
 FILES = ["facts.json", "generator.safetensors", "generator_optimizer.safetensors", "manifest.json"]
 
@@ -30,7 +30,7 @@ def checkpoint(images_seen: int) -> Checkpoint:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    store = CheckpointStore(tmp_path / "checkpoints", Retention(newest=2))
     store.save(checkpoint(8))
     store.save(checkpoint(16))
     return store
@@ -58,7 +58,7 @@ def test_checkpoint_when_saved_comes_back_to_the_bit(store: CheckpointStore) -> 
 
 
 def test_store_when_there_is_nothing_has_no_newest(tmp_path: Path) -> None:
-    assert CheckpointStore(tmp_path / "none", keep=2).newest() is None
+    assert CheckpointStore(tmp_path / "none", Retention(newest=2)).newest() is None
     assert not (tmp_path / "none").exists()
 
 
@@ -121,15 +121,15 @@ def test_checkpoint_when_saved_again_replaces_a_damaged_one(store: CheckpointSto
 
 
 def test_disk_when_full_costs_only_the_new_checkpoint(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = pipeline.checkpoint.write_atomically
+    write = pipeline.checkpoint.store.write_atomically
 
     def full(path: Path, data: bytes) -> None:
         if path.name == "facts.json":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, data)
 
-    monkeypatch.setattr(pipeline.checkpoint, "write_atomically", full)
-    with pytest.raises(CheckpointError, match=r"(?s)images-0000000024 could not be written: No space left.*untouched"):
+    monkeypatch.setattr(pipeline.checkpoint.store, "write_atomically", full)
+    with pytest.raises(SaveError, match=r"(?s)images-0000000024 could not be written: No space left.*untouched"):
         store.save(checkpoint(24))
     assert sorted(path.name for path in store._folder.iterdir()) == ["images-0000000008", "images-0000000016"]
     assert store.newest().images_seen == 16
@@ -143,7 +143,7 @@ def test_rename_when_it_fails_leaves_no_partial_folder(store: CheckpointStore, m
         raise OSError(errno.EIO, "Input/output error", str(self))
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(CheckpointError, match="Input/output error"):
+    with pytest.raises(SaveError, match="Input/output error"):
         store.save(checkpoint(24))
     assert len(list(store._folder.iterdir())) == 2
 
@@ -155,9 +155,52 @@ def test_partial_folder_when_a_kill_left_one_is_neither_read_nor_in_the_way(stor
     assert sorted(path.name for path in store._folder.iterdir()) == ["images-0000000016", "images-0000000024"]
 
 
+def test_removal_when_killed_in_it_leaves_nothing_that_looks_like_a_checkpoint(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: None)
+    store.save(checkpoint(24))
+    monkeypatch.undo()
+    visible = [path.name for path in store._folder.iterdir() if not path.name.startswith(".")]
+    assert sorted(visible) == ["images-0000000016", "images-0000000024"]
+    assert len(list(store._folder.iterdir())) == 3
+    store.tidy(24)
+    assert sorted(path.name for path in store._folder.iterdir()) == sorted(visible)
+
+
+def test_tidy_does_what_a_kill_after_a_save_left_undone_and_leaves_later_ones(store: CheckpointStore) -> None:
+    CheckpointStore(store._folder, Retention(newest=9)).save(checkpoint(24))
+    CheckpointStore(store._folder, Retention(newest=9)).save(checkpoint(32))
+    store.tidy(24)  # 32 is damaged, or the run would go on from it
+    assert [path.name[-2:] for path in store.complete()] == ["16", "24", "32"]
+    store.tidy(32)
+    assert [path.name[-2:] for path in store.complete()] == ["24", "32"]
+
+
+def test_tidy_when_there_is_nothing_does_nothing(tmp_path: Path) -> None:
+    CheckpointStore(tmp_path / "none").tidy(0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_checkpoint_when_it_cannot_be_removed_stays_whole_with_a_warning(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == "images-0000000008":
+            raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    store.save(checkpoint(24))
+    assert len(store.complete()) == 3
+    assert "images-0000000008 need not stay, but could not be removed: Device or resource busy" in caplog.text
+
+
 def test_checkpoint_when_just_saved_is_never_the_one_dropped(store: CheckpointStore) -> None:
     flip(folder_of(store, 16) / "generator.safetensors")
-    single = CheckpointStore(store._folder, keep=1)
+    single = CheckpointStore(store._folder, Retention(newest=1))
     single.save(checkpoint(12))  # the run went on from 8 and was asked to stop at 12
     newest = single.newest()
     assert newest is not None

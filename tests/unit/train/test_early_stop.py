@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file
+from sessions import assert_same_end, lines_of, run_session, saved_positions
 
 import pipeline.session
 from pipeline.config import Preset
-from pipeline.runtime.backend import Backend, RuntimeChoice
-from pipeline.session import Outcome, Session
+from pipeline.errors import CheckpointError
+from pipeline.models import UNetDiscriminator
 from pipeline.tracking import NullTracker
-
-
-class Screen:
-    """Remembers where the run was."""
-
-    def __init__(self, images_seen: int, total_images: int) -> None:
-        self.positions = [images_seen]
-
-    def advance(self, images_seen: int, stage: str) -> None:
-        self.positions.append(images_seen)
-
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +29,14 @@ def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
 
 
-def run(preset: Preset, run_dir: Path, stop_at: int | None = None) -> tuple[Outcome, list[int]]:
-    """Train in this process until the position is reached, or to the end."""
-    preset = changed(preset, run_dir=run_dir)
-    screens: list[Screen] = []
-
-    def progress_of(images_seen: int, total_images: int) -> Screen:
-        screens.append(Screen(images_seen, total_images))
-        return screens[0]
-
-    def must_stop() -> bool:
-        return stop_at is not None and screens[0].positions[-1] >= stop_at
-
-    session = Session(preset, Backend(RuntimeChoice("float32", True, 0.0, preset.train.data.batch_size)))
-    outcome = session.run(progress_of, must_stop)
-    session.close()
-    return outcome, screens[0].positions if screens else []
-
-
-def lines_of(run_dir: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def straight(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+        folder = tmp_path_factory.mktemp("straight") / "run"
+        run_session(preset, folder)
+    return folder
 
 
 def test_run_when_stopped_between_reports_and_run_again_ends_as_if_undisturbed(preset: Preset, tmp_path: Path) -> None:
@@ -69,26 +44,98 @@ def test_run_when_stopped_between_reports_and_run_again_ends_as_if_undisturbed(p
     report = dataclasses.replace(preset.train.report, every_images=8, validate_every_images=24)
     preset = changed(preset, report=report)
     whole, straight = tmp_path / "whole", tmp_path / "straight"
-    outcome, positions = run(preset, straight)
+    outcome, positions = run_session(preset, straight)
     assert outcome.is_finished
     assert positions == [0, 4, 8, 12, 16, 20, 24]
 
-    outcome, positions = run(preset, whole, stop_at=12)
+    outcome, positions = run_session(preset, whole, stop_at=12)
     assert not outcome.is_finished
     assert outcome.images_seen == positions[-1] == 12
     assert (whole / "checkpoints" / "images-0000000012" / "manifest.json").is_file()
     assert not (whole / "export").exists()
 
-    outcome, positions = run(preset, whole)
+    outcome, positions = run_session(preset, whole)
     assert outcome.is_finished
     assert positions == [12, 16, 20, 24]
-    assert lines_of(whole) == lines_of(straight)
-    expected = load_file(straight / "export" / "generator.safetensors")
-    for name, tensor in load_file(whole / "export" / "generator.safetensors").items():
-        assert torch.equal(tensor, expected[name])
+    assert_same_end(whole, straight)
 
     shutil.rmtree(whole / "export")  # as if killed after the last checkpoint
-    outcome, positions = run(preset, whole)
+    outcome, positions = run_session(preset, whole)
     assert outcome.is_finished
     assert positions == []
     assert (whole / "export" / "generator.safetensors").is_file()
+
+
+def test_session_trains_what_an_ablation_names(preset: Preset, tmp_path: Path) -> None:
+    train = preset.train
+    ablation = dataclasses.replace(
+        train.discriminator, architecture="unet", fusion="modulation", residual=True, placement="encoder"
+    )
+    losses = dataclasses.replace(train.losses, ldl_weight=1.0)
+    outcome, _ = run_session(changed(preset, discriminator=ablation, losses=losses), tmp_path / "run")
+    assert outcome.is_finished
+    exported = load_file(tmp_path / "run" / "export" / "discriminator.safetensors")
+    built = UNetDiscriminator(8, 256, fusion="modulation", residual=True, placement="encoder")
+    assert {name: t.shape for name, t in exported.items()} == {n: t.shape for n, t in built.state_dict().items()}
+    judged = lines_of(tmp_path / "run")[-2]
+    assert judged["generator/ldl"] > 0
+
+
+def nth_time(number: int) -> Callable[[int], bool]:
+    """A wish to stop that comes when it is asked for the n-th time, and stays."""
+    asked = []
+
+    def must_stop(position: int) -> bool:
+        asked.append(position)
+        return len(asked) >= number
+
+    return must_stop
+
+
+@pytest.mark.parametrize(
+    ("asked", "position", "is_due"),
+    [(3, 12, True), (4, 12, True), (5, 12, False), (8, 24, True), (9, 24, True), (10, 24, False)],
+)
+def test_run_when_stopped_while_validating_leaves_and_validates_when_it_goes_on(
+    preset: Preset, straight: Path, tmp_path: Path, asked: int, position: int, is_due: bool
+) -> None:
+    # Two steps ask once each; the validations at 12 and at 24 ask before each of two images.
+    whole = tmp_path / "whole"
+    outcome, _ = run_session(preset, whole, must_stop=nth_time(asked))
+    assert outcome.images_seen == position
+    assert outcome.is_finished == (position == 24 and not is_due)
+    assert saved_positions(whole)[-1] == position
+    assert len([line for line in lines_of(whole) if line["images_seen"] == position]) == (1 if is_due else 2)
+    if is_due and position == 12:
+        outcome, _ = run_session(preset, whole, must_stop=nth_time(1))  # again, before anything was done
+        assert not outcome.is_finished
+        assert outcome.images_seen == position
+    outcome, _ = run_session(preset, whole)
+    assert outcome.is_finished
+    assert_same_end(whole, straight)
+    assert saved_positions(whole) == saved_positions(straight)
+    outcome, _ = run_session(preset, whole)
+    assert not outcome.has_trained
+
+
+def test_run_when_killed_after_a_validation_that_was_due_does_not_write_it_twice(
+    preset: Preset, straight: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    run_session(preset, whole, must_stop=nth_time(3))
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(whole / "checkpoints" / "images-0000000012", checkpoint)
+    run_session(preset, whole, must_stop=nth_time(3))  # validates, trains a step, stops
+    assert saved_positions(whole)[-1] == 16
+    for later in (whole / "checkpoints").glob("*"):
+        shutil.rmtree(later)
+    shutil.copytree(checkpoint, whole / "checkpoints" / "images-0000000012")
+    run_session(preset, whole)
+    assert_same_end(whole, straight)
+
+
+def test_checkpoint_of_other_networks_is_refused_and_named(preset: Preset, straight: Path, tmp_path: Path) -> None:
+    wider = changed(preset, generator=dataclasses.replace(preset.train.generator, num_features=16))
+    shutil.copytree(straight / "checkpoints", tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"(?s)the checkpoint's average is another network: .*size mismatch"):
+        run_session(wider, tmp_path / "run")

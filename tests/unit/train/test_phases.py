@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.losses import L1Loss, build_adversarial_loss
+from pipeline.losses import L1Loss, LocallyDiscriminativeLoss, build_adversarial_loss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact
 from pipeline.runtime.trainable import DdpTrainable
+from pipeline.train.ema import MovingAverage
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+from pipeline.train.report import RunningMeans
 
 CHANNELS = 32
 
 
 def trainable(module: nn.Module, clip_norm: float = 0.0) -> DdpTrainable:
-    return DdpTrainable(module, module, torch.optim.SGD(module.parameters(), lr=123.0), clip_norm)
+    return DdpTrainable(module, module, torch.optim.SGD(module.parameters(), lr=123.0, fused=True), clip_norm)
 
 
 def step_input() -> StepInput:
@@ -63,7 +68,7 @@ def test_generator_phase_when_adversarial_leaves_the_discriminator_untouched(
     assert changed(discriminator, other) == set()
     assert all(parameter.grad is None for parameter in discriminator.parameters())
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
-    assert scalars.keys() == {"generator/pixel", "generator/adversarial"}
+    assert scalars.keys() == {"generator/pixel", "generator/adversarial", "generator/skipped"}
     assert not any(value.requires_grad for value in (sr, *scalars.values()))
 
 
@@ -106,6 +111,30 @@ def test_generator_phase_when_the_loss_needs_no_truth_judges_once(generator: SRV
     assert len(judge.seen) == 1
 
 
+class ForbidWaiting(TorchDispatchMode):
+    """Fails where a host would wait for its device: at a number read from it, or a size that depends on values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ not in {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("adversarial", ["vanilla", "relativistic_average"])
+def test_step_reads_no_number_from_the_device(
+    generator: SRVGGNetCompact, discriminator: PatchDiscriminator, adversarial: str
+) -> None:
+    terms = losses(adversarial)
+    judging = DiscriminatorPhase(trainable(discriminator, 1.0), terms.adversarial, contextlib.nullcontext)
+    phase = GeneratorPhase(trainable(generator, 1.0), discriminator, terms, contextlib.nullcontext)
+    average, means, step = MovingAverage(generator), RunningMeans(), step_input()
+    with ForbidWaiting():
+        sr, scalars = phase.run(step, 1e-2, is_adversarial=True)
+        means.add(scalars | judging.run(step, sr, 1e-2))
+        average.update(0.9)
+        with pytest.raises(AssertionError):
+            float(sr.mean())  # what this test would find
+
+
 class SquaredError(nn.Module):
     def forward(self, sr: Tensor, target: Tensor) -> Tensor:
         return (sr - target).square().mean()
@@ -124,13 +153,31 @@ def test_generator_phase_when_run_steps_down_the_weighted_sum_against_the_target
     assert torch.allclose(scalars["generator/perceptual"], SquaredError()(sr, step.target))
 
 
+def test_generator_phase_when_it_has_ldl_compares_with_the_average_and_leaves_it_alone(
+    generator: SRVGGNetCompact,
+) -> None:
+    step, average = step_input(), SRVGGNetCompact(4, 1, 4)
+    ldl = LocallyDiscriminativeLoss()
+    terms = replace(losses(), pixel_weight=0.0, adversarial_weight=0.0, ldl=ldl, ldl_weight=3.0)
+    parameters, before = list(generator.parameters()), weights(average)
+    total = 3.0 * ldl(generator(step.lq), step.target, average(step.lq))
+    expected = [p.detach() - 0.1 * g for p, g in zip(parameters, torch.autograd.grad(total, parameters), strict=True)]
+    phase = replace(generator_phase(generator, Recorder(), terms), average=average)
+    _, scalars = phase.run(step, 0.1, is_adversarial=True)
+    assert torch.allclose(scalars["generator/ldl"], total / 3)
+    for parameter, wanted in zip(parameters, expected, strict=True):
+        assert torch.allclose(parameter, wanted, atol=1e-7)
+    assert changed(average, before) == set()
+    assert all(parameter.grad is None for parameter in average.parameters())
+
+
 def test_generator_phase_when_on_pixels_alone_does_not_ask_the_discriminator(generator: SRVGGNetCompact) -> None:
     judge = Recorder()
     _, scalars = generator_phase(generator, judge, losses("vanilla", SquaredError())).run(
         step_input(), 1e-2, is_adversarial=False
     )
     assert judge.seen == []
-    assert scalars.keys() == {"generator/pixel"}
+    assert scalars.keys() == {"generator/pixel", "generator/skipped"}
 
 
 def test_discriminator_phase_when_run_leaves_the_generator_untouched(
@@ -145,7 +192,8 @@ def test_discriminator_phase_when_run_leaves_the_generator_untouched(
     assert {"conv_first.weight", "conv_last.weight", "conv1.weight"} <= changed(discriminator, own)
     assert changed(generator, other) == set()
     assert all(parameter.grad is None for parameter in generator.parameters())
-    assert scalars.keys() == {f"discriminator/{name}" for name in ("real", "fake", "real_logit", "fake_logit")}
+    names = ("real", "fake", "real_logit", "fake_logit", "skipped")
+    assert scalars.keys() == {f"discriminator/{name}" for name in names}
     assert not any(value.requires_grad for value in scalars.values())
 
 
@@ -166,3 +214,12 @@ def test_step_when_clipping_is_on_moves_by_the_norm_at_most(generator: SRVGGNetC
     )
     assert moved**0.5 == pytest.approx(0.01, rel=1e-3)
     assert all(parameter.grad is None for parameter in generator.parameters())
+
+
+def test_generator_phase_when_given_a_wrapped_judge_refuses_it(
+    generator: SRVGGNetCompact, discriminator: PatchDiscriminator
+) -> None:
+    # DistributedDataParallel and DeepSpeed's engine keep the network under this name too.
+    wrapped = nn.DataParallel(discriminator)
+    with pytest.raises(ValueError, match=r"judged by the bare discriminator; got DataParallel.*Trainable\.bare"):
+        generator_phase(generator, wrapped, losses())

@@ -24,7 +24,7 @@ def run_step(
     """Train a copy of both for a step; return the scalars and the weights."""
     generator, discriminator = copy.deepcopy(generator), copy.deepcopy(discriminator)
     trained = [
-        DdpTrainable(network, network, torch.optim.SGD(network.parameters(), 1.0), 0.0)
+        DdpTrainable(network, network, torch.optim.SGD(network.parameters(), 1.0, fused=True), 0.0)
         for network in (generator, discriminator)
     ]
     loss = build_adversarial_loss(adversarial)

@@ -1,14 +1,16 @@
 """Checkpoints: whole, portable between world sizes and backends, and complete when their manifest is there.
 
 A checkpoint is a folder `images-%010d` of safetensors and JSON files. It is written beside its final name, hashed,
-and renamed; its manifest, with the SHA-256 of every file, is written last. On load every file is hashed again and a
-damaged checkpoint is passed over for the one before, with a warning that names it. Nothing in it is executed.
+synchronised with the disk, and renamed; its manifest, with the SHA-256 of every file, is written last. On load every
+file is hashed again and a damaged checkpoint is passed over for the one before, with a warning that names it. Nothing
+in it is executed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,18 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.errors import CheckpointError
+from pipeline.checkpoint.retention import Retention
+from pipeline.errors import CheckpointError, SaveError
 from shards.documents import read_sealed, seal
 from shards.errors import ShardError
-from shards.files import sha256_of, write_atomically
+from shards.files import sha256_of, sync_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"images-(\d{10})")
 _MANIFEST = "manifest.json"
 _FACTS = "facts.json"
+_NEWEST_ONLY = Retention(newest=1)
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,12 @@ class CheckpointStore:
 
     Args:
         folder: `RUN/checkpoints`; need not exist.
-        keep: How many of the newest stay.
+        retention: Which of them stay; who only reads gives none.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, retention: Retention = _NEWEST_ONLY) -> None:
         self._folder = folder
-        self._keep = keep
+        self._retention = retention
 
     def complete(self) -> list[Path]:
         """Return the folders of all complete checkpoints, oldest first."""
@@ -67,47 +71,50 @@ class CheckpointStore:
         )
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then remove those that are too old. Only one process may call this.
+        """Write a checkpoint, then remove those that need not stay. Only one process may call this.
 
         Raises:
-            CheckpointError: The disk is full or the folder cannot be written; what was there stays.
+            SaveError: The disk is full or the run's folder cannot be written or is gone; what was there stays.
         """
         final = self._folder / f"images-{checkpoint.images_seen:010d}"
-        partial = self._folder / f".{final.name}.partial"
+        partial = _partial(final)
         try:
-            for left in self._folder.glob(".*.partial"):
-                shutil.rmtree(left, ignore_errors=True)
-            partial.mkdir(parents=True)
-            self._write_files(partial, checkpoint)
+            self._folder.mkdir(exist_ok=True)  # not its parents: a folder that is gone was somebody's decision
+            self._sweep()
+            partial.mkdir()
+            _write_files(partial, checkpoint)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
-        except OSError as error:
+            sync_folder(self._folder)
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(
-                f"checkpoint {final} could not be written: {error.strerror or error}\n"
+            raise SaveError(
+                f"checkpoint {final} could not be written: {getattr(error, 'strerror', None) or error}\n"
                 "  the earlier checkpoints are untouched; make room and run the same command to go on"
             ) from error
-        self._remove_old(final)
+        self.tidy(checkpoint.images_seen)
         return final
 
-    def _remove_old(self, newest: Path) -> None:
-        complete = self.complete()
-        # Those after the newest are damaged, or the run would not have gone on from before them.
-        later = [path for path in complete if path.name > newest.name]
-        earlier = [path for path in complete if path.name <= newest.name][: -self._keep]
-        for old in later + earlier:
-            # The manifest goes first: a half-removed folder is no checkpoint.
-            (old / _MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(old, ignore_errors=True)
+    def tidy(self, images_seen: int) -> None:
+        """Remove the checkpoints up to here that need not stay, and what kills left half-written or half-removed.
 
-    def _write_files(self, folder: Path, checkpoint: Checkpoint) -> None:
-        for group, tensors in checkpoint.tensors.items():
-            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            write_atomically(folder / f"{group}.safetensors", save(contiguous))
-        facts = dict(checkpoint.facts) | {"images_seen": checkpoint.images_seen}
-        write_atomically(folder / _FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
-        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-        write_atomically(folder / _MANIFEST, seal({"kind": "checkpoint", "files": files}))
+        Called after every save, and by a run that begins or goes on: a kill may have come between the two. Later
+        checkpoints are damaged, or the run would not go on from here; they stay until the run has passed them. Only
+        one process may call this.
+
+        Args:
+            images_seen: Position of the run.
+        """
+        there = {_position(path): path for path in self.complete() if _position(path) <= images_seen}
+        if there:
+            kept = self._retention.kept(there)
+            for position in there.keys() - kept:
+                _hide(there[position])
+        self._sweep()
+
+    def _sweep(self) -> None:
+        for left in self._folder.glob(".*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:
         """Load the newest undamaged checkpoint; None when there is none at all.
@@ -127,6 +134,38 @@ class CheckpointStore:
                 "move the run folder away to start again, or restore them from a backup"
             )
         return None
+
+
+def _position(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _partial(folder: Path) -> Path:
+    """Return the name that a checkpoint has while it is not whole: not yet, or no longer."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _hide(folder: Path) -> None:
+    try:
+        folder.rename(_partial(folder))
+    except OSError as error:
+        _LOG.warning("checkpoint %s need not stay, but could not be removed: %s", folder, error.strerror)
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    for group, tensors in checkpoint.tensors.items():
+        _write_tensors(folder / f"{group}.safetensors", tensors)
+    facts = dict(checkpoint.facts) | {"images_seen": checkpoint.images_seen}
+    write_atomically(folder / _FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    write_atomically(folder / _MANIFEST, seal({"kind": "checkpoint", "files": files}))
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # Straight to the file: `save` would build the bytes first, holding up every other thread for a second.
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

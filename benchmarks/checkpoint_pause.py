@@ -1,0 +1,89 @@
+"""How long does a checkpoint hold up training, written in the foreground and in the background?
+
+The state of a full-size RRDB generator, its average, the P+SeD discriminator and both Adam optimizers, on the CPU.
+Foreground: gather, copy, write, synchronise and hash before the next step, as the trainer did at first. Background:
+gather and copy; a thread does the rest. Alternating, in one process; each way's wall seconds and processor seconds of
+the training thread, medians. The first background save also takes the host memory, and is shown by itself.
+
+Run:
+    python benchmarks/checkpoint_pause.py --repeats 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pipeline.checkpoint import BackgroundWriter, Checkpoint, CheckpointStore, Retention
+from pipeline.models import PatchDiscriminator, RRDBNet
+from pipeline.runtime.trainable import DdpTrainable
+from pipeline.train.ema import MovingAverage
+from pipeline.train.state import TrainingState
+
+
+def build_state() -> TrainingState:
+    """Networks of the paper's size, with Adam's moments as after a step."""
+    trainables = []
+    for network in (RRDBNet(64, 23, 32, 4), PatchDiscriminator(64, 1024)):
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, 1e-3)
+        optimizer.step()
+        optimizer.zero_grad()
+        trainables.append(DdpTrainable(network, network, optimizer, 0.0))
+    generator, discriminator = trainables
+    return TrainingState(generator, discriminator, MovingAverage(generator.bare))
+
+
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Return wall seconds and processor seconds of this thread."""
+    wall_s, cpu_s = time.perf_counter(), time.thread_time()
+    call()
+    return time.perf_counter() - wall_s, time.thread_time() - cpu_s
+
+
+def snapshot(state: TrainingState) -> Checkpoint:
+    """Gather the state at its next position."""
+    state.images_seen += 8
+    return state.to_checkpoint({})
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; default: a temporary one")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    torch.set_num_threads(1)
+    state, store = build_state(), CheckpointStore(folder / "checkpoints", Retention(newest=2))
+    writer, pauses = BackgroundWriter(store), {"foreground": [], "background": []}
+    written_s = []
+    with writer.closing():
+        first = timed(lambda: writer.save(snapshot(state)))
+        writer.wait()
+        for _ in range(options.repeats):
+            pauses["foreground"].append(timed(lambda: store.save(snapshot(state))))
+            pauses["background"].append(timed(lambda: writer.save(snapshot(state))))
+            written_s.append(timed(writer.wait)[0])
+    size_mib = sum(path.stat().st_size for path in store.complete()[-1].iterdir()) / 2**20
+    shutil.rmtree(folder)
+    print(f"checkpoint of {size_mib:.0f} MiB; seconds until the next step may begin, medians of {options.repeats}")
+    print("| way | wall s | least to most | CPU s |\n| --- | --- | --- | --- |")
+    for way, values in pauses.items():
+        wall_s, cpu_s = zip(*values, strict=True)
+        spread = f"{min(wall_s):.2f} to {max(wall_s):.2f}"
+        print(f"| {way} | {statistics.median(wall_s):.2f} | {spread} | {statistics.median(cpu_s):.2f} |")
+    print(f"| background, the first | {first[0]:.2f} | | {first[1]:.2f} |")
+    print(f"written {statistics.median(written_s):.2f} s later")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,370 @@
+"""How fast is a whole training step, against the SeD release, and what do data, tracking and ranks add to it?
+
+* step: RRDB with P+SeD and with U+SeD, full size. The release's networks and losses from a checkout, in the order of
+  its train.py, against ours as the trainer runs it (channels_last, one pass on the output for both updates, the average
+  of the weights). The same weights, images and perceptual network; the same random features stand for CLIP's on both
+  sides. Alternating in one process; peak memory in a process of its own for each.
+* overhead: a real run of the job on shards written for it, with MLflow, reports every second step and one checkpoint:
+  the share of the loop that is not spent in the step itself.
+* ranks: the same step in one process on one core, and in two under DDP on two cores, with as many images each.
+
+Seconds are given by the wall clock and of the process on the CPU; on a machine that others use, the second says more.
+
+Run:
+    git clone https://github.com/lbc12345/SeD /tmp/SeD
+    python benchmarks/training_step.py --reference /tmp/SeD
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torchvision
+from _measure import build_reference_discriminator, import_reference, peak_mib, time_alternating
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
+from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, load_reference_state_dict
+from pipeline.runtime.trainable import DdpTrainable
+from pipeline.train.ema import MovingAverage
+from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+
+# The release's class, ours, and the perceptual weight of the release's options.
+NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator, 0.1), "U+SeD": ("SeD_U", UNetDiscriminator, 1.0)}
+WAYS = ("reference", "ours")
+LEARNING_RATE = 1e-4
+ADVERSARIAL_WEIGHT = 0.01
+Losses = dict[str, float]
+Step = Callable[[], Losses]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What both sides get: LQ, HR, and the features of HR."""
+
+    lq: Tensor
+    hr: Tensor
+    semantics: Tensor
+
+    @classmethod
+    def draw(cls, size: int, crop_px: int, seed: int = 1) -> Batch:
+        """Draw a batch of noise; the time of a step does not depend on what is in it."""
+        generator = torch.Generator().manual_seed(seed)
+        shapes = [(size, 3, crop_px // 4, crop_px // 4), (size, 3, crop_px, crop_px)]
+        shapes.append((size, 1024, crop_px // 16, crop_px // 16))
+        return cls(*(torch.rand(shape, generator=generator) for shape in shapes))
+
+
+def reference_networks(name: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
+    """Build the release's generator and discriminator with fixed seeds."""
+    discriminator = build_reference_discriminator(NETWORKS[name][0], options.reference)
+    from models import model_rrdb  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+    return model_rrdb.RRDBNet(3, 3, nb=options.blocks), discriminator
+
+
+def reference_losses(perceptual_weight: float, options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
+    """Build the release's adversarial and perceptual losses, with our random VGG19 instead of a download."""
+    import_reference(options.reference)
+    from torchvision.models.vgg import cfgs, make_layers
+    from utils import losses  # pyright: ignore[reportMissingImports]
+
+    torchvision.models.vgg19 = lambda **_: SimpleNamespace(features=make_layers(cfgs["E"]))
+    layers = {"2": 0.1, "7": 0.1, "16": 1.0, "25": 1.0, "34": 1.0}
+    perceptual = losses.PerceptualLoss(layers, perceptual_weight=perceptual_weight, criterion="l1")
+    perceptual.vgg.vgg_layers.load_state_dict(PerceptualLoss(weights="random").features.state_dict())
+    return losses.GANLoss("vanilla", loss_weight=ADVERSARIAL_WEIGHT), perceptual
+
+
+def build_reference_step(name: str, options: argparse.Namespace) -> Step:
+    """Return the release's step: its modules, in the order of its train.py."""
+    generator, discriminator = reference_networks(name, options)
+    adversarial, perceptual = reference_losses(NETWORKS[name][2], options)
+    of_generator, of_discriminator = (
+        torch.optim.Adam(network.parameters(), LEARNING_RATE, (0.9, 0.99)) for network in (generator, discriminator)
+    )
+    batch, pixel = Batch.draw(options.batch, options.crop_px), nn.L1Loss()
+
+    def step() -> Losses:
+        sr = generator(batch.lq)
+        discriminator.requires_grad_(False)
+        of_generator.zero_grad()
+        terms = {"pixel": pixel(sr, batch.hr), "perceptual": perceptual(sr, batch.hr)}
+        terms["adversarial"] = adversarial(discriminator(sr, batch.semantics), True, is_disc=False)
+        seen = {key: term.item() for key, term in terms.items()}
+        (terms["pixel"] + terms["perceptual"] + terms["adversarial"]).backward()
+        of_generator.step()
+        discriminator.requires_grad_(True)
+        of_discriminator.zero_grad()
+        for key, image, is_real in (("real", batch.hr, True), ("fake", sr.detach().clone(), False)):
+            loss = adversarial(discriminator(image, batch.semantics), is_real, is_disc=True)
+            seen[key] = loss.item()
+            loss.backward()
+        of_discriminator.step()
+        return seen
+
+    return step
+
+
+def build_our_step(
+    name: str, options: argparse.Namespace, *, wrap: Callable[[nn.Module], nn.Module] | None = None
+) -> Step:
+    """Return our step as the trainer runs it; `wrap` is for DDP."""
+    _, network, perceptual_weight = NETWORKS[name]
+    generator, discriminator = RRDBNet(num_blocks=options.blocks), network(64, semantic_channels=1024)
+    for ours, theirs in zip((generator, discriminator), reference_networks(name, options), strict=True):
+        load_reference_state_dict(ours, theirs.state_dict())
+    layout = torch.channels_last
+    perceptual = PerceptualLoss(weights="random").to(memory_format=layout)
+    trained = []
+    for module in (generator, discriminator):
+        module.to(memory_format=layout)
+        optimizer = torch.optim.Adam(module.parameters(), LEARNING_RATE, (0.9, 0.99), fused=True)
+        trained.append(DdpTrainable(wrap(module) if wrap else module, module, optimizer, 0.0))
+    average = MovingAverage(generator)
+    losses = GeneratorLosses(L1Loss(), 1.0, perceptual, perceptual_weight, VanillaLoss(), ADVERSARIAL_WEIGHT)
+    judging = DiscriminatorPhase(trained[1], VanillaLoss(), contextlib.nullcontext)
+    teaching = GeneratorPhase(trained[0], discriminator, losses, contextlib.nullcontext, judging)
+    batch = Batch.draw(options.batch, options.crop_px)
+    lq, hr, semantics = (part.contiguous(memory_format=layout) for part in (batch.lq, batch.hr, batch.semantics))
+
+    def step() -> Losses:
+        inputs = StepInput(lq, hr, hr, semantics)
+        sr, scalars = teaching.run(inputs, LEARNING_RATE, is_adversarial=True)
+        scalars |= judging.run(inputs, sr, LEARNING_RATE)
+        average.update(0.999)
+        return {key.partition("/")[2]: float(value) for key, value in scalars.items()}
+
+    return step
+
+
+def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
+    """Return a step of one way."""
+    return build_reference_step(name, options) if way == "reference" else build_our_step(name, options)
+
+
+def check_equal_losses(steps: dict[str, Step], perceptual_weight: float) -> None:
+    """Run each way once and refuse to time what computes something else. The release weights its terms inside."""
+    wanted, got = steps["reference"](), steps["ours"]()
+    got["perceptual"] *= perceptual_weight
+    got["adversarial"] *= ADVERSARIAL_WEIGHT
+    errors = {key: abs(got[key] - value) / abs(value) for key, value in wanted.items()}
+    print("  losses within", {key: f"{error:.0e}" for key, error in errors.items()}, flush=True)
+    if max(errors.values()) > 1e-2:
+        raise SystemExit(f"ours does not compute what the reference does: {got} and {wanted}")
+
+
+def measure_step(name: str, options: argparse.Namespace) -> list[str]:
+    """Measure a step with one discriminator and return the table's rows."""
+    print(f"RRDB with {name}:", flush=True)
+    steps = {way: build_step(way, name, options) for way in WAYS}
+    check_equal_losses(steps, NETWORKS[name][2])
+    wall, cpu = time_alternating(steps, options.repeats)
+    del steps
+    peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
+    return [
+        f"| {name} | {way} | {wall[way]:.1f} | {options.batch / wall[way]:.3f} | {wall['reference'] / wall[way]:.2f} | "
+        f"{cpu[way]:.1f} | {cpu['reference'] / cpu[way]:.2f} | {peaks[way]:.0f} | "
+        f"{peaks[way] / peaks['reference']:.2f} |"
+        for way in WAYS
+    ]
+
+
+class Clock:
+    """Adds up the seconds spent in some functions, by the wall clock and on the CPU."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, tuple[float, float]] = {}
+
+    def watch(self, owner: Any, name: str, label: str) -> None:
+        """Time every call of `owner.name` from now on."""
+        function = getattr(owner, name)
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                so_far = self.seconds.get(label, (0.0, 0.0))
+                self.seconds[label] = (so_far[0] + time.perf_counter() - wall, so_far[1] + time.process_time() - cpu)
+
+        setattr(owner, name, timed)
+
+
+def run_job(preset_file: str, folder: str, threads: int, pipe: Any) -> None:
+    """Run the training job on a preset and send where the loop's time went."""
+    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": str(threads)}
+    os.chdir(folder)
+    torch.set_num_threads(threads)
+    import pipeline.session
+    from jobs import train_sed
+    from pipeline.checkpoint import CheckpointStore
+    from pipeline.inputs import StepInputs
+
+    clock = Clock()
+    clock.watch(pipeline.session, "train", "loop")
+    for owner, name in ((GeneratorPhase, "run"), (DiscriminatorPhase, "run"), (MovingAverage, "update")):
+        clock.watch(owner, name, "step")
+    clock.watch(StepInputs, "__call__", "step")
+    clock.watch(CheckpointStore, "save", "checkpoint")
+    code = train_sed.main([preset_file])
+    pipe.send(clock.seconds if code == 0 else {})
+
+
+def measure_overhead(options: argparse.Namespace) -> list[str]:
+    """Run the job and return the table's rows: what of the loop is not the step."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from harness import write_photos, write_shards  # pyright: ignore[reportMissingImports]
+
+    from pipeline.config import Preset
+    from pipeline.presets import load_preset, structure, to_plain
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = to_plain(load_preset("rrdb_sed_p_x4"))
+        batch = options.batch
+        plain["shards"] |= {"source": [f"{folder}/photos"], "output": f"{folder}/shards", "exclude": []}
+        plain["shards"] |= {"sub_image_px": 480, "stride_px": 240}
+        train = plain["train"]
+        train["run_dir"], train["data"]["shards"] = f"{folder}/run", f"{folder}/shards"
+        train["data"] |= {"crop_px": options.crop_px, "canvas_px": options.crop_px}
+        train["data"] |= {"batch_size": batch, "num_workers": 0}
+        train["generator"]["num_blocks"] = options.blocks
+        train["semantics"]["weights"] = train["losses"]["perceptual_weights"] = "random"
+        train["schedule"] |= {"total_images": options.steps * batch, "milestones_images": []}
+        train["schedule"]["ema_half_life_images"] = 22_000.0
+        train["runtime"] |= {"precision": "float32", "compile": False, "discriminator_pass": "shared"}
+        train["report"] |= {"every_images": 2 * batch, "validate_every_images": options.steps * batch}
+        train["report"] |= {"checkpoint_every_images": options.steps * batch, "validation_sets": []}
+        preset = structure(plain, Preset, "benchmark")
+        write_photos(Path(folder, "photos"), [(960, 720), (720, 960)])
+        write_shards(preset.shards)
+        Path(folder, "preset.json").write_text(json.dumps(to_plain(preset)), encoding="utf-8")
+        context = multiprocessing.get_context("spawn")
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=run_job, args=(f"{folder}/preset.json", folder, options.threads, send))
+        process.start()
+        send.close()
+        seconds = receive.recv()
+        process.join()
+    loop, step, saving = (seconds[label] for label in ("loop", "step", "checkpoint"))
+    rest = [whole - own - save for whole, own, save in zip(loop, step, saving, strict=True)]
+    return [
+        f"| {label} | {wall:.2f} | {wall / step[0]:.2%} | {cpu:.2f} | {cpu / step[1]:.2%} |"
+        for label, (wall, cpu) in (
+            (f"{options.steps} steps", step),
+            ("data, reports, MLflow", rest),
+            ("one checkpoint", saving),
+        )
+    ]
+
+
+def run_rank(rank: int, world_size: int, name: str, options: argparse.Namespace, store: str, pipe: Any) -> None:
+    """Time steps of one rank on a core of its own; sends the medians by the wall clock and on the CPU."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
+    torch.set_num_threads(1)
+    wrap = None
+    if world_size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+        wrap = functools.partial(DistributedDataParallel, broadcast_buffers=False, gradient_as_bucket_view=True)
+    step = build_our_step(name, options, wrap=wrap)
+    step()
+    seconds: list[tuple[float, float]] = []
+    for _ in range(options.repeats):
+        wall, cpu = time.perf_counter(), time.process_time()
+        step()
+        seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
+    pipe.send(tuple(statistics.median(values) for values in zip(*seconds, strict=True)))
+    if world_size > 1:
+        dist.destroy_process_group()
+
+
+def time_ranks(world_size: int, name: str, options: argparse.Namespace) -> tuple[float, float]:
+    """Return the seconds a step of the slowest rank."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = []
+        for rank in range(world_size):
+            receive, send = context.Pipe(duplex=False)
+            arguments = (rank, world_size, name, options, f"{folder}/store", send)
+            process = context.Process(target=run_rank, args=arguments)
+            process.start()
+            send.close()
+            ranks.append((process, receive))
+        seconds = [receive.recv() for _, receive in ranks]
+        for process, _ in ranks:
+            process.join()
+    return max(wall for wall, _ in seconds), max(cpu for _, cpu in seconds)
+
+
+def measure_ranks(name: str, options: argparse.Namespace) -> list[str]:
+    """Return the table's rows: one process, two, and the share of twice the speed that two reach."""
+    one, two = (time_ranks(world_size, name, options) for world_size in (1, 2))
+    return [
+        f"| 1 process, 1 core | {one[0]:.2f} | {options.batch / one[0]:.3f} | 1.00 | {one[1]:.2f} | 1.00 |",
+        f"| 2 processes, 2 cores | {two[0]:.2f} | {2 * options.batch / two[0]:.3f} | {one[0] / two[0]:.2f} | "
+        f"{two[1]:.2f} | {one[1] / two[1]:.2f} |",
+    ]
+
+
+def print_table(header: str, rows: list[str]) -> None:
+    """Print rows under a header, as Markdown."""
+    print(f"\n{header}\n|{' --- |' * (header.count('|') - 1)}")
+    print("\n".join(rows), flush=True)
+
+
+def main() -> None:
+    """Measure and print tables for docs/benchmarks.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, required=True, help="checkout of github.com/lbc12345/SeD")
+    parser.add_argument(
+        "--parts", nargs="+", choices=("step", "overhead", "ranks"), default=["step", "overhead", "ranks"]
+    )
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--crop-px", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=23, help="of the generator")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="of the run whose overhead is measured")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    import_reference(options.reference)
+    torch.set_num_threads(options.threads)
+    print(f"{platform.machine()} CPU, {options.threads} thread(s), float32, torch {torch.__version__}, ", end="")
+    print(
+        f"batch {options.batch}, {options.crop_px} px, {options.blocks} blocks, median of {options.repeats}", flush=True
+    )
+    if "step" in options.parts:
+        rows = [row for name in options.networks for row in measure_step(name, options)]
+        print_table(
+            "| network | way | wall s | images a s | times as fast | CPU s | times as fast | peak MiB | of reference |",
+            rows,
+        )
+    if "overhead" in options.parts:
+        print_table("| part of the loop | wall s | of the steps | CPU s | of the steps |", measure_overhead(options))
+    if "ranks" in options.parts:
+        header = "| processes | wall s a step | images a s | of twice one | CPU s a step of one | one over two |"
+        print_table(header, measure_ranks(options.networks[0], options))
+
+
+if __name__ == "__main__":
+    main()

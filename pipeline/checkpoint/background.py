@@ -1,0 +1,96 @@
+"""Writing checkpoints while training goes on: the step pauses for a copy to host memory, a thread does the rest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint.store import Checkpoint, CheckpointStore
+from pipeline.errors import SaveError
+
+
+class BackgroundWriter:
+    """Writes one checkpoint at a time from a thread; used by the process that writes, and idle in the others.
+
+    Args:
+        store: Where checkpoints go. Nobody else may save to it meanwhile.
+    """
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+        self._failure: SaveError | None = None
+        self._host = _HostCopy()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Copy a checkpoint to host memory and begin to write it; its tensors may change afterwards.
+
+        Waits for the checkpoint before. After a failure nothing more is written.
+        """
+        self.wait()
+        if self._failure is None:
+            self._writing = self._thread.submit(self._store.save, self._host.of(checkpoint))
+
+    def wait(self) -> None:
+        """Wait until nothing is being written any more."""
+        if self._writing is not None:
+            with contextlib.suppress(SaveError):
+                self._writing.result()
+        self._collect()
+
+    @property
+    def failure(self) -> SaveError | None:
+        """Why a checkpoint could not be written, as soon as that is known; does not wait."""
+        self._collect()
+        return self._failure
+
+    def _collect(self) -> None:
+        if self._writing is None or not self._writing.done():
+            return
+        error, self._writing = self._writing.exception(), None
+        if isinstance(error, SaveError):
+            self._failure = error
+        elif error is not None:
+            raise error
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[BackgroundWriter]:
+        """Give the block time to save; at its end, however it ends, what is being written is finished."""
+        try:
+            yield self
+        finally:
+            self._thread.shutdown(wait=True)
+
+
+class _HostCopy:
+    """Host memory for one checkpoint, taken once and used again: pages that are there already cost no faults."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+
+    def of(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return the checkpoint with tensors of this memory, good until the next call."""
+        tensors = {group: self._copy_group(group, named) for group, named in checkpoint.tensors.items()}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the copies below were only queued
+        return replace(checkpoint, tensors=tensors)
+
+    def _copy_group(self, group: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: self._buffer(group, name, tensor).copy_(tensor, non_blocking=True) for name, tensor in named.items()
+        }
+
+    def _buffer(self, group: str, name: str, like: Tensor) -> Tensor:
+        buffer = self._buffers.get((group, name))
+        if buffer is None or buffer.shape != like.shape or buffer.dtype != like.dtype:
+            # Pinned, so that a device copies without a stop in between.
+            buffer = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
+            self._buffers[group, name] = buffer
+        return buffer

@@ -1,0 +1,57 @@
+"""What a step reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config.ranges import not_negative, positive, refuse
+from shards.cache import ShardCache
+from shards.storage import StoragePath
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a step reads."""
+
+    shards: StoragePath
+    """Folder or URL (s3://bucket/prefix) written by jobs/shard.py."""
+    crop_px: int
+    """Side of the HR crop that the networks see; a multiple of 16 (one cell of the semantic grid)."""
+    canvas_px: int
+    """Side of the HR patch that a real-world degradation works on before the crop; ignored for classical shards."""
+    batch_size: int
+    """Images a step, over all processes; the number of processes must divide it."""
+    num_workers: int
+    """Loader processes for each training process; the data does not depend on it."""
+    window_shards: int = 0
+    """Shards read from at a time, for data that is fetched or larger than the memory; 0: all of them, mixed."""
+    max_bad_fraction: float = 0.001
+    """Share of an epoch's samples that may be replaced because they are damaged; one more stops the run."""
+    cache_dir: Path = Path("/var/tmp/sed-trainer-shards")
+    """Folder on a disk of each machine for copies of shards that lie at a URL; runs may share it."""
+    cache_gib: float = 64.0
+    """What the copies may take; with data.window_shards, room for two windows lets fetching go on while reading."""
+
+    @property
+    def cache(self) -> ShardCache:
+        """Where copies of remote shards are kept."""
+        return ShardCache(self.cache_dir, int(self.cache_gib * 2**30))
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        nearest = max(16, round(self.crop_px / 16) * 16)
+        refuse(
+            [
+                *positive(crop_px=self.crop_px, batch_size=self.batch_size, cache_gib=self.cache_gib),
+                *not_negative(
+                    num_workers=self.num_workers,
+                    window_shards=self.window_shards,
+                    max_bad_fraction=self.max_bad_fraction,
+                ),
+                f"crop_px={self.crop_px} is no multiple of 16; nearest is {nearest}" if self.crop_px % 16 else None,
+                f"canvas_px={self.canvas_px} is smaller than crop_px={self.crop_px}"
+                if self.canvas_px < self.crop_px
+                else None,
+            ]
+        )

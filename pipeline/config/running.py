@@ -1,0 +1,104 @@
+"""How the numbers are computed, and what is written down meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config.ranges import not_negative, positive, refuse
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How the numbers are computed."""
+
+    precision: Literal["float32", "bf16", "fp16"]
+    """bf16, fp16: autocast of the networks; losses, metrics and weights stay float32. fp16 is for devices without bf16:
+    it scales each network's loss, and leaves out updates until the scale fits (not for DeepSpeed, nor for the shared
+    discriminator pass)."""
+    channels_last: bool
+    """Memory layout of the convolutions' tensors."""
+    compile: bool
+    """torch.compile of generator and discriminator."""
+    discriminator_pass: Literal["separate", "shared"]
+    """separate: each network's update passes the output through the discriminator, as the paper's code does; shared:
+    one pass serves both, faster and with one spectral-norm iteration less a step (not for DeepSpeed, nor for the
+    relativistic loss)."""
+    deterministic: bool
+    """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
+    micro_batch_size: int = 0
+    """Images that pass the networks together on each process, when its share of data.batch_size does not fit in memory:
+    their gradients add up to those of the whole (gradient accumulation); 0: all at once."""
+    timeout_s: int = 600
+    """How long a process waits for the others, in a step or while rank 0 writes, before it gives up and names them."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that fp16 is not asked to share a pass: both networks' losses have scales of their own."""
+        conflict = self.precision == "fp16" and self.discriminator_pass == "shared"
+        refuse(
+            [
+                *not_negative(micro_batch_size=self.micro_batch_size),
+                *positive(timeout_s=self.timeout_s),
+                "precision='fp16' needs discriminator_pass='separate'; or use precision='bf16'" if conflict else None,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What is written down while training, and when. All intervals in images, multiples of `every_images`."""
+
+    every_images: int
+    """Losses to the terminal, metrics.jsonl and MLflow."""
+    validate_every_images: int
+    """PSNR and SSIM on `validation_sets`, pictures to MLflow; also at the end of the run."""
+    checkpoint_every_images: int
+    """A checkpoint; also at the end of the run and on SIGTERM or SIGUSR1."""
+    keep_checkpoints: int
+    """The newest N checkpoints stay."""
+    validation_sets: tuple[Path, ...]
+    """Folders with HR/ and, optionally, LRx4/."""
+    experiment: str
+    """MLflow experiment."""
+    keep_every_images: int = 0
+    """Checkpoints at multiples of this stay for good, a multiple of `checkpoint_every_images`; 0: none."""
+    keep_best: str = ""
+    """The checkpoint with the best validation stays too: psnr_y (mean over the sets), Set5/psnr_y (one set), or
+    another metric of the validation, with a minus in front where lower is better; empty: none."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and that the intervals nest, so that a report never spans a checkpoint."""
+        amounts = positive(
+            every_images=self.every_images,
+            validate_every_images=self.validate_every_images,
+            checkpoint_every_images=self.checkpoint_every_images,
+            keep_checkpoints=self.keep_checkpoints,
+        )
+        nested = {
+            "validate_every_images": self.validate_every_images,
+            "checkpoint_every_images": self.checkpoint_every_images,
+        }
+        every = max(self.every_images, 1)
+        loose = [
+            f"{name}={value} is no multiple of every_images={every}; "
+            f"nearest is {max(every, round(value / every) * every)}"
+            for name, value in nested.items()
+            if value % every
+        ]
+        refuse([*amounts, *loose, *not_negative(keep_every_images=self.keep_every_images), *self._retention_faults()])
+
+    def _retention_faults(self) -> list[str]:
+        validate, save, faults = self.validate_every_images, self.checkpoint_every_images, []
+        if save > 0 and self.keep_every_images % save:
+            faults.append(
+                f"keep_every_images={self.keep_every_images} is no multiple of checkpoint_every_images={save}"
+            )
+        if self.keep_best and not self.validation_sets:
+            faults.append(f"keep_best={self.keep_best!r} needs validation_sets, which are empty")
+        if self.keep_best and min(validate, save) > 0 and validate % save and save % validate:
+            faults.append(
+                f"keep_best={self.keep_best!r} compares checkpoints that are validated, but neither of "
+                f"validate_every_images={validate} and checkpoint_every_images={save} is a multiple of the other"
+            )
+        return faults

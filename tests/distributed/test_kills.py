@@ -1,0 +1,156 @@
+"""SIGKILL at seeded random moments, of one process or of all: the run ends with the bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import warm
+from harness import ROOT, prepare_tiny_data, tiny_preset, write_preset
+from safetensors.torch import load_file
+from warm import Life
+
+TOTAL_IMAGES = 120
+WAYS = ("all", "leader", "last", "file event")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kills")
+    prepare_tiny_data(folder)
+    changes = {"schedule.total_images": TOTAL_IMAGES, "report.validate_every_images": 24}
+    write_preset(tiny_preset(folder, **changes), folder / "preset.json")
+    return folder
+
+
+def life(data: Path, name: str, **more: object) -> Life:
+    return Life([str(data / "preset.json"), "--run-dir", str(data / name)], data / f"{name}.log", **more)
+
+
+def undisturbed(data: Path, world_size: int) -> Path:
+    run = data / f"run-straight-{world_size}"
+    if not run.exists():
+        assert warm.join(warm.start(life(data, run.name), world_size)) == [0] * world_size
+    return run
+
+
+def lines_in(run: Path) -> int:
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
+def kill_at_a_moment(ranks: list[BaseProcess], victims: list[BaseProcess], run: Path, draw: random.Random) -> None:
+    """Let the run write a few lines, wait a fraction of a step more, and kill."""
+    # One that dies before it has met the others is the launcher's to notice: they wait for it.
+    goal, rest_s = lines_in(run) + draw.randint(1 if victims == ranks[1:] else 0, 4), draw.uniform(0, 0.1)
+    while lines_in(run) < goal and all(process.is_alive() for process in ranks):
+        time.sleep(0.002)
+    time.sleep(rest_s)
+    for process in victims:
+        process.kill()
+
+
+def one_kill(data: Path, run: Path, world_size: int, way: str, draw: random.Random) -> str:
+    """Start, kill, and wait until the others have ended by themselves; return what happened."""
+    before = lines_in(run)
+    last = draw.randint(1, 120) if way == "file event" else None
+    ranks = warm.start(life(data, run.name, dies_at_file_event=last), world_size)
+    victims = {"all": ranks, "leader": ranks[:1], "last": ranks[-1:], "file event": []}[way]
+    if victims:
+        kill_at_a_moment(ranks, victims, run, draw)
+    codes = warm.join(ranks, timeout_s=60)
+    assert None not in codes, f"{way}: a process went on alone: {codes}"
+    return f"{way} at event {last}, {before} -> {lines_in(run)} lines, exit codes {codes}"
+
+
+def assert_same_bits(run: Path, straight: Path) -> None:
+    assert (run / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+    names = [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (run, straight)]
+    assert names[0] == names[1]
+    for name in ("generator", "discriminator"):
+        ours, theirs = (load_file(folder / "export" / f"{name}.safetensors") for folder in (run, straight))
+        assert ours.keys() == theirs.keys()
+        assert all((ours[key] == theirs[key]).all() for key in theirs)
+
+
+def kill_and_finish(data: Path, world_size: int, num_kills: int, seed: int) -> None:
+    straight = undisturbed(data, world_size)
+    run = data / f"run-{world_size}-{seed}"
+    draw = random.Random(seed)
+    for number in range(num_kills):
+        print(one_kill(data, run, world_size, WAYS[(number + seed) % len(WAYS)], draw))
+    assert warm.join(warm.start(life(data, run.name), world_size)) == [0] * world_size
+    assert_same_bits(run, straight)
+    shutil.rmtree(run)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("world_size", "seed"), [(1, 3), (2, 1)])
+def test_run_when_killed_three_times_ends_with_the_same_bits(data: Path, world_size: int, seed: int) -> None:
+    kill_and_finish(data, world_size, 3, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize(("world_size", "seed"), [(1, 10), (1, 11), (2, 12), (2, 13)])
+def test_run_when_killed_many_times_ends_with_the_same_bits(data: Path, world_size: int, seed: int) -> None:
+    kill_and_finish(data, world_size, 6, seed)
+
+
+def zero_2() -> dict[str, str]:
+    """What `accelerate launch --config_file` sets for DeepSpeed, with the project's own file."""
+    file = str(ROOT / "infra" / "deepspeed" / "zero2.json")
+    return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": file, "PYTHONWARNINGS": "ignore"}
+
+
+def stages(data: Path, name: str, shapes: list[tuple[int, dict[str, str]]]) -> Path:
+    """Train 20 steps a stage, each on so many processes and a backend; note the samples of every step."""
+    for number, (world_size, environment) in enumerate(shapes, 1):
+        keys = data / f"{name}-{number}.keys"
+        stage = life(data, f"run-{name}", environment=environment, keys=keys)
+        total = ["--schedule.total-images", str(80 * number)]
+        stage = dataclasses.replace(stage, arguments=[*stage.arguments, *total])
+        codes = warm.join(warm.start(stage, world_size), timeout_s=300)
+        assert codes == [0] * world_size, stage.log.read_text()
+    return data / f"run-{name}"
+
+
+def samples(data: Path, name: str, num_stages: int) -> list[list[str]]:
+    """The keys of each step, over all ranks."""
+    steps = []
+    for number in range(1, num_stages + 1):
+        files = sorted(data.glob(f"{name}-{number}.*[0-9]"))
+        for rows in zip(*(file.read_text().splitlines() for file in files), strict=True):
+            steps.append(",".join(rows).split(","))
+    return steps
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    # A mean logit lies around zero, where a relative tolerance says nothing; the last step of a stage validates too.
+    return [
+        {name: value for name, value in line.items() if not name.endswith("_logit")}
+        for line in lines
+        if "generator/pixel" in line
+    ]
+
+
+@pytest.mark.distributed
+def test_run_when_moved_to_other_processes_and_backends_sees_the_same_samples_and_losses(data: Path) -> None:
+    one, two, zero = (1, {}), (2, {}), (2, zero_2())
+    reference = stages(data, "one", [one, one, one])
+    expected_samples, expected = samples(data, "one", 3), losses(reference)
+    assert len(expected_samples) == len(expected) == 60
+    for name, shapes in (("ddp-zero2-ddp", [two, zero, two]), ("one-two-one", [one, two, one])):
+        run = stages(data, name, shapes)
+        assert samples(data, name, 3) == expected_samples
+        found = losses(run)
+        assert [line["images_seen"] for line in found] == [line["images_seen"] for line in expected]
+        for line, other in zip(found[:40], expected[:40], strict=True):  # 20 steps after the first move
+            assert line == pytest.approx(other, rel=1e-4), name

@@ -1,0 +1,45 @@
+"""A real session on two gloo ranks under ZeRO stage 3: stopped, resumed, exported, as one process does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engines import launch_as
+from harness import prepare_tiny_data, run_ranks, write_preset
+from safetensors.torch import load_file
+from sessions import lines_of, run_session
+
+import pipeline.session
+from pipeline.presets import load_preset
+from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.tracking import NullTracker
+
+
+def train_on_rank(rank: int, world_size: int, folder: str) -> None:
+    pipeline.session.open_tracker = lambda *_: NullTracker()
+    preset, run_dir = load_preset(str(Path(folder) / "preset.json")), Path(folder) / "zero"
+    for stop_at, position in ((12, 12), (None, 24)):
+        launch_as("zero 3", Path(folder))
+        outcome, _ = run_session(preset, run_dir, stop_at=stop_at)
+        assert outcome.images_seen == position
+    launch_as("zero 3", Path(folder))
+    Backend(RuntimeChoice("float32", True, 0.0, preset.train.data.batch_size)).close()
+
+
+@pytest.mark.distributed
+def test_session_under_zero_3_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    preset = prepare_tiny_data(tmp_path)
+    write_preset(preset, tmp_path / "preset.json")
+    run_session(preset, tmp_path / "one")
+    run_ranks(train_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),))
+    ours, theirs = lines_of(tmp_path / "zero"), lines_of(tmp_path / "one")
+    assert [line["images_seen"] for line in ours] == [line["images_seen"] for line in theirs]
+    for line, expected in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    for name in ("generator", "discriminator"):
+        found, wanted = (load_file(tmp_path / run / "export" / f"{name}.safetensors") for run in ("zero", "one"))
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert float((found[key] - value).abs().max()) <= 2e-3 * max(float(value.abs().max()), 1e-3), key

@@ -1,0 +1,50 @@
+"""What runtime.compile and runtime.channels_last do to the networks changes nothing of a step."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.losses import L1Loss, build_adversarial_loss
+from pipeline.models import PatchDiscriminator, SRVGGNetCompact
+from pipeline.runtime.trainable import DdpTrainable
+from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+
+CHANNELS = 64
+
+
+def train(memory_format: torch.memory_format, *, compiles: bool) -> dict[str, Tensor]:
+    """Two steps of both phases, as a session builds them; returns weights and buffers."""
+    torch.manual_seed(0)
+    networks: list[nn.Module] = [SRVGGNetCompact(8, 1, 4), PatchDiscriminator(8, CHANNELS)]
+    trained = []
+    for network in networks:
+        network.to(memory_format=memory_format)
+        trained.append(DdpTrainable(network, network, torch.optim.SGD(network.parameters(), 1.0, fused=True), 0.0))
+        if compiles:
+            # All of torch.compile but its code generator, whose C++ takes minutes on a CPU.
+            network.compile(backend="aot_eager")
+    loss = build_adversarial_loss("vanilla")
+    judging = DiscriminatorPhase(trained[1], loss, contextlib.nullcontext)
+    terms = GeneratorLosses(L1Loss(), 1.0, None, 0.0, loss, 0.1)
+    making = GeneratorPhase(trained[0], networks[1], terms, contextlib.nullcontext)
+    for _ in range(2):
+        gt = torch.rand(2, 3, 32, 32).contiguous(memory_format=memory_format)
+        lq = torch.rand(2, 3, 8, 8).contiguous(memory_format=memory_format)
+        step = StepInput(lq, gt, gt, torch.rand(2, CHANNELS, 2, 2))
+        sr, _ = making.run(step, 0.1, is_adversarial=True)
+        judging.run(step, sr, 0.1)
+    return {
+        f"{number}.{name}": value for number, net in enumerate(networks) for name, value in net.state_dict().items()
+    }
+
+
+def test_step_when_compiled_and_channels_last_is_the_plain_one() -> None:
+    plain = train(torch.contiguous_format, compiles=False)
+    for compiles in (False, True):
+        other = train(torch.channels_last, compiles=compiles)
+        assert other.keys() == plain.keys()
+        for name, value in plain.items():
+            torch.testing.assert_close(other[name].contiguous(), value, rtol=1e-5, atol=1e-6, msg=name)

@@ -1,0 +1,122 @@
+"""Training processes that start in a moment: forked from a server that has imported everything and done nothing else.
+
+A training process spends seconds on imports; a test that kills dozens cannot. Each runs `jobs.train_sed.main` as the
+job does, with the ranks that a launcher would give it, and without MLflow.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["jobs.train_sed", "warm"])
+_FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+
+
+@dataclass(frozen=True)
+class Life:
+    """How a process lives.
+
+    Attributes:
+        arguments: Of `jobs/train_sed.py`.
+        log: File for its standard error.
+        environment: More variables.
+        dies_at_file_event: Kill yourself, as SIGKILL does, before touching the run's files for the n-th time.
+        keys: File to note the keys of each batch in; None for none.
+    """
+
+    arguments: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    dies_at_file_event: int | None = None
+    keys: Path | None = None
+
+
+def start(life: Life, world_size: int = 1) -> list[BaseProcess]:
+    """Start the processes of one call; all are of this machine."""
+    port = _free_port()
+    ranks = [_SERVER.Process(target=_live, args=(life, rank, world_size, port)) for rank in range(world_size)]
+    for process in ranks:
+        process.start()
+    return ranks
+
+
+def join(ranks: Sequence[BaseProcess], timeout_s: float = 120.0) -> list[int | None]:
+    """Wait until all have ended by themselves; return their exit codes, None for one that had to be killed."""
+    deadline_s = time.monotonic() + timeout_s
+    for process in ranks:
+        process.join(max(0.0, deadline_s - time.monotonic()))
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+        process.join()
+    return codes
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _live(life: Life, rank: int, world_size: int, port: int) -> None:
+    os.dup2(os.open(life.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    if world_size > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+        os.environ |= {name: str(value) for name, value in names.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= life.environment
+    _prepare(life, rank)
+    from jobs.train_sed import run_to_exit_code
+
+    code = run_to_exit_code(list(life.arguments))
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _prepare(life: Life, rank: int) -> None:
+    import torch
+
+    import pipeline.runtime.roll_call
+    import pipeline.session
+    from pipeline.tracking import NullTracker
+
+    torch.set_num_threads(1)
+    pipeline.runtime.roll_call.WINDOW_S = 1.0
+    pipeline.session.open_tracker = lambda *_: NullTracker()
+    if life.keys is not None:
+        pipeline.session.batches = _noting(pipeline.session.batches, life.keys.with_suffix(f".{rank}"))
+    if life.dies_at_file_event is not None and rank == 0:
+        sys.addaudithook(_Reaper(life.dies_at_file_event))
+
+
+class _Reaper:
+    """Counts what the process does to the run's files, and kills it before the n-th."""
+
+    def __init__(self, last: int) -> None:
+        self._left = last
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        if event in _FILE_EVENTS and args and "run-" in str(args[0]):
+            self._left -= 1
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _noting(batches: Any, file: Path) -> Any:
+    def noted(*args: Any, **options: Any) -> Iterator[Any]:
+        for batch in batches(*args, **options):
+            with file.open("a") as stream:
+                stream.write(",".join(batch.keys) + "\n")
+            yield batch
+
+    return noted
