@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ class FeatureTask:
     images: StoragePath
     image_shard: ShardEntry
     number: int
-    output: Path
+    output: StoragePath
     semantics: SemanticsConfig
     identity: FeatureIdentity
     dataset_seed: int

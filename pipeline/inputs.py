@@ -58,7 +58,7 @@ def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) 
 
 def _check_cache(config: TrainConfig, images: Manifest, extractor: SemanticExtractor) -> None:
     semantics: SemanticsConfig = config.semantics
-    store = FeatureStore(semantics.cache)
+    store = FeatureStore(semantics.cache, config.data.cache)
     store.require(
         identity(
             images,

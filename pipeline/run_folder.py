@@ -18,6 +18,7 @@ FREE_TO_CHANGE = (
     "train.data.shards",
     "train.data.max_bad_fraction",
     "train.data.cache_",
+    "train.semantics.cache",
     "train.schedule.total_images",
     "train.schedule.max_skipped_updates",
     "train.runtime.compile",
@@ -26,8 +27,8 @@ FREE_TO_CHANGE = (
     "train.report.",
     "shards.",
 )
-"""Settings that may differ when a run goes on: none changes what the images before taught the networks. Shards may
-have moved: every checkpoint names their manifest by its hash."""
+"""Settings that may differ when a run goes on: none changes what the images before taught the networks. Shards and
+features may have moved: their manifests are known by their hashes."""
 
 
 RunState = Literal["running", "preempted", "finished", "failed"]

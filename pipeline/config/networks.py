@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config.ranges import positive, refuse
+from shards.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class SemanticsConfig:
 
     source: Literal["online", "cached", "auto"]
     """online: the extractor runs every step; cached: read from `cache`; auto: cached where `cache` exists."""
-    cache: Path
-    """Folder written by jobs/cache_features.py."""
+    cache: StoragePath
+    """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
     architecture: str
     """Frozen vision model; the paper's is clip-rn50."""
     layer: int

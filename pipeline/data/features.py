@@ -8,11 +8,11 @@ another extractor or other weights is refused.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shards.cache import ShardCache
 from shards.errors import InputError, ShardError
 from shards.manifest import Manifest, read_manifest
 from shards.reader import ShardSet
@@ -62,7 +62,7 @@ def extractor_name(architecture: str, layer: int) -> str:
     return f"{architecture} layer {layer}"
 
 
-def has_features(folder: Path) -> bool:
+def has_features(folder: StoragePath) -> bool:
     """Return whether a finished cache lies in the folder."""
     return (folder / "manifest.json").is_file()
 
@@ -70,24 +70,28 @@ def has_features(folder: Path) -> bool:
 class FeatureStore:
     """A finished cache, opened for reading by sample index.
 
+    Attributes:
+        shards: Its tars, in the order of the image shards, with the same samples in each.
+
     Args:
-        folder: Folder written by jobs/cache_features.py.
+        folder: Folder or URL written by jobs/cache_features.py.
+        copies: Where copies of a URL's shards are kept; a local folder needs none.
 
     Raises:
-        InputError: There is no cache.
+        InputError: There is no cache, or a URL comes without a place for copies.
         ShardError: The manifest is damaged or of another kind.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: StoragePath, copies: ShardCache | None = None) -> None:
         if not has_features(folder):
             raise InputError(
                 f"no cached features in {folder}; run jobs/cache_features.py, or set --semantics.source online"
             )
         self._folder = folder
-        self._shards = ShardSet.open(folder)
-        self._header = self._shards.manifest.config
-        if self._shards.manifest.kind != "features":
-            raise ShardError(f"{folder} holds {self._shards.manifest.kind} shards, not features")
+        self.shards = ShardSet.open(folder, copies)
+        self._header = self.shards.manifest.config
+        if self.shards.manifest.kind != "features":
+            raise ShardError(f"{folder} holds {self.shards.manifest.kind} shards, not features")
 
     @property
     def num_variants(self) -> int:
@@ -133,7 +137,7 @@ class FeatureStore:
             DamageError: The member is damaged.
             ShardError: It belongs to another sample, or is missing.
         """
-        owner, payload = self._shards.member(index, feature_extension(variant))
+        owner, payload = self.shards.member(index, feature_extension(variant))
         if owner != key:
             raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
         return np.frombuffer(payload, dtype="<f2").reshape(self._header["shape"])

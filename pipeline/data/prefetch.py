@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shards.errors import ShardError
@@ -20,23 +20,24 @@ class Prefetcher:
     """One a process; the processes of a machine share the work through the cache's locks.
 
     Args:
-        images: The shards; nothing is done if they need no fetching.
+        sets: What is read: the images, and perhaps their features, which have as many shards with the same samples.
+            Those that need no fetching are left alone.
         order: The run's order. Without windows, all shards are fetched, first to last.
     """
 
-    def __init__(self, images: ShardSet, order: SampleOrder) -> None:
-        self._images = images
+    def __init__(self, sets: Sequence[ShardSet], order: SampleOrder) -> None:
+        self._sets = [shards for shards in sets if shards.cache_limit_bytes]
         self._order = order
         self._current: list[list[int]] = []
         self._waiting: list[int] = []
         self._thread: threading.Thread | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_images": self._images, "_order": self._order, "_current": [], "_waiting": [], "_thread": None}
+        return {"_sets": self._sets, "_order": self._order, "_current": [], "_waiting": [], "_thread": None}
 
     def advance(self, position: int) -> None:
         """Say what is read now. Cheap, and never waits for the store."""
-        if not self._images.cache_limit_bytes:
+        if not self._sets:
             return
         windows = self._windows(position)
         if windows == self._current:
@@ -55,14 +56,14 @@ class Prefetcher:
     def _windows(self, position: int) -> list[list[int]]:
         if isinstance(self._order, WindowedOrder):
             return self._order.windows_from(position, _NUM_WINDOWS)
-        return self._current or [list(range(len(self._images.manifest.shards)))]
+        return self._current or [list(range(len(self._sets[0].manifest.shards)))]
 
     def _that_fit(self, shards: Iterable[int]) -> list[int]:
         """Return the first of some shards that the cache can hold together: no fetch may push out an earlier one."""
         chosen, size_bytes = list[int](), 0
         for shard in shards:
-            size_bytes += self._images.manifest.shards[shard].size_bytes
-            if size_bytes > self._images.cache_limit_bytes:
+            size_bytes += sum(shards.manifest.shards[shard].size_bytes for shards in self._sets)
+            if size_bytes > self._sets[0].cache_limit_bytes:
                 break
             chosen.append(shard)
         return chosen
@@ -71,6 +72,7 @@ class Prefetcher:
         while self._waiting:
             shard = self._waiting.pop(0)
             try:
-                self._images.prefetch(shard)
+                for shards in self._sets:
+                    shards.prefetch(shard)
             except ShardError as error:
                 _LOG.debug("fetching ahead failed: %s", error)  # whoever reads the shard will say it

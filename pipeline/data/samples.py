@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ class SamplePlan:
 
     Attributes:
         shards: Folder or URL of the image shards.
-        features: Folder of cached features, or None.
+        features: Folder or URL of cached features, or None.
         seed: Seed of the order.
         crop_px: Side of the HR crop of classical samples.
         canvas_px: Side of the HR patch that real-world degradations work on.
@@ -51,7 +50,7 @@ class SamplePlan:
     """
 
     shards: StoragePath
-    features: Path | None
+    features: StoragePath | None
     seed: int
     crop_px: int
     canvas_px: int
@@ -100,10 +99,11 @@ class TrainingSamples(Dataset[Item]):
     def __init__(self, plan: SamplePlan) -> None:
         self._manifest = image_manifest(plan.shards)
         self._images = ShardSet(plan.shards, self._manifest, plan.cache)
-        self._features = FeatureStore(plan.features) if plan.features else None
+        self._features = FeatureStore(plan.features, plan.cache) if plan.features else None
         sizes = [shard.num_samples for shard in self._manifest.shards]
         self._order = order_samples(sizes, plan.seed, plan.window_shards)
-        self._prefetcher = Prefetcher(self._images, self._order)
+        read = [self._images] if self._features is None else [self._images, self._features.shards]
+        self._prefetcher = Prefetcher(read, self._order)
         self._dataset_seed = int(self._manifest.config["seed"])
         self._is_classical = self._manifest.config["degradation"] == "classical"
         self._patch_px = plan.crop_px if self._is_classical else plan.canvas_px
