@@ -161,14 +161,7 @@ class Backend:
 
     def any_rank(self, flag: bool) -> bool:
         """Return whether the flag is true on any rank. Collective; does not wait for the device."""
-        return self.each_on_any_rank(flag)[0]
-
-    def each_on_any_rank(self, *flags: bool) -> list[bool]:
-        """Return for each flag whether it is true on any rank. Collective; does not wait for the device."""
-        votes = torch.tensor([float(flag) for flag in flags])
-        if self._control_group is not None:
-            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control_group)
-        return [bool(vote) for vote in votes.tolist()]
+        return bool(self.sum(torch.tensor(float(flag))))
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the element-wise sum over all ranks, on the CPU. Collective."""

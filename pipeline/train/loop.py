@@ -107,9 +107,11 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
         scalars = _step(parts, state, parts.prepare(batch.to(backend.device), is_adversarial), is_adversarial)
         means.add({name: value for name, value in scalars.items() if not name.endswith("/skipped")})
         state.skipped.add(_record(parts, state.images_seen, batch, scalars))
-        _count_damage(parts, batch, state.images_seen)
         before, state.images_seen = state.images_seen, state.images_seen + config.data.batch_size
         parts.progress.advance(state.images_seen, "SeD" if is_adversarial else "pixels")
+        must_stop, cannot_save = _agree(parts, batch, before)
+        if cannot_save:
+            break
 
         is_last = state.images_seen >= total_images
         if _passed(before, state.images_seen, config.report.every_images) or is_last:
@@ -118,10 +120,7 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
             reported_at, reported_time = state.images_seen, time.monotonic()
         is_due = _passed(before, state.images_seen, config.report.validate_every_images) or is_last
         if config.report.validation_sets and is_due:
-            _validate(parts, state)
-        must_stop, cannot_save = backend.each_on_any_rank(parts.must_stop(), parts.checkpoints.failure is not None)
-        if cannot_save:
-            break
+            must_stop |= not _validate(parts, state)
         if _passed(before, state.images_seen, config.report.checkpoint_every_images) or is_last or must_stop:
             _save(parts, state, means)
             saved_at = state.images_seen
@@ -136,12 +135,17 @@ def is_adversarial_at(config: TrainConfig, images_seen: int) -> bool:
     return config.is_adversarial and images_seen >= config.schedule.pixel_only_images
 
 
-def _count_damage(parts: LoopParts, batch: Batch, images_seen: int) -> None:
-    """Count the samples that others stand in for, over all ranks; waits for no device."""
+def _agree(parts: LoopParts, batch: Batch, images_seen: int) -> tuple[bool, bool]:
+    """Return whether any rank was asked to stop and whether any cannot save; count the step's substitutes.
+
+    One reduction over the CPU for all of it, which waits for no device.
+    """
     for fault in batch.faults:
         _LOG.error(fault)
-    num_replaced = parts.backend.sum(torch.tensor([float(len(batch.faults))]))
+    own = (parts.must_stop(), parts.checkpoints.failure is not None, len(batch.faults))
+    stopping, failing, num_replaced = parts.backend.sum(torch.tensor([float(count) for count in own])).tolist()
     parts.damage.add(int(num_replaced), images_seen)
+    return stopping > 0, failing > 0
 
 
 def _passed(before: int, now: int, every: int) -> bool:

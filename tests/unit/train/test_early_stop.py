@@ -94,18 +94,19 @@ def nth_time(number: int) -> Callable[[int], bool]:
 
 @pytest.mark.parametrize(
     ("asked", "position", "is_due"),
-    [(3, 12, True), (4, 12, True), (5, 12, False), (8, 24, True), (9, 24, True), (10, 24, False)],
+    [(3, 12, True), (5, 12, True), (6, 16, False), (8, 24, True), (9, 24, True), (10, 24, True), (11, 24, False)],
 )
 def test_run_when_stopped_while_validating_leaves_and_validates_when_it_goes_on(
     preset: Preset, straight: Path, tmp_path: Path, asked: int, position: int, is_due: bool
 ) -> None:
-    # Two steps ask once each; the validations at 12 and at 24 ask before each of two images.
+    # Each step asks once, at its end; then the validations at 12 and at 24 ask before each of two images.
     whole = tmp_path / "whole"
     outcome, _ = run_session(preset, whole, must_stop=nth_time(asked))
     assert outcome.images_seen == position
     assert outcome.is_finished == (position == 24 and not is_due)
     assert saved_positions(whole)[-1] == position
-    assert len([line for line in lines_of(whole) if line["images_seen"] == position]) == (1 if is_due else 2)
+    at_position = [line for line in lines_of(whole) if line["images_seen"] == position]
+    assert len(at_position) == (2 if outcome.is_finished else 1)
     if is_due and position == 12:
         outcome, _ = run_session(preset, whole, must_stop=nth_time(1))  # again, before anything was done
         assert not outcome.is_finished
