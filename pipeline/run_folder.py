@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pipeline.config import Preset
 from pipeline.errors import ConfigError
@@ -94,9 +96,24 @@ class RunFolder:
                     + f"\n  Go on with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
                 )
 
-    def write_config(self, preset: Preset) -> None:
-        """Make the folder and write the configuration, so that the folder is a preset too."""
+    def lock(self) -> BinaryIO | None:
+        """Make the folder and keep it for this process; None when another one keeps it.
+
+        The lock is gone when the returned file is closed or the process ends, however it ends; loader processes do not
+        inherit it. On storage without locks every process finds the folder free.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        file = (self.path / ".lock").open("wb")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EAGAIN}:
+                file.close()
+                return None
+        return file
+
+    def write_config(self, preset: Preset) -> None:
+        """Write the configuration, so that the folder is a preset too."""
         write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
 
     def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:

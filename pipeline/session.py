@@ -8,10 +8,11 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pipeline.assembly import build_phases, build_state, memory_format_of, place
@@ -104,9 +105,19 @@ class Session:
             place(self._losses.perceptual, config.runtime, backend.device)
         channels = self._semantics.channels if self._semantics is not None else 0
         self._state = build_state(config, channels, backend)
-        backend.barrier()  # every rank has checked the folder as it was
+        self._lock = self._lock_folder()
         if backend.is_leader:
             self._folder.write_config(self._preset)
+
+    def _lock_folder(self) -> BinaryIO | None:
+        lock = self._folder.lock() if self._backend.is_leader else None
+        # Collective: before it every rank has checked the folder as it was, after it the leader writes.
+        if self._backend.any_rank(self._backend.is_leader and lock is None):
+            raise ConfigError(
+                f"another process is training in {self._folder.path}, and two would overwrite each other's "
+                "checkpoints; wait for it or stop it, or start a new run with --run-dir"
+            )
+        return lock
 
     def _check_scale(self) -> None:
         scale = self._config.generator.scale
@@ -177,8 +188,11 @@ class Session:
             self._state.validation_due &= self._state.images_seen not in metrics_file.scores(METRICS[0])
         self._state.validation_due = backend.any_rank(self._state.validation_due and backend.is_leader)
         if self._state.images_seen >= config.num_steps * config.data.batch_size and not self._state.validation_due:
-            if backend.any_rank(backend.is_leader and not self._folder.generator.is_file()):
-                self._export()  # killed between the last checkpoint and the export
+            if backend.any_rank(backend.is_leader and exported_position(self._folder) != self._state.images_seen):
+                # Killed between the last checkpoint and the end of the export.
+                tracker = self._open_tracker(facts.get("mlflow_run_id"))
+                self._leave_results(tracker)
+                tracker.close(_MLFLOW_STATUS["finished"])
             self._write_status("finished")
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
         self._write_status("running")
@@ -204,9 +218,7 @@ class Session:
             with parts.checkpoints.closing(), backend.naming_lost_ranks():
                 is_finished = train(parts, self._state, means, self._loader())
             if is_finished:
-                self._export()
-                tracker.file(self._folder.generator)
-                tracker.file(self._folder.config)
+                self._leave_results(tracker)
             ending = "finished" if is_finished else "preempted"
         finally:
             with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
@@ -291,8 +303,15 @@ class Session:
         )
 
     def close(self) -> None:
-        """Let go of networks and optimizers, so that the process group can be left in order."""
+        """Let go of the folder, and of networks and optimizers, so that the process group can be left in order."""
         del self._state, self._samples
+        if self._lock is not None:
+            self._lock.close()
+
+    def _leave_results(self, tracker: Tracker | NullTracker) -> None:
+        self._export()
+        tracker.file(self._folder.generator)
+        tracker.file(self._folder.config)
 
     def _export(self) -> None:
         discriminator = self._state.discriminator
@@ -307,10 +326,20 @@ class Session:
         }
         with saving(self._folder.generator.parent):
             self._folder.generator.parent.mkdir(exist_ok=True)
-            save_generator(self._folder.generator, self._state.average.module, metadata)
             if judge is not None:
                 tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.items()}
                 write_atomically(self._folder.discriminator, save(tensors, metadata))
+            # Last: `exported_position` takes it for the whole export.
+            save_generator(self._folder.generator, self._state.average.module, metadata)
+
+
+def exported_position(folder: RunFolder) -> int | None:
+    """Return at how many images the weights in the export folder were taken; None if there are none."""
+    try:
+        with safe_open(folder.generator, "pt") as file:
+            return int(file.metadata()["images_seen"])
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

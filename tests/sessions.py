@@ -44,8 +44,10 @@ def run_session(
         return must_stop(position) if must_stop is not None else stop_at is not None and position >= stop_at
 
     session = Session(preset, Backend(RuntimeChoice("float32", True, 0.0, preset.train.data.batch_size)))
-    outcome = session.run(progress_of, asked)
-    session.close()
+    try:
+        outcome = session.run(progress_of, asked)
+    finally:
+        session.close()
     return outcome, screens[0].positions if screens else []
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 import shutil
+import signal
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -29,8 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def life(data: Path, name: str, **more: object) -> Life:
-    return Life([str(data / "preset.json"), "--run-dir", str(data / name)], data / f"{name}.log", **more)
+def life(data: Path, name: str, more: Sequence[str] = (), **ending: object) -> Life:
+    return Life([str(data / "preset.json"), "--run-dir", str(data / name), *more], data / f"{name}.log", **ending)
 
 
 def undisturbed(data: Path, world_size: int) -> Path:
@@ -48,7 +51,7 @@ def lines_in(run: Path) -> int:
 def kill_at_a_moment(ranks: list[BaseProcess], victims: list[BaseProcess], run: Path, draw: random.Random) -> None:
     """Let the run write a few lines, wait a fraction of a step more, and kill."""
     # One that dies before it has met the others is the launcher's to notice: they wait for it.
-    goal, rest_s = lines_in(run) + draw.randint(1 if victims == ranks[1:] else 0, 4), draw.uniform(0, 0.1)
+    goal, rest_s = lines_in(run) + draw.randint(0 if victims == ranks else 1, 4), draw.uniform(0, 0.1)
     while lines_in(run) < goal and all(process.is_alive() for process in ranks):
         time.sleep(0.002)
     time.sleep(rest_s)
@@ -101,6 +104,27 @@ def test_run_when_killed_three_times_ends_with_the_same_bits(data: Path, world_s
 @pytest.mark.parametrize(("world_size", "seed"), [(1, 10), (1, 11), (2, 12), (2, 13)])
 def test_run_when_killed_many_times_ends_with_the_same_bits(data: Path, world_size: int, seed: int) -> None:
     kill_and_finish(data, world_size, 6, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_run_when_killed_before_each_thing_it_does_to_a_file_ends_with_the_same_bits(data: Path) -> None:
+    """Two steps, each with a validation and a checkpoint, of which one stays: nothing happens to a file elsewhere."""
+    short = {"schedule.total-images": 8, "schedule.pixel-only-images": 4, "report.validate-every-images": 4}
+    short |= {"report.checkpoint-every-images": 4, "report.keep-checkpoints": 1}
+    more = [text for name, value in short.items() for text in (f"--{name}", str(value))]
+    straight = data / "run-short"
+    assert warm.join(warm.start(life(data, straight.name, more=more))) == [0]
+    for number in itertools.count(1):
+        run = data / f"run-event-{number}"
+        codes = warm.join(warm.start(life(data, run.name, more=more, dies_at_file_event=number)))
+        if codes == [0]:
+            break
+        assert codes == [-signal.SIGKILL]
+        assert warm.join(warm.start(life(data, run.name, more=more))) == [0], f"event {number}"
+        assert_same_bits(run, straight)
+        shutil.rmtree(run)
+    assert number > 50, "the test looks at the wrong files"
 
 
 def zero_2() -> dict[str, str]:

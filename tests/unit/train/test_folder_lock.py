@@ -1,0 +1,69 @@
+"""Two commands in one run folder: the second is refused, until the first has ended, however it ended."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import ROOT, prepare_tiny_data
+from sessions import run_session
+
+import pipeline.session
+from pipeline.errors import ConfigError
+from pipeline.run_folder import RunFolder
+from pipeline.tracking import NullTracker
+
+# Holds the folder and has a child of its own, as a training process has its loaders; says the child's number.
+_HOLDER = """
+import os, sys, time
+from pathlib import Path
+from pipeline.run_folder import RunFolder
+lock = RunFolder(Path(sys.argv[1])).lock()
+assert lock
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    yield process
+    process.kill()
+    subprocess.run(["kill", "-9", str(child)], check=True)
+    process.wait()
+
+
+def test_folder_when_another_process_trains_in_it_is_refused_and_free_when_that_is_killed(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    preset, run = prepare_tiny_data(tmp_path), tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"another process is training in .*run, .*or start a new run with --run-dir"):
+        run_session(preset, run)
+    assert [path.name for path in run.iterdir()] == [".lock"]
+    holder.kill()
+    holder.wait()  # its child goes on
+    outcome, _ = run_session(preset, run)
+    assert outcome.is_finished
+
+
+def test_folder_on_storage_without_locks_is_free_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    lock = RunFolder(tmp_path / "run").lock()
+    assert lock is not None
+    lock.close()
