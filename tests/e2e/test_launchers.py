@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from harness import BIN, ROOT, job, job_environment, prepare_tiny_data, tiny_preset, write_preset
 
@@ -103,6 +106,32 @@ def test_run_when_its_launcher_is_asked_to_stop_saves_leaves_and_says_so(data: P
     text = log.read_text()
     assert "the same command goes on" in text
     assert "DataLoader worker" not in text
+
+
+def compilers(run: Path) -> list[psutil.Process]:
+    """The compiler's own processes, below those that train."""
+    below = [child for number in training_processes(run) for child in psutil.Process(number).children(recursive=True)]
+    return [process for process in below if any(word.endswith(".cpp") for word in words_of(process))]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU; this machine has none")
+def test_run_when_asked_to_stop_while_it_compiles_finishes_the_step_and_leaves(data: Path) -> None:
+    run, log = data / "compiled", data / "compiled.log"
+    compiler = {"TORCHINDUCTOR_CACHE_DIR": str(data / "compiler")}  # empty: nothing is compiled yet
+    launcher = launch(data, run.name, "--quiet", flags=("--runtime.compile",), **compiler)
+    wait_until(lambda: bool(compilers(run)), launcher, log)
+    # As launchers do: to the whole group, the compiler's processes included.
+    os.killpg(launcher.pid, signal.SIGTERM)
+    wait_for_end(run, timeout_s=240.0)
+    assert_preempted(run)
+    assert status(run)["images_seen"] == 4, log.read_text()
+    assert "the same command goes on" in log.read_text()
 
 
 # Slurm's commands, as far as the script uses them: one node, whose task is what srun is given.
