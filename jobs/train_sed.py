@@ -17,7 +17,7 @@ from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job, say
 from pipeline.config import Preset, TrainConfig
 from pipeline.data.features import image_manifest
 from pipeline.dry_run import describe
-from pipeline.errors import DamagedDataError, NonFiniteError, RankLostError, SaveError
+from pipeline.errors import RunStoppedError
 from pipeline.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.runtime.backend import Backend, RuntimeChoice
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
@@ -90,7 +90,7 @@ def train(preset: Preset) -> int:
         tell(line)
     try:
         outcome = session.run(TerminalProgress if backend.is_leader else lambda seen, total: SilentProgress(), stop)
-    except (NonFiniteError, DamagedDataError, RankLostError, SaveError) as error:
+    except RunStoppedError as error:
         raise JobStoppedError(f"error: {error}", EXIT_FAULTS) from error
     if not outcome.is_finished:
         tell(f"asked to stop: saved at {outcome.images_seen:,} images; the same command goes on")

@@ -15,19 +15,23 @@ class CheckpointError(InputError):
     """A checkpoint or weight file is missing, damaged, or of another network."""
 
 
-class NonFiniteError(RuntimeError):
+class RunStoppedError(RuntimeError):
+    """A run cannot go on; its checkpoints are good, and the same command goes on from them."""
+
+
+class NonFiniteError(RunStoppedError):
     """Loss or gradient stayed NaN or infinite for too many steps in a row."""
 
 
-class DamagedDataError(RuntimeError):
+class DamagedDataError(RunStoppedError):
     """More samples are damaged than the configuration allows."""
 
 
-class RankLostError(RuntimeError):
+class RankLostError(RunStoppedError):
     """Another process of the run died or hangs; names it."""
 
 
-class SaveError(RuntimeError):
+class SaveError(RunStoppedError):
     """What a run must keep could not be written: the disk is full, or the folder is gone."""
 
 
