@@ -62,6 +62,11 @@ def saved_positions(run_dir: Path) -> list[int]:
 def assert_same_end(run_dir: Path, straight: Path) -> None:
     """The same metrics file and the same exported bits."""
     assert lines_of(run_dir) == lines_of(straight)
+    assert_same_exports(run_dir, straight)
+
+
+def assert_same_exports(run_dir: Path, straight: Path) -> None:
+    """The same bits in both networks."""
     for name in ("generator", "discriminator"):
         ours, theirs = (load_file(folder / "export" / f"{name}.safetensors") for folder in (run_dir, straight))
         assert ours.keys() == theirs.keys()

@@ -59,11 +59,16 @@ class TrainingState:
     def load(self, checkpoint: Checkpoint, device: torch.device) -> None:
         """Take over a checkpoint, whoever wrote it. All ranks must call.
 
+        A run that was to end in its pixel stage has no discriminator in its checkpoints; where it is made longer, the
+        one built from the seed is as untouched as it would be by then.
+
         Raises:
             CheckpointError: It belongs to other networks.
         """
         _load_weights(self.average.module, checkpoint, "average")
         for name, network in self._networks.items():
+            if name == "discriminator" and name not in checkpoint.tensors:
+                continue
             with network.whole(to_load=True):
                 _load_weights(network.bare, checkpoint, name)
             network.weights_changed()

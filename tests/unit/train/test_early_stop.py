@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file
-from sessions import assert_same_end, lines_of, run_session, saved_positions
+from sessions import assert_same_end, assert_same_exports, lines_of, run_session, saved_positions
 
 import pipeline.session
 from pipeline.config import Preset
@@ -63,7 +63,29 @@ def test_run_when_stopped_between_reports_and_run_again_ends_as_if_undisturbed(p
     outcome, positions = run_session(preset, whole)
     assert outcome.is_finished
     assert positions == []
-    assert (whole / "export" / "generator.safetensors").is_file()
+    assert_same_end(whole, straight)
+
+
+@pytest.mark.parametrize("first_images", [8, 16])
+def test_run_when_made_longer_ends_as_one_that_was_that_long(
+    preset: Preset, straight: Path, tmp_path: Path, first_images: int
+) -> None:
+    """The first 8 images are the pixel stage, which knows no discriminator."""
+    whole = tmp_path / "run"
+    shorter = dataclasses.replace(preset.train.schedule, total_images=first_images)
+    outcome, _ = run_session(changed(preset, schedule=shorter), whole)
+    assert outcome.is_finished
+    stale = tmp_path / "stale"
+    shutil.copytree(whole / "export", stale)
+    outcome, positions = run_session(preset, whole)
+    assert outcome.is_finished
+    assert positions[0] == first_images
+    assert_same_exports(whole, straight)
+
+    shutil.rmtree(whole / "export")
+    shutil.copytree(stale, whole / "export")  # as if killed before the longer run's export
+    run_session(preset, whole)
+    assert_same_exports(whole, straight)
 
 
 def test_session_trains_what_an_ablation_names(preset: Preset, tmp_path: Path) -> None:
