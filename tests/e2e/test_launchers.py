@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,11 @@ import pytest
 from harness import BIN, ROOT, job, job_environment, prepare_tiny_data, tiny_preset, write_preset
 
 TWO = ["--config_file", "infra/accelerate/cpu_2.yaml"]
+# What is for GPUs starts on a CPU as well, over gloo, with as many processes as there are cores here.
+ONE_GPU = ["--config_file", "infra/accelerate/gpu_1.yaml"]
+NODE = ["--config_file", "infra/accelerate/node.yaml", "--num_processes", "2"]
+ZERO_2 = ["--config_file", "infra/accelerate/nodes_zero2.yaml", "--num_machines", "1", "--num_processes", "2"]
+ZERO_2 += ["--main_process_ip", "127.0.0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -190,16 +196,32 @@ def parent_of(process: int) -> int:
 
 
 @pytest.mark.distributed
-def test_run_when_a_rank_is_killed_is_restarted_by_the_launcher_and_ends_with_the_same_bits(data: Path) -> None:
+def test_configurations_for_gpus_each_start_and_go_on_where_another_stopped(data: Path) -> None:
+    run, log = data / "configurations", data / "configurations.log"
+    for images, options in ((8, ONE_GPU), (16, NODE), (24, ZERO_2)):
+        flags = ("--schedule.total-images", str(images))
+        assert launch(data, run.name, *options, flags=flags).wait(300) == 0, log.read_text()
+        assert status(run) == {"state": "finished", "images_seen": images, "total_images": images}
+    kinds = re.findall(r"^(.*) process\(es\)", log.read_text(), re.MULTILINE)
+    assert kinds == ["one process, 1", "DDP, 2", "DeepSpeed, 2"]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("options", [TWO, ZERO_2], ids=["ddp", "zero-2"])
+def test_run_when_a_rank_is_killed_is_restarted_by_the_launcher_and_ends_with_the_same_bits(
+    data: Path, options: list[str], request: pytest.FixtureRequest
+) -> None:
     flags = ("--schedule.total-images", "120")
-    straight = launch(data, "straight", *TWO, flags=flags)
-    assert straight.wait(300) == 0, (data / "straight.log").read_text()
-    run = data / "restarted"
-    launcher = launch(data, run.name, *TWO, "--max_restarts", "1", flags=flags)
-    wait_until((run / "checkpoints" / "images-0000000016" / "manifest.json").exists, launcher, data / "restarted.log")
+    kind = request.node.callspec.id
+    undisturbed, run = data / f"straight-{kind}", data / f"restarted-{kind}"
+    log = data / f"{run.name}.log"
+    straight = launch(data, undisturbed.name, *options, flags=flags)
+    assert straight.wait(300) == 0, (data / f"{undisturbed.name}.log").read_text()
+    launcher = launch(data, run.name, *options, "--max_restarts", "1", flags=flags)
+    wait_until((run / "checkpoints" / "images-0000000016" / "manifest.json").exists, launcher, log)
     os.kill(max(training_processes(run)), signal.SIGKILL)
-    assert launcher.wait(300) == 0, (data / "restarted.log").read_text()
-    assert "resuming at" in (data / "restarted.log").read_text()
+    assert launcher.wait(300) == 0, log.read_text()
+    assert "resuming at" in log.read_text()
     assert status(run) == {"state": "finished", "images_seen": 120, "total_images": 120}
     for name in ("metrics.jsonl", "checkpoints/images-0000000120/generator.safetensors"):
-        assert (run / name).read_bytes() == (data / "straight" / name).read_bytes(), name
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
