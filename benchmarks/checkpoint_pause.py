@@ -25,6 +25,7 @@ from pipeline.checkpoint import BackgroundWriter, Checkpoint, CheckpointStore, R
 from pipeline.models import PatchDiscriminator, RRDBNet
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
+from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
 
 
@@ -32,14 +33,14 @@ def build_state() -> TrainingState:
     """Networks of the paper's size, with Adam's moments as after a step."""
     trainables = []
     for network in (RRDBNet(64, 23, 32, 4), PatchDiscriminator(64, 1024)):
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
         for parameter in network.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         optimizer.step()
         optimizer.zero_grad()
         trainables.append(DdpTrainable(network, network, optimizer, 0.0))
     generator, discriminator = trainables
-    return TrainingState(generator, discriminator, MovingAverage(generator.bare))
+    return TrainingState(generator, discriminator, MovingAverage(generator.bare), SkippedUpdates(1))
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:

@@ -71,7 +71,7 @@ class Trainable(ABC):
 
     @abstractmethod
     def optimizer_state(self) -> OptimizerState:
-        """Return the optimizer's full state on the CPU; empty before the first step. Collective."""
+        """Return the optimizer's full state, which may be its own tensors; empty before the first step. Collective."""
 
     @abstractmethod
     def load_optimizer_state(self, state: OptimizerState) -> None:
@@ -324,7 +324,7 @@ def _named_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> Optimiz
     named: OptimizerState = {}
     for name, parameter in module.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
-            named.setdefault(slot, {})[name] = torch.as_tensor(value).detach().cpu().clone()
+            named.setdefault(slot, {})[name] = torch.as_tensor(value).detach()
     return named
 
 

@@ -126,5 +126,5 @@ class Pair:
         ]
 
     def optimizer_states(self) -> list[OptimizerState]:
-        """Of both."""
-        return [trained.optimizer_state() for trained in self.trained]
+        """Copies of both."""
+        return [copy.deepcopy(trained.optimizer_state()) for trained in self.trained]

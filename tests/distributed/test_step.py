@@ -103,7 +103,7 @@ def check_untouched(engine: str, folder: Path) -> None:
     assert worst(pair.parameters()[:1], before[:1]) > 1e-5, engine
     assert_same(pair.parameters()[1], before[1], engine)
     assert_same(pair.trained[1].optimizer_state(), states[1], engine)
-    own, state = pair.parameters()[0], pair.trained[0].optimizer_state()
+    own, state = pair.parameters()[0], pair.optimizer_states()[0]
     pair.judging.run(step, sr, 1e-3)
     assert worst(pair.parameters()[1:], before[1:]) > 1e-5, engine
     assert_same(pair.parameters()[0], own, engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -41,7 +42,7 @@ def train_once(trainable: DdpTrainable, factor: float) -> Tensor:
 def test_update_when_the_loss_is_not_finite_changes_nothing(factor: float) -> None:
     trainable = network()
     assert train_once(trainable, 1.0) == 0
-    weight, state = trainable.bare.weight.detach().clone(), trainable.optimizer_state()
+    weight, state = trainable.bare.weight.detach().clone(), copy.deepcopy(trainable.optimizer_state())
     assert train_once(trainable, factor) == 1
     assert torch.equal(trainable.bare.weight, weight)
     after = trainable.optimizer_state()
