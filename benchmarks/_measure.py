@@ -1,7 +1,8 @@
-"""What the benchmarks of training share: time and peak memory of steps, and building the SeD release."""
+"""What the benchmarks share: time and peak memory of steps, and importing what they are measured against."""
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import multiprocessing.connection
 import statistics
@@ -16,6 +17,23 @@ import torch
 from torch import nn
 
 Step = Callable[[], Any]
+
+
+def import_script(path: Path) -> Any:
+    """Import one file of a checkout as a module, under its own name.
+
+    Raises:
+        SystemExit: There is no such file.
+    """
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there; give a checkout of the peer")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # its classes may be pickled
+    spec.loader.exec_module(module)
+    return module
 
 
 def import_reference(folder: Path) -> None:

@@ -18,6 +18,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def in_child(work: Callable[..., tuple[float, float]], *args: object) -> tuple[f
     return result
 
 
-def _child(sender: object, work: Callable[..., tuple[float, float]], args: tuple[object, ...]) -> None:
+def _child(sender: Connection, work: Callable[..., tuple[float, float]], args: tuple[object, ...]) -> None:
     before = _status_mib("VmHWM")
     seconds = work(*args)
     sender.send((*seconds, _status_mib("VmHWM") - before))
@@ -109,7 +110,7 @@ def same_photo_pairs(window_shards: int) -> float:
 
 def main() -> None:
     """Print the three tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--samples", type=int, default=10**9)
     parser.add_argument("--shards", type=int, default=10**5)
     parser.add_argument("--permutation-samples", type=int, default=10**8, help="of the peer, which needs the memory")

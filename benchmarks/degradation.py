@@ -28,6 +28,7 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Before torch is loaded: threads that spin while they wait take the cores that others on a busy machine need.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -35,6 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 import yaml
+from _measure import import_script
 from skimage import data as photos
 from torch import Tensor
 
@@ -76,7 +78,7 @@ def build_ours(num: int, device: torch.device, dtype: torch.dtype) -> Degrade:
     return run
 
 
-def load_reference(basicsr: Path, realesrgan: Path) -> type:
+def load_reference(basicsr: Path, realesrgan: Path) -> Any:
     """Import Real-ESRGAN's model from a checkout, without the packages that its `feed_data` does not use."""
     if importlib.util.find_spec("cv2") is None:
         sys.modules["cv2"] = _opencv_kernel()
@@ -86,15 +88,12 @@ def load_reference(basicsr: Path, realesrgan: Path) -> type:
         package.__path__ = [str(basicsr.joinpath(*name.split(".")))]
         sys.modules[name] = package
     networks = types.ModuleType("basicsr.models.srgan_model")
-    networks.SRGANModel = object
+    vars(networks)["SRGANModel"] = object
     sys.modules[networks.__name__] = networks
-    sys.modules["basicsr.utils"].DiffJPEG = importlib.import_module("basicsr.utils.diffjpeg").DiffJPEG
-    sys.modules["basicsr.utils"].USMSharp = importlib.import_module("basicsr.utils.img_process_util").USMSharp
-    path = realesrgan / "realesrgan" / "models" / "realesrgan_model.py"
-    spec = importlib.util.spec_from_file_location("realesrgan_model", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.RealESRGANModel
+    utils = vars(sys.modules["basicsr.utils"])
+    utils["DiffJPEG"] = importlib.import_module("basicsr.utils.diffjpeg").DiffJPEG
+    utils["USMSharp"] = importlib.import_module("basicsr.utils.img_process_util").USMSharp
+    return import_script(realesrgan / "realesrgan" / "models" / "realesrgan_model.py").RealESRGANModel
 
 
 def _opencv_kernel() -> types.ModuleType:
@@ -106,7 +105,7 @@ def _opencv_kernel() -> types.ModuleType:
         return (values / values.sum())[:, None]
 
     opencv = types.ModuleType("cv2")
-    opencv.getGaussianKernel = window
+    vars(opencv)["getGaussianKernel"] = window
     return opencv
 
 

@@ -17,17 +17,18 @@ Run:
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import cv2
+import cv2  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
+from _measure import import_script
 from torch.utils.data import DataLoader
 
 from pipeline.data.decode import decode_png
@@ -69,13 +70,9 @@ def write_folder(shards: Path, output: Path) -> None:
 
 def reference_loader(checkout: Path, folder: Path, batch: int, workers: int) -> Iterable[object]:
     """Return the reference's dataset in a loader as its train.py builds it."""
-    path = checkout / "datasets" / "srdata.py"
-    spec = importlib.util.spec_from_file_location("srdata", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    dataset = module.Train(scale=SCALE, patch_size=CROP_PX // SCALE, data_root=str(folder))
+    dataset = import_script(checkout / "datasets" / "srdata.py").Train(
+        scale=SCALE, patch_size=CROP_PX // SCALE, data_root=str(folder)
+    )
     # Its workers stay between epochs, which are short here: otherwise their start would be measured.
     stays = workers > 0
     return DataLoader(
@@ -95,7 +92,7 @@ def our_loader(shards: Path, batch: int, workers: int) -> Iterable[object]:
     return batches(samples, RankBatches(0, 10**6, batch, 0, 1), workers, pin_memory=False)
 
 
-def as_float(batch: object) -> None:
+def as_float(batch: Any) -> None:
     """Do what the trainer does on the device."""
     _ = batch.hr.float() / 255, batch.lq.float() / 255
 
@@ -138,7 +135,7 @@ def report(title: str, speeds: dict[str, list[float]]) -> None:
 
 def main() -> None:
     """Write both datasets, read both, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--reference", type=Path, required=True, help="checkout of SeD")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of 480 px or more")
     parser.add_argument("--workers", type=int, default=2)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import multiprocessing
 import platform
 import re
@@ -32,9 +31,11 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import psutil
+from _measure import import_script
 
 from jobs.ray_tasks import RaySession, ray_session
 from jobs.shard import survey_and_plan, write
@@ -48,6 +49,7 @@ from shards.subimages import cut_side, grid
 from shards.survey import Photo
 from shards.writing import shard_tasks
 
+Task = Literal["classical", "realworld"]
 NUM_PROCESSES = 2
 SIZE_PX, STRIDE_PX, SCALE = 480, 240, 4
 
@@ -60,7 +62,7 @@ class Timing:
     cpu_s: float
 
 
-def settings(sources: Sequence[Path], output: Path, degradation: str) -> ShardConfig:
+def settings(sources: Sequence[Path], output: Path, degradation: Task) -> ShardConfig:
     """The paper's sub-images; a photo at the seam of two shards is decoded for both, so they are not too small."""
     return ShardConfig(
         tuple(sources), output, degradation, SCALE, SIZE_PX, STRIDE_PX, 1, 0, 64.0, max_reject_fraction=1.0
@@ -110,22 +112,15 @@ def job_once(config: ShardConfig, sources: tuple[SourceFile, ...], session: RayS
         shutil.rmtree(output)
 
 
-def load_reference(checkout: Path) -> types.ModuleType:
+def load_reference(checkout: Path) -> Any:
     """Import the script as it is; of its package only the function that lists a folder."""
-    path = checkout / "scripts" / "data_preparation" / "extract_subimages.py"
     utils = types.ModuleType("basicsr.utils")
     vars(utils)["scandir"] = lambda folder, full_path: (str(file) for file in sorted(Path(folder).iterdir()))
     sys.modules |= {"basicsr": types.ModuleType("basicsr"), "basicsr.utils": utils}
-    spec = importlib.util.spec_from_file_location("extract_subimages", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["extract_subimages"] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_script(checkout / "scripts" / "data_preparation" / "extract_subimages.py")
 
 
-def reference_once(module: types.ModuleType, photos: Path, level: int) -> None:
+def reference_once(module: Any, photos: Path, level: int) -> None:
     """The script's own main function on a folder of photos, two processes."""
     with tempfile.TemporaryDirectory(prefix="shard-writing-") as folder:
         module.extract_subimages(
@@ -152,7 +147,7 @@ def peak_mib_of_workers() -> float:
     return max(peaks, default=0.0)
 
 
-def compare(sources: Sequence[Path], degradation: str, repeats: int, reference: Path | None) -> None:
+def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference: Path | None) -> None:
     """Time all ways, alternating, and print the table."""
     config = settings(sources, Path("unused"), degradation)
     with (
@@ -194,7 +189,7 @@ def alternate(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
     return timings
 
 
-def report(plan: Plan, degradation: str, timings: dict[str, list[Timing]], peak_mib: float) -> None:
+def report(plan: Plan, degradation: Task, timings: dict[str, list[Timing]], peak_mib: float) -> None:
     """Print a Markdown table, speeds relative to the bare loop."""
     largest = max(photo.height_px * photo.width_px * 3 for photo in plan.photos) / 2**20
     print(f"\n{degradation}: {len(plan.photos)} photos, {plan.num_samples} sub-images; {ENCODER}")
