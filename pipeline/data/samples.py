@@ -7,14 +7,18 @@ was read before, so a resume is arithmetic.
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from pipeline.data.batch import Batch
 from pipeline.data.decode import Pixels, decode_crop
@@ -195,17 +199,29 @@ def collate(items: Sequence[Item]) -> Batch:
     semantics = [item.semantics for item in items if item.semantics is not None]
     parameters = [item.parameters for item in items if item.parameters is not None]
     return Batch(
-        hr=_stack([item.hr for item in items]),
-        lq=_stack(lqs) if lqs else None,
+        hr=_stack([_channels_first(item.hr) for item in items]),
+        lq=_stack([_channels_first(lq) for lq in lqs]) if lqs else None,
         degradation=stack_parameters(parameters) if parameters else None,
-        semantics=torch.from_numpy(np.stack(semantics)) if semantics else None,
+        semantics=_stack(semantics) if semantics else None,
         keys=tuple(item.key for item in items),
         faults=tuple(item.fault for item in items if item.fault is not None),
     )
 
 
-def _stack(images: Sequence[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
+    """Stack arrays where the training process will read them; a loader process would have to copy them there."""
+    kind = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
+    shape = (len(arrays), *arrays[0].shape)
+    stacked = torch.empty(shape if get_worker_info() is None else 0, dtype=kind)
+    if get_worker_info() is not None:
+        memory = torch.UntypedStorage._new_shared(math.prod(shape) * kind.itemsize)
+        stacked.set_(memory, 0, shape)  # pyright: ignore[reportCallIssue] - its stub has no such storage
+    np.stack(arrays, out=stacked.numpy())
+    return stacked
+
+
+def _channels_first(image: Pixels) -> np.ndarray:
+    return image.transpose(2, 0, 1)
 
 
 def batches(samples: TrainingSamples, order: RankBatches, num_workers: int, *, pin_memory: bool) -> Iterable[Batch]:
@@ -219,5 +235,21 @@ def batches(samples: TrainingSamples, order: RankBatches, num_workers: int, *, p
         # Workers are started afresh: a fork of a process with a CUDA context or gloo threads may hang.
         multiprocessing_context="spawn" if num_workers else None,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_leave_at_once,
     )
     return loader
+
+
+def _leave_at_once(_: int) -> None:
+    """Let this loader process end without taking the interpreter apart.
+
+    A thread that is still handing a batch over would then be ended inside C++, which aborts for it: a message in the
+    log, and an error in the training process, of a run that was only asked to stop.
+    """
+    Finalize(None, _exit_unless_failed, exitpriority=-100)  # the last thing that a process of multiprocessing does
+
+
+def _exit_unless_failed() -> None:
+    if sys.exc_info()[0] is None:
+        sys.stderr.flush()
+        os._exit(0)
