@@ -337,7 +337,7 @@ def exported_position(folder: RunFolder) -> int | None:
     """Return at how many images the weights in the export folder were taken; None if there are none."""
     try:
         with safe_open(folder.generator, "pt") as file:
-            return int(file.metadata()["images_seen"])
+            return int((file.metadata() or {})["images_seen"])
     except (OSError, SafetensorError, KeyError):
         return None
 
