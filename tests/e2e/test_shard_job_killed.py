@@ -128,6 +128,7 @@ def wait_for_the_moment(job: Job, rng: random.Random) -> None:
     time.sleep(rng.uniform(0.0, 0.05))
 
 
+@pytest.mark.timeout(1800)  # three minutes on an idle machine
 def test_job_when_killed_thirty_times_anywhere_ends_as_if_undisturbed(config: ShardConfig, tmp_path: Path) -> None:
     write_shards(config)
     expected = contents(config.output)
