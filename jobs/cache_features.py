@@ -7,7 +7,6 @@ something else. Run it again: finished tars are kept.
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +24,10 @@ from shards.cache import ShardCache
 from shards.documents import digest_of
 from shards.files import check_writable, clean_stale
 from shards.manifest import Manifest, write_manifest
-from shards.sidecars import ShardEntry, find_finished
+from shards.sidecars import ShardEntry, find_all_finished
 from shards.storage import StoragePath
 
 _WORKER_BYTES = 1500 * 2**20
-# Done-markers are looked at in parallel: a store answers in tens of milliseconds.
-_NUM_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -144,12 +141,10 @@ def write(config: CacheConfig, tasks: list[FeatureTask], session: RaySession) ->
     """Write what is missing, and the manifest last."""
     config.output.mkdir(parents=True, exist_ok=True)
     clean_stale(config.output)
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        found = pool.map(lambda task: find_finished(task.output, task.name, task.header), tasks)
-        entries = {task.number: entry for task, entry in zip(tasks, found, strict=True) if entry is not None}
+    entries = find_all_finished(config.output, {task.name: task.header for task in tasks})
     if entries:
         say(f"reusing {len(entries)} of {len(tasks)} feature tars")
-    missing = [task for task in tasks if task.number not in entries]
+    missing = [task for task in tasks if task.name not in entries]
     if missing:
         _write_missing(config, missing, entries, session)
     header = tasks[0].identity.to_header()
@@ -157,7 +152,7 @@ def write(config: CacheConfig, tasks: list[FeatureTask], session: RaySession) ->
         kind="features",
         fingerprint=digest_of(header),
         config=header,
-        shards=tuple(entries[task.number] for task in tasks),
+        shards=tuple(entries[task.name] for task in tasks),
     )
     write_manifest(config.output, manifest)
     say(f"{config.output}: {manifest.num_samples} samples, {manifest.size_bytes / 2**20:.1f} MiB")
@@ -165,13 +160,13 @@ def write(config: CacheConfig, tasks: list[FeatureTask], session: RaySession) ->
 
 
 def _write_missing(
-    config: CacheConfig, missing: list[FeatureTask], entries: dict[int, ShardEntry], session: RaySession
+    config: CacheConfig, missing: list[FeatureTask], entries: dict[str, ShardEntry], session: RaySession
 ) -> None:
     with Progress("caching features", sum(task.image_shard.num_samples for task in missing), "samples") as progress:
         for task, entry in session.map(
             write_features, missing, num_gpus=config.num_gpus_per_task, memory_bytes=_WORKER_BYTES
         ):
-            entries[task.number] = entry
+            entries[task.name] = entry
             progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
     clean_stale(config.output)  # of workers that were killed on the way
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from jobs.ray_tasks import RaySession, ray_session
@@ -22,7 +21,7 @@ from shards.files import check_writable, clean_stale
 from shards.generations import extend, publish, read_generations
 from shards.manifest import Manifest
 from shards.plan import Plan, make_plan, settings_of, write_plan
-from shards.sidecars import ShardEntry
+from shards.sidecars import ShardEntry, find_all_finished
 from shards.sources import SourceFile, discover
 from shards.storage import StoragePath
 from shards.survey import (
@@ -35,11 +34,9 @@ from shards.survey import (
     reject_duplicates,
     survey,
 )
-from shards.writing import ShardTask, find_finished_shard, shard_tasks, write_shard
+from shards.writing import ShardTask, shard_tasks, write_shard
 
 _SURVEY_BATCH = 8
-# Done-markers are looked at in parallel: a store answers in tens of milliseconds.
-_NUM_READERS = 16
 STATUS_FILE = "status.json"
 
 # A worker's own memory, and bytes a pixel of a photo while it is decoded, cut and made smaller.
@@ -186,7 +183,8 @@ def _write_shards(
 ) -> dict[str, ShardEntry]:
     paths = {file.name: file.path for file in sources}
     tasks = [task for plan in plans for task in shard_tasks(plan, folder, paths)]
-    entries = _find_finished(tasks)
+    headers = {task.shard.name: task.header for task in tasks}
+    entries = find_all_finished(folder, headers)
     if entries:
         say(f"reusing {len(entries)} of {len(tasks)} shards")
     missing = [task for task in tasks if task.shard.name not in entries]
@@ -194,16 +192,11 @@ def _write_shards(
         return entries
     _write_missing(missing, folder, sum(len(plan.rejects) for plan in plans), session)
     # What lies there counts, not what a worker said: nothing may take a shard away before the manifest names it.
-    entries = _find_finished(tasks)
+    entries = find_all_finished(folder, headers)
     if len(entries) < len(tasks):
         gone = min(task.shard.name for task in tasks if task.shard.name not in entries)
         raise ShardError(f"{folder / gone} was written and is gone or changed; run the same command again")
     return entries
-
-
-def _find_finished(tasks: list[ShardTask]) -> dict[str, ShardEntry]:
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        return {entry.name: entry for entry in pool.map(find_finished_shard, tasks) if entry is not None}
 
 
 def _write_missing(missing: list[ShardTask], folder: StoragePath, num_rejects: int, session: RaySession) -> None:

@@ -117,8 +117,7 @@ def run_to_exit_code(argv: list[str] | None = None) -> int:
     """Return the job's exit code, whatever happens; an error of our own is shown as Python would show it."""
     try:
         return run_job(main, argv)
-    # A rank that failed leaves by `os._exit`, which shows no traceback: this is the last place that can.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - a rank that failed leaves by `os._exit`: the last place to show its traceback
         traceback.print_exc()
         return EXIT_FAULTS
 

@@ -22,7 +22,7 @@ from shards.draws import variant_seed
 from shards.encoding import ENCODER, encode_png, pixels_sha256
 from shards.errors import ShardError
 from shards.plan import Piece, Plan, ShardPlan
-from shards.sidecars import ShardEntry, find_finished
+from shards.sidecars import ShardEntry
 from shards.storage import StoragePath
 from shards.subimages import Position, cut_side, grid
 from shards.survey import Photo
@@ -68,11 +68,6 @@ def shard_tasks(plan: Plan, folder: StoragePath, paths: Mapping[str, Path]) -> l
         )
         for shard in plan.shards
     ]
-
-
-def find_finished_shard(task: ShardTask) -> ShardEntry | None:
-    """Return the entry of a task's shard if it is already written."""
-    return find_finished(task.folder, task.shard.name, task.header)
 
 
 def write_shard(task: ShardTask) -> ShardEntry:

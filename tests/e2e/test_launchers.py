@@ -18,6 +18,7 @@ import pytest
 from harness import BIN, ROOT, job, job_environment, prepare_tiny_data, tiny_preset, write_preset
 
 TWO = ["--config_file", "infra/accelerate/cpu_2.yaml"]
+ONE_CPU = ["--config_file", "infra/accelerate/cpu_1.yaml"]
 # What is for GPUs starts on a CPU as well, over gloo, with as many processes as there are cores here.
 ONE_GPU = ["--config_file", "infra/accelerate/gpu_1.yaml"]
 NODE = ["--config_file", "infra/accelerate/node.yaml", "--num_processes", "2"]
@@ -196,14 +197,14 @@ def parent_of(process: int) -> int:
 
 
 @pytest.mark.distributed
-def test_configurations_for_gpus_each_start_and_go_on_where_another_stopped(data: Path) -> None:
+def test_configurations_each_start_and_go_on_where_another_stopped(data: Path) -> None:
     run, log = data / "configurations", data / "configurations.log"
-    for images, options in ((8, ONE_GPU), (16, NODE), (24, ZERO_2)):
+    for images, options in ((4, ONE_CPU), (8, ONE_GPU), (16, NODE), (24, ZERO_2)):
         flags = ("--schedule.total-images", str(images))
         assert launch(data, run.name, *options, flags=flags).wait(300) == 0, log.read_text()
         assert status(run) == {"state": "finished", "images_seen": images, "total_images": images}
     kinds = re.findall(r"^(.*) process\(es\)", log.read_text(), re.MULTILINE)
-    assert kinds == ["one process, 1", "DDP, 2", "DeepSpeed, 2"]
+    assert kinds == ["one process, 1", "one process, 1", "DDP, 2", "DeepSpeed, 2"]
 
 
 @pytest.mark.distributed

@@ -27,8 +27,8 @@ def hosts() -> Iterator[list[tuple[str, str]]]:
     cables = [f"v{os.getpid()}{side}" for side in "ab"]
     made = _ip("netns", "add", names[0]) if os.geteuid() == 0 else None
     if made is None or made.returncode:
-        # Only root may make hosts of its own, and not in every container; CI can.
-        pytest.skip(f"no network namespaces here: {made.stderr.strip() if made else 'not root'}")
+        reason = made.stderr.strip() if made else "not root"
+        pytest.skip(f"no network namespaces here: {reason}")  # the kernel gives them to root, not in every container
     _ip("netns", "add", names[1])
     _ip("link", "add", cables[0], "type", "veth", "peer", "name", cables[1])
     addresses = ["10.231.7.1", "10.231.7.2"]

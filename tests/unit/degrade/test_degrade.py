@@ -96,8 +96,8 @@ def test_degrade_on_a_device_never_asks_for_a_value(name: str) -> None:
     # Tensors on "meta" have no values: whatever would wait for a device to read one fails there.
     photos, parameters = _photos(7).to("meta"), stack_parameters(_parameters(7, name)).to("meta")
     assert _degrade(photos, parameters, torch.float64).lq.shape == (7, 3, 16, 16)
-    with pytest.raises(NotImplementedError, match="meta"):
-        check_images(photos, ["photo"] * 7)  # which says that it waits
+    with pytest.raises(NotImplementedError, match="meta"):  # torch's own error: so the pass above would have failed too
+        check_images(photos, ["photo"] * 7)  # it reads values, and says that it waits
 
 
 def test_degrade_in_float32_is_close_on_average() -> None:

@@ -12,9 +12,10 @@ from PIL import Image
 from shards.config import ShardConfig
 from shards.generations import extend, publish, read_generations
 from shards.plan import Plan, make_plan, write_plan
+from shards.sidecars import find_finished
 from shards.sources import discover
 from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import find_finished_shard, shard_tasks, write_shard
+from shards.writing import shard_tasks, write_shard
 
 SIZES_PX = [(70, 90), (64, 64), (101, 67), (33, 48)]
 
@@ -72,7 +73,7 @@ def write_here(config: ShardConfig) -> Path:
     for plan in plans:
         write_plan(folder, plan)
         for task in shard_tasks(plan, folder, paths):
-            entries[task.shard.name] = find_finished_shard(task) or write_shard(task)
+            entries[task.shard.name] = find_finished(task.folder, task.shard.name, task.header) or write_shard(task)
     publish(folder, plans, entries)
     return folder
 
