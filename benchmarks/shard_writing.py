@@ -4,7 +4,8 @@ The job's own functions (survey, plan, write, on a local Ray with two workers) a
 but decode, crop and encode the same sub-images with the same encoder, and against the reference's script on the same
 photos at the same compression level. Ways alternate; beside the seconds on the clock there are those of the
 processors, of all processes of a way together, which other programs on the machine disturb less. Survey, hashing,
-tars, sidecars and fsync count for the job; the start of Ray, of the pools and their imports does not.
+tars, sidecars and fsync count for the job; the start of Ray, of the pools and their imports does not, nor does
+removing what was written.
 
 `--plan N` measures the driver instead: it plans N invented photos, in a process of its own.
 
@@ -22,7 +23,6 @@ import multiprocessing
 import platform
 import re
 import resource
-import shutil
 import statistics
 import sys
 import tempfile
@@ -94,22 +94,19 @@ def cpu_s_below(*roots: psutil.Process) -> float:
     return total_s
 
 
-def timed(body: Callable[[], object]) -> Timing:
-    """Run something and time it with all its processes."""
+def timed(body: Callable[[Path], object]) -> Timing:
+    """Run something with a new folder and time it with all its processes; removing the folder does not count."""
     here = psutil.Process()
-    cpu_s, start_s = cpu_s_below(here), time.perf_counter()
-    body()
-    return Timing(time.perf_counter() - start_s, cpu_s_below(here) - cpu_s)
+    with tempfile.TemporaryDirectory(prefix="shard-writing-") as folder:
+        cpu_s, start_s = cpu_s_below(here), time.perf_counter()
+        body(Path(folder))
+        return Timing(time.perf_counter() - start_s, cpu_s_below(here) - cpu_s)
 
 
-def job_once(config: ShardConfig, sources: tuple[SourceFile, ...], session: RaySession) -> None:
+def job_once(config: ShardConfig, sources: tuple[SourceFile, ...], session: RaySession, folder: Path) -> None:
     """Survey, plan and write into a new folder."""
-    output = Path(tempfile.mkdtemp(prefix="shard-writing-"))
-    try:
-        config = replace(config, output=output)
-        write(survey_and_plan(config, sources, (), session), output, sources, session)
-    finally:
-        shutil.rmtree(output)
+    config = replace(config, output=folder)
+    write(survey_and_plan(config, sources, (), session), folder, sources, session)
 
 
 def load_reference(checkout: Path) -> Any:
@@ -120,20 +117,19 @@ def load_reference(checkout: Path) -> Any:
     return import_script(checkout / "scripts" / "data_preparation" / "extract_subimages.py")
 
 
-def reference_once(module: Any, photos: Path, level: int) -> None:
+def reference_once(module: Any, photos: Path, level: int, folder: Path) -> None:
     """The script's own main function on a folder of photos, two processes."""
-    with tempfile.TemporaryDirectory(prefix="shard-writing-") as folder:
-        module.extract_subimages(
-            {
-                "n_thread": NUM_PROCESSES,
-                "compression_level": level,
-                "input_folder": str(photos),
-                "save_folder": f"{folder}/sub",
-                "crop_size": SIZE_PX,
-                "step": STRIDE_PX,
-                "thresh_size": 0,
-            }
-        )
+    module.extract_subimages(
+        {
+            "n_thread": NUM_PROCESSES,
+            "compression_level": level,
+            "input_folder": str(photos),
+            "save_folder": f"{folder}/sub",
+            "crop_size": SIZE_PX,
+            "step": STRIDE_PX,
+            "thresh_size": 0,
+        }
+    )
 
 
 def peak_mib_of_workers() -> float:
@@ -156,7 +152,7 @@ def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference:
         multiprocessing.get_context("spawn").Pool(NUM_PROCESSES) as pool,
     ):
         files = discover(config.source)
-        plan = survey_and_plan(config, files, (), session)[0]
+        plan = survey_and_plan(config, files, (), session, cut=False)[0]
         paths = {file.name: file.path for file in files}
         used = [SourceFile(photo.name, paths[photo.name]) for photo in plan.photos]
         links = Path(scratch, "photos")
@@ -164,21 +160,20 @@ def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference:
         for number, file in enumerate(used):
             (links / f"{number:04d}{file.path.suffix}").symlink_to(file.path)
         work = [(file.path, degradation == "classical") for file in used]
-        ways: dict[str, Callable[[], object]] = {
-            "bare loop": lambda: list(pool.imap_unordered(cut_and_encode, work)),
-            "job": lambda: job_once(config, tuple(used), session),
+        ways: dict[str, Callable[[Path], object]] = {
+            "bare loop": lambda folder: list(pool.imap_unordered(cut_and_encode, work)),
+            "job": lambda folder: job_once(config, tuple(used), session, folder),
         }
         if reference is not None and degradation == "realworld":
             module = load_reference(reference)
-            ways["extract_subimages"] = lambda: reference_once(
-                module, links, int(re.findall(r"level (\d)", ENCODER)[0])
-            )
+            level = int(re.findall(r"level (\d)", ENCODER)[0])
+            ways["extract_subimages"] = lambda folder: reference_once(module, links, level, folder)
         timings = alternate(ways, repeats)
         peak_mib = peak_mib_of_workers()
     report(plan, degradation, timings, peak_mib)
 
 
-def alternate(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[Timing]]:
+def alternate(ways: dict[str, Callable[[Path], object]], repeats: int) -> dict[str, list[Timing]]:
     """Run every way once unmeasured, then `repeats` times in turn."""
     timings: dict[str, list[Timing]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):

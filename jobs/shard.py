@@ -1,14 +1,17 @@
 """Write shards of a folder of photos, with Ray.
 
-Surveys the photos, plans every shard, writes what is missing, and publishes the manifest last. Kill it at any
-moment and run the same command again: finished shards are kept, and the output is byte for byte that of an
-undisturbed run. Run it again with more photos in the source: they get shards of their own, as a new generation.
+Surveys the photos and cuts them on the way, plans every shard, writes what is missing, and publishes the manifest last.
+Kill it at any moment and run the same command again: photos that were cut and shards that were finished are kept, and
+the output is byte for byte that of an undisturbed run. Run it again with more photos in the source: they get shards of
+their own, as a new generation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from jobs.ray_tasks import RaySession, ray_session
@@ -18,13 +21,15 @@ from pipeline.presets import parse_job
 from shards.config import ShardConfig
 from shards.errors import ShardError
 from shards.files import check_writable, clean_stale
-from shards.generations import extend, publish, read_generations
+from shards.generations import extend, is_finished, publish, read_generations
 from shards.manifest import Manifest
 from shards.plan import Plan, make_plan, settings_of, write_plan
 from shards.sidecars import ShardEntry, find_all_finished
 from shards.sources import SourceFile, discover
+from shards.spool import Spool
 from shards.storage import StoragePath
 from shards.survey import (
+    MAX_SPOOLED_PIXELS,
     Photo,
     Reject,
     SurveyTask,
@@ -36,6 +41,7 @@ from shards.survey import (
 )
 from shards.writing import ShardTask, shard_tasks, write_shard
 
+# Photos that are looked at in one task; one that is cut as well takes long enough by itself.
 _SURVEY_BATCH = 8
 STATUS_FILE = "status.json"
 
@@ -57,7 +63,7 @@ def main(argv: list[str]) -> int:
     read_generations(config.output)  # refuses a folder of something else before any work
     with ray_session() as session:
         say(f"using {session.description}")
-        plans = survey_and_plan(config, sources, excluded, session)
+        plans = survey_and_plan(config, sources, excluded, session, cut=not dry_run)
         say(describe(plans, sources))
         if dry_run:
             say(f"dry run: nothing was written to {config.output}")
@@ -71,6 +77,8 @@ def survey_and_plan(
     sources: tuple[SourceFile, ...],
     excluded: tuple[SourceFile, ...],
     session: RaySession,
+    *,
+    cut: bool = True,
 ) -> tuple[Plan, ...]:
     """Look at every photo and plan the shards.
 
@@ -79,51 +87,87 @@ def survey_and_plan(
         sources: Photos to use.
         excluded: Evaluation images whose duplicates are not used.
         session: Where to do it.
+        cut: Cut photos on the way, where the configuration wants it; `write` takes it up. Nothing is written without.
 
     Returns:
         The plan of every generation: those of the output, and one more if there are new photos.
 
     Raises:
         InputError: Too many photos are rejected, or an evaluation image cannot be decoded.
-        ShardError: The output was begun with other settings or photos.
+        ShardError: The output was begun with other settings or photos, or storage failed.
     """
     before = read_generations(config.output)
     # Evaluation images are taken whatever they look like.
-    lenient = replace(config, alpha="composite")
-    evaluation = survey_all(excluded, 1, lenient, {}, session, "reading evaluation images")
+    look = SurveyTask((), 1, config.max_pixels, {})
+    evaluation = excluded_pixels(survey_all(excluded, look, session, "reading evaluation images"))
     known = {photo.name: photo for plan in before for photo in plan.photos}
     # Another limit or another decoder may judge a photo differently.
     reusable = known if before and before[0].settings == settings_of(config) else {}
-    surveyed = survey_all(sources, config.sub_image_px, config, reusable, session, "surveying photos")
-    photos, rejects = reject_duplicates(surveyed, excluded_pixels(evaluation), known.keys())
+    is_new = any(file.name not in reusable for file in sources)
+    spool = _spool_for(config, before) if cut and is_new else None
+    look = SurveyTask((), config.sub_image_px, config.max_pixels, reusable, config.alpha, spool)
+    max_rejects = config.max_reject_fraction * len(sources)
+    with _explained(config.output):
+        surveyed = survey_all(sources, look, session, "surveying photos", max_rejects=max_rejects)
+    photos, rejects = reject_duplicates(surveyed, evaluation, known.keys())
     check_rejects(photos, rejects, config.max_reject_fraction)
     return extend(config.output, make_plan(config, photos, rejects))
 
 
+def _spool_for(config: ShardConfig, before: Sequence[Plan]) -> Spool | None:
+    # Nothing is cut for an output that will be refused: one of other settings, or one to finish before it may grow.
+    settings = settings_of(config)
+    fits = not before or (before[0].settings == settings and is_finished(config.output, before[-1]))
+    return Spool.beside(config.output.resolve(), settings) if config.spool and fits else None
+
+
 def survey_all(
     files: tuple[SourceFile, ...],
-    min_side_px: int,
-    config: ShardConfig,
-    known: dict[str, Photo],
+    look: SurveyTask,
     session: RaySession,
     description: str,
+    *,
+    max_rejects: float = float("inf"),
 ) -> list[Photo | Reject]:
-    """Survey files in small batches; returns results in any order."""
+    """Survey files in small batches.
+
+    Args:
+        files: Files to look at.
+        look: How; its own files do not matter.
+        session: Where to do it.
+        description: Of the stage, for people.
+        max_rejects: Stop when there are more: the rest does not matter any more.
+
+    Returns:
+        Results in any order.
+    """
     if not files:
         return []
-
-    def known_in(batch: tuple[SourceFile, ...]) -> dict[str, Photo]:
-        return {file.name: known[file.name] for file in batch if file.name in known}
-
-    batches = [files[start : start + _SURVEY_BATCH] for start in range(0, len(files), _SURVEY_BATCH)]
-    tasks = (SurveyTask(batch, min_side_px, config.max_pixels, known_in(batch), config.alpha) for batch in batches)
     results: list[Photo | Reject] = []
-    with Progress(description, len(files), "images") as progress:
-        for task, batch in session.map(survey, tasks):
-            results += batch
-            num_rejects = sum(isinstance(result, Reject) for result in batch)
-            progress.advance(len(task.files), num_rejects=num_rejects)
+    num_rejects = 0
+    status, memory_bytes, batch = None, 0, _SURVEY_BATCH
+    if look.spool:
+        look.spool.folder.mkdir(parents=True, exist_ok=True)
+        status, batch = look.spool.folder / STATUS_FILE, 1
+        memory_bytes = _WORKER_BYTES + _BYTES_PER_PIXEL * MAX_SPOOLED_PIXELS
+    tasks = (_with_files(look, files[start : start + batch]) for start in range(0, len(files), batch))
+    with Progress(description, len(files), "images", status=status) as progress:
+        for task, found in session.map(survey, tasks, memory_bytes=memory_bytes):
+            results += found
+            rejected = sum(isinstance(result, Reject) for result in found)
+            size_bytes = sum(result.size_bytes for result in found if isinstance(result, Photo))
+            progress.advance(len(task.files), size_bytes=size_bytes, num_rejects=rejected)
+            num_rejects += rejected
+            if num_rejects > max_rejects:
+                break
     return results
+
+
+def _with_files(look: SurveyTask, files: tuple[SourceFile, ...]) -> SurveyTask:
+    # A task takes along what is known of its own files, not of all.
+    return replace(
+        look, files=files, known={file.name: look.known[file.name] for file in files if file.name in look.known}
+    )
 
 
 def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
@@ -162,24 +206,37 @@ def write(plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFi
     Raises:
         ShardError: Storage failed.
     """
-    try:
+    spool = Spool.beside(folder.resolve(), plans[0].settings)
+    with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clean_stale(folder)
         for plan in plans:
             write_plan(folder, plan)
-        manifest = publish(folder, plans, _write_shards(plans, folder.resolve(), sources, session))
-    except OSError as error:
-        raise ShardError(
-            f"storage failed: {error.strerror or error}; at {error.filename or folder}; make room or "
-            "choose another folder, and run the same command again: finished shards are kept"
-        ) from error
+        manifest = publish(folder, plans, _write_shards(plans, folder.resolve(), sources, session, spool))
+        if spool:
+            spool.clear()
     size_mib = manifest.size_bytes / 2**20
     say(f"{folder}: {manifest.num_samples} samples, {size_mib:.1f} MiB, manifest {manifest.digest[:12]}")
     return manifest
 
 
+@contextlib.contextmanager
+def _explained(folder: StoragePath) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"storage failed: {error.strerror or error}; at {error.filename or folder}; make room or "
+            "choose another folder, and run the same command again: what was finished is kept"
+        ) from error
+
+
 def _write_shards(
-    plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFile], session: RaySession
+    plans: Sequence[Plan],
+    folder: StoragePath,
+    sources: Iterable[SourceFile],
+    session: RaySession,
+    spool: Spool | None,
 ) -> dict[str, ShardEntry]:
     paths = {file.name: file.path for file in sources}
     tasks = [task for plan in plans for task in shard_tasks(plan, folder, paths)]
@@ -190,7 +247,7 @@ def _write_shards(
     missing = [task for task in tasks if task.shard.name not in entries]
     if not missing:
         return entries
-    _write_missing(missing, folder, sum(len(plan.rejects) for plan in plans), session)
+    _write_missing(missing, folder, sum(len(plan.rejects) for plan in plans), session, spool)
     # What lies there counts, not what a worker said: nothing may take a shard away before the manifest names it.
     entries = find_all_finished(folder, headers)
     if len(entries) < len(tasks):
@@ -199,14 +256,27 @@ def _write_shards(
     return entries
 
 
-def _write_missing(missing: list[ShardTask], folder: StoragePath, num_rejects: int, session: RaySession) -> None:
+def _write_missing(
+    missing: list[ShardTask], folder: StoragePath, num_rejects: int, session: RaySession, spool: Spool | None
+) -> None:
     num_images = sum(task.shard.num_samples for task in missing)
     memory_bytes = _WORKER_BYTES + _BYTES_PER_PIXEL * max(task.max_photo_pixels for task in missing)
     with Progress("writing shards", num_images, "images", status=folder / STATUS_FILE) as progress:
         progress.num_rejects = num_rejects
-        for _, entry in session.map(write_shard, _largest_first(missing), memory_bytes=memory_bytes):
+        waiting = Counter(piece.photo.sha256 for task in missing for piece in task.shard.pieces)
+        for task, entry in session.map(write_shard, _largest_first(missing), memory_bytes=memory_bytes):
             progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
+            if spool:
+                _let_go(task, waiting, spool)
     clean_stale(folder)  # of workers that were killed on the way
+
+
+def _let_go(task: ShardTask, waiting: Counter[str], spool: Spool) -> None:
+    """Drop the photos of a finished shard that no other shard waits for."""
+    for piece in task.shard.pieces:
+        waiting[piece.photo.sha256] -= 1
+        if not waiting[piece.photo.sha256]:
+            spool.drop(piece.photo.sha256)
 
 
 def _largest_first(tasks: list[ShardTask]) -> list[ShardTask]:

@@ -37,11 +37,14 @@ class ShardConfig:
     shard_size_mib: float
     """Size of a tar to aim for, in MiB; 128 to 256 suits a cluster."""
     max_reject_fraction: float = 0.1
-    """Stop before writing when more than this fraction of the photos is rejected."""
+    """Stop, before any shard is written, when more than this fraction of the photos is rejected."""
     max_pixels: int = 150_000_000
     """Photos of more pixels are rejected unread (decompression bombs)."""
     alpha: Literal["composite", "reject"] = "composite"
     """Photos with transparent pixels: composite them on white, or reject them."""
+    spool: bool = True
+    """Cut photos while they are surveyed, and keep that beside the shards (in `.spool`) until they are written, so that
+    none is decoded twice. Off where the output's storage is slower than the processors. Object stores have none."""
     exclude: tuple[Path, ...] = ()
     """Folders of evaluation images; a photo with the very pixels of one of them is rejected."""
 

@@ -36,13 +36,13 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
-    content = zlib.compress(filtered.tobytes(), _ZLIB_LEVEL)
-    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
+    content = zlib.compress(filtered.data, _ZLIB_LEVEL)
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", content), *_chunk(b"IEND", b"")))
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
+    crc32 = zlib.crc32(content, zlib.crc32(kind))
+    return struct.pack(">I", len(content)), kind, content, struct.pack(">I", crc32)
 
 
 def pixels_sha256(image: NDArray[np.uint8]) -> str:

@@ -23,11 +23,12 @@ _TEMPORARY_SUFFIX = ".sed-tmp"
 
 
 @contextlib.contextmanager
-def open_atomic(path: StoragePath) -> Iterator[BinaryIO]:
+def open_atomic(path: StoragePath, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when the block ends without an exception.
 
     Args:
         path: Final name; its folder must exist. An existing file is replaced.
+        durable: Wait until it is on the disk. Without, a power cut may leave a local file torn under its final name.
 
     Yields:
         The binary stream of the temporary file.
@@ -38,23 +39,25 @@ def open_atomic(path: StoragePath) -> Iterator[BinaryIO]:
             yield stream
             path.publish(stream)
     else:
-        with _open_renamed(path) as stream:
+        with _open_renamed(path, durable) as stream:
             yield stream
 
 
 @contextlib.contextmanager
-def _open_renamed(path: Path) -> Iterator[BinaryIO]:
+def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
     temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
     try:
         with temporary.open("xb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def write_atomically(path: StoragePath, data: bytes) -> None:

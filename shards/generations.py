@@ -76,7 +76,7 @@ def extend(folder: StoragePath, wanted: Plan) -> tuple[Plan, ...]:
     old, new = _inputs(before), _inputs([wanted])
     differences = [*_setting_differences(before[0].settings, wanted.settings), *_input_differences(old, new)]
     added = sorted(new.keys() - old.keys())
-    if added and (differences or not _is_finished(folder, before[-1])):
+    if added and (differences or not is_finished(folder, before[-1])):
         unfinished = f"; finish generation {before[-1].generation} without them first"
         differences.append(f"{_list(added, 'added')}{'' if differences else unfinished}")
     _refuse(folder, differences)
@@ -94,7 +94,8 @@ def _next_generation(last: Plan, wanted: Plan, added: frozenset[str]) -> Plan:
     )
 
 
-def _is_finished(folder: StoragePath, last: Plan) -> bool:
+def is_finished(folder: StoragePath, last: Plan) -> bool:
+    """Say whether every shard of a folder is there, up to the last generation's."""
     return (folder / MANIFEST_FILE).is_file() and read_manifest(folder).fingerprint == last.fingerprint
 
 

@@ -1,21 +1,26 @@
-"""Looks at every photo before anything is written: its hashes and size, or why it cannot be used.
+"""Looks at every photo before any shard is written: its hashes and size, or why it cannot be used.
 
-The survey decodes each photo whole, so a plan already knows what every shard will hold, and a folder with too
-many bad files stops a job in its first minutes. It costs one decode a photo, a few percent of the encoding
-that follows.
+The survey decodes each photo whole, so a plan already knows what every shard will hold. Given a spool it cuts and
+encodes the photo's sub-images as well, while it has the pixels. Photos that a spool holds already, from a run that was
+stopped, are not decoded again.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
+from shards.cutting import CutPhoto
 from shards.decoding import DecodeError, RejectReason, decode_photo
 from shards.encoding import pixels_sha256
 from shards.errors import InputError
 from shards.sources import SourceFile
+from shards.spool import Spool
+
+MAX_SPOOLED_PIXELS = 2**24
+"""Larger photos are cut when their shard is written, by a task that has asked for the memory."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class SurveyTask:
     known: Mapping[str, Photo]
     """Photos of an earlier survey by name; one whose bytes are the same is not decoded again."""
     alpha: Literal["composite", "reject"] = "composite"
+    spool: Spool | None = None
+    """Where to keep the sub-images of photos that can be used; None to cut none."""
 
 
 def survey(task: SurveyTask) -> list[Photo | Reject]:
@@ -61,6 +68,7 @@ def survey(task: SurveyTask) -> list[Photo | Reject]:
 
     Raises:
         OSError: Storage failed; worth another try. A file that may not be read is a reject instead.
+        ShardError: This machine would encode other bytes than the one that planned.
     """
     return [_survey_one(file, task) for file in task.files]
 
@@ -74,6 +82,9 @@ def _survey_one(file: SourceFile, task: SurveyTask) -> Photo | Reject:
     known = task.known.get(file.name)
     if known is not None and known.sha256 == sha256:
         return known
+    facts = task.spool.facts(sha256) if task.spool else None
+    if facts is not None:
+        return Photo(file.name, **facts)
     try:
         pixels = decode_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
     except DecodeError as error:
@@ -82,7 +93,11 @@ def _survey_one(file: SourceFile, task: SurveyTask) -> Photo | Reject:
     if min(height_px, width_px) < task.min_side_px:
         detail = f"{width_px}x{height_px} px is smaller than a sub-image of {task.min_side_px} px"
         return Reject(file.name, "too-small", detail)
-    return Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels))
+    photo = Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels))
+    if task.spool and height_px * width_px <= MAX_SPOOLED_PIXELS:
+        facts = {key: value for key, value in asdict(photo).items() if key != "name"}
+        task.spool.keep(sha256, facts, CutPhoto(pixels, task.spool.settings))
+    return photo
 
 
 def reject_duplicates(

@@ -7,11 +7,10 @@ done-marker, follows in the same way. A tar without a sidecar is not finished an
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from shards.files import open_atomic, write_atomically
 from shards.sidecars import Member, ShardEntry, Sidecar, find_finished, name_fault, order_fault
@@ -34,14 +33,11 @@ class _HashingStream:
         self.digest = hashlib.sha256()
         self.size_bytes = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes) -> None:
+        """Write all of the bytes."""
         self.digest.update(data)
         self.size_bytes += len(data)
-        return self._stream.write(data)
-
-    def tell(self) -> int:
-        """Return how many bytes were written."""
-        return self.size_bytes
+        self._stream.write(data)
 
 
 def publish_shard(
@@ -86,22 +82,26 @@ def _make_way(folder: StoragePath, entry: ShardEntry, header: Mapping[str, Any])
 
 
 def _write_members(stream: _HashingStream, members: Iterable[tuple[str, bytes]]) -> tuple[Member, ...]:
-    # Not webdataset's writer, which does the same through tarfile: its import takes a worker 500 MiB and 1.4 s.
+    # Headers are the standard library's; contents go to hash and file whole: its `addfile` passes 16 KiB at a time.
+    # Not webdataset's writer: its import takes a worker 500 MiB and 1.4 s.
     index: list[Member] = []
-    with tarfile.open(fileobj=cast(Any, stream), mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in members:
-            fault = name_fault(name)
-            if fault:
-                raise ValueError(f"member {fault}")
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o444
-            tar.addfile(info, io.BytesIO(data))
-            index.append(Member(name, tar.offset - _padded(len(data)), len(data), zlib.crc32(data)))
+    for name, data in members:
+        fault = name_fault(name)
+        if fault:
+            raise ValueError(f"member {fault}")
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), 0o444
+        stream.write(info.tobuf(tarfile.USTAR_FORMAT))
+        index.append(Member(name, stream.size_bytes, len(data), zlib.crc32(data)))
+        stream.write(data)
+        stream.write(_zeros_up_to(tarfile.BLOCKSIZE, stream.size_bytes))
     fault = order_fault([member.name for member in index])
     if fault:
         raise ValueError(f"member {fault}")
+    stream.write(bytes(2 * tarfile.BLOCKSIZE))
+    stream.write(_zeros_up_to(tarfile.RECORDSIZE, stream.size_bytes))
     return tuple(index)
 
 
-def _padded(size_bytes: int) -> int:
-    return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+def _zeros_up_to(multiple: int, size_bytes: int) -> bytes:
+    return bytes(-size_bytes % multiple)

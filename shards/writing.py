@@ -1,4 +1,4 @@
-"""Makes one shard of a plan: decode, cut, degrade, encode, publish.
+"""Makes one shard of a plan: takes what the survey has cut, cuts what it has not, and publishes.
 
 A pure function of the task: it may run anywhere, again, or twice at once, and the files come out the same.
 Peak memory is one decoded photo with its LR image and one encoded sub-image.
@@ -6,25 +6,24 @@ Peak memory is one decoded photo with its LR image and one encoded sub-image.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from shards.bicubic import downscale
+from shards.cutting import CutPhoto, SubImage, positions_in
 from shards.decoding import decode_photo
 from shards.documents import canonical_json
 from shards.draws import variant_seed
-from shards.encoding import ENCODER, encode_png, pixels_sha256
 from shards.errors import ShardError
 from shards.plan import Piece, Plan, ShardPlan
 from shards.sidecars import ShardEntry
+from shards.spool import Spool
 from shards.storage import StoragePath
-from shards.subimages import Position, cut_side, grid
+from shards.subimages import Position
 from shards.survey import Photo
 from shards.tar_writer import publish_shard
 
@@ -77,11 +76,6 @@ def write_shard(task: ShardTask) -> ShardEntry:
         ShardError: This machine encodes differently from the one that planned, or a photo changed since.
         OSError: Storage failed; worth another try.
     """
-    if task.settings["encoder"] != ENCODER:
-        raise ShardError(
-            f"this machine would write other bytes: its encoder is {ENCODER!r}, the plan's is "
-            f"{task.settings['encoder']!r}; install the same Pillow on every machine of the cluster"
-        )
     return publish_shard(task.folder, task.shard.name, _members(task), task.header)
 
 
@@ -91,31 +85,31 @@ def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
 
 
 def _piece_members(piece: Piece, task: ShardTask) -> Iterator[tuple[str, bytes]]:
-    scale, size_px = task.settings["scale"], task.settings["sub_image_px"]
-    photo = _read_photo(piece.photo, task)
-    small = downscale(photo, scale) if task.settings["degradation"] == "classical" else None
-    positions = grid(
-        piece.photo.height_px,
-        piece.photo.width_px,
-        scale=scale,
-        sub_image_px=size_px,
-        stride_px=task.settings["stride_px"],
-    )
-    for position in positions[piece.first : piece.first + piece.count]:
-        key = sample_key(piece.photo, position)
-        gt = _crop(photo, position.top_px, position.left_px, size_px)
-        yield f"{key}.png", encode_png(gt)
-        if small is not None:
-            lq = _crop(small, position.top_px // scale, position.left_px // scale, size_px // scale)
-            yield f"{key}.lq.png", encode_png(lq)
-        yield f"{key}.json", canonical_json(_record(piece.photo, position, pixels_sha256(gt), task.settings))
+    photo = piece.photo
+    positions = positions_in(photo.height_px, photo.width_px, task.settings)
+    for number, sub_image in _sub_images(piece, task):
+        key = sample_key(photo, positions[number])
+        yield f"{key}.png", sub_image.gt_png
+        if sub_image.lq_png is not None:
+            yield f"{key}.lq.png", sub_image.lq_png
+        record = _record(photo, positions[number], sub_image.pixels_sha256, task.settings)
+        yield f"{key}.json", canonical_json(record)
 
 
-def _crop(image: NDArray[np.uint8], top_px: int, left_px: int, size_px: int) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(image[top_px : top_px + size_px, left_px : left_px + size_px])
+def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]:
+    """Yield a piece's sub-images with their numbers: what the survey has cut, the rest from the photo."""
+
+    @functools.cache
+    def photo() -> CutPhoto:
+        return _read_photo(piece.photo, task)
+
+    spool = Spool.beside(task.folder, task.settings)
+    with spool.open(piece.photo.sha256) if spool else contextlib.nullcontext() as spooled:
+        for number in range(piece.first, piece.first + piece.count):
+            yield number, (spooled and spooled.read(number)) or photo()[number]
 
 
-def _read_photo(photo: Photo, task: ShardTask) -> NDArray[np.uint8]:
+def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
     path = task.paths[photo.name]
     try:
         data = path.read_bytes()
@@ -123,9 +117,7 @@ def _read_photo(photo: Photo, task: ShardTask) -> NDArray[np.uint8]:
         raise ShardError(f"photo {path} went away while the job ran ({error.strerror}); run it again") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise ShardError(f"photo {path} changed while the job ran; leave the source alone and run it again")
-    pixels = decode_photo(data, max_pixels=task.settings["max_pixels"])
-    scale = task.settings["scale"]
-    return np.ascontiguousarray(pixels[: cut_side(photo.height_px, scale), : cut_side(photo.width_px, scale)])
+    return CutPhoto(decode_photo(data, max_pixels=task.settings["max_pixels"]), task.settings)
 
 
 def sample_key(photo: Photo, position: Position) -> str:

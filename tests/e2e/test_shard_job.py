@@ -96,6 +96,7 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     first = jobs.shard.write((plan,), here.output, sources, session)
     assert shard_hashes(here.output) == expected
     assert [reject.reason for reject in first.rejects] == ["truncated"]
+    assert not (here.output / ".spool").exists()
     assert json.loads((here.output / "status.json").read_text())["done"] == plan.num_samples
 
     # What crashes leave: a shard without its done-marker, a short tar, no manifest, a temporary file.
@@ -197,6 +198,15 @@ def start(photos: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_for_a_cut(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a job that runs has cut a photo."""
+    deadline_s = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < deadline_s:
+        if list(folder.glob(".spool/*/*.zip")):
+            return
+        time.sleep(0.01)
+
+
 def wait_for_a_shard(folder: Path, process: subprocess.Popen[str]) -> None:
     """Wait until a job that runs has planned and then written something."""
     while process.stderr is not None and not process.stderr.readline().startswith("rejected:"):
@@ -219,9 +229,13 @@ def test_job_when_killed_and_run_again_ends_as_if_undisturbed(
 ) -> None:
     (photos,) = config.source
     output = tmp_path / "out"
-    for stop in (signal.SIGKILL, signal.SIGTERM):
+    for stop, wait in (
+        (signal.SIGKILL, wait_for_a_cut),
+        (signal.SIGKILL, wait_for_a_shard),
+        (signal.SIGTERM, wait_for_a_shard),
+    ):
         process = start(photos, output)
-        wait_for_a_shard(output, process)
+        wait(output, process)
         process.send_signal(stop)
         # No waiting for its workers: the next run meets those that still write.
         process.wait(timeout=120)
@@ -271,18 +285,37 @@ def test_job_when_input_is_bad_says_so_and_exits_with_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_rejects_when_above_the_limit_stop_before_anything_is_written(
+def test_rejects_when_above_the_limit_stop_before_any_shard_is_written(
     session: RaySession, config: ShardConfig, tmp_path: Path
 ) -> None:
     strict = dataclasses.replace(config, max_reject_fraction=0.1, output=tmp_path / "out")
     sources: tuple[SourceFile, ...] = discover(strict.source)
-    with pytest.raises(InputError, match=r"1 of 7 photos are rejected \(1 truncated\)"):
+    # As soon as it is clear: no more photos are looked at than were under way.
+    with pytest.raises(InputError, match=r"1 of \d photos are rejected \(1 truncated\)"):
         jobs.shard.survey_and_plan(strict, sources, (), session)
     # All six photos that decode are given as evaluation images too: nothing is left to train on.
     evaluation = tuple(file for file in sources if "broken" not in file.name)
+    lenient = dataclasses.replace(strict, max_reject_fraction=0.5)
     with pytest.raises(InputError, match=r"7 of 7 photos are rejected \(6 duplicate, 1 truncated\)"):
-        jobs.shard.survey_and_plan(strict, sources, evaluation, session)
-    assert not (tmp_path / "out").exists()
+        jobs.shard.survey_and_plan(lenient, sources, evaluation, session)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".spool", "status.json"}
+    # What was cut counts for the run that follows.
+    jobs.shard.write(jobs.shard.survey_and_plan(lenient, sources, (), session), lenient.output, sources, session)
+    assert not (tmp_path / "out" / ".spool").exists()
+
+
+def test_settings_when_they_differ_are_refused_before_any_photo_is_cut(
+    session: RaySession, config: ShardConfig, tmp_path: Path
+) -> None:
+    here = dataclasses.replace(config, output=tmp_path / "out")
+    sources = discover(here.source)
+    jobs.shard.write(jobs.shard.survey_and_plan(here, sources, (), session), here.output, sources, session)
+    with pytest.raises(InputError, match="seed: 3 there, 4 now"):
+        jobs.shard.survey_and_plan(dataclasses.replace(here, seed=4), sources, (), session)
+    (here.output / "manifest.json").unlink()
+    with pytest.raises(InputError, match="1 input"):
+        jobs.shard.survey_and_plan(here, sources[1:], (), session)
+    assert not (here.output / ".spool").exists()
 
 
 def test_command_when_input_is_bad_shows_no_traceback(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -51,6 +52,15 @@ def finished(folder: Path) -> dict[str, tuple[int, int]]:
     names = [path.stem for path in folder.glob("images-*.json")] if folder.is_dir() else []
     files = [folder / f"{name}{suffix}" for name in names for suffix in (".tar", ".json")]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def cut(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which file each photo is that was cut and still waits for its shards."""
+    files = {}
+    for path in folder.glob(".spool/*/*.zip"):
+        with contextlib.suppress(FileNotFoundError):
+            files[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return files
 
 
 class Job:
@@ -116,10 +126,17 @@ def killed(process: psutil.Process) -> bool:
 
 
 def wait_for_the_moment(job: Job, rng: random.Random) -> None:
-    """Wait a random time at the start, or until some more shards are finished and a little longer."""
+    """Wait a random time at the start, or until some more photos or shards are finished and a little longer."""
     deadline_s = time.monotonic() + TIMEOUT_S
-    if rng.random() < 0.2:
+    kind = rng.random()
+    if kind < 0.2:
         time.sleep(rng.uniform(0.5, 4.0))
+        return
+    if kind < 0.5 and not finished(job.output):
+        goal = min(NUM_PHOTOS, len(cut(job.output)) + rng.randint(1, 6))
+        while job.is_running() and len(cut(job.output)) < goal and not finished(job.output):
+            assert time.monotonic() < deadline_s, "the job cuts nothing"
+            time.sleep(0.01)
         return
     goal = len(finished(job.output)) // 2 + rng.randint(1, 12)
     while job.is_running() and len(finished(job.output)) // 2 < goal:
@@ -136,6 +153,7 @@ def test_job_when_killed_thirty_times_anywhere_ends_as_if_undisturbed(config: Sh
     targets = [target for target, count in NUM_KILLS.items() for _ in range(count)]
     rng.shuffle(targets)
     kept: dict[str, tuple[int, int]] = {}
+    waiting: dict[str, tuple[int, int]] = {}
     rounds = 1
     output = tmp_path / "round-1"
     job = Job(config, output)
@@ -143,6 +161,9 @@ def test_job_when_killed_thirty_times_anywhere_ends_as_if_undisturbed(config: Sh
         wait_for_the_moment(job, rng)
         if job.kill(targets[-1], rng):
             kept |= {name: file for name, file in finished(output).items() if name not in kept}
+            num_cut_again = sum(waiting.get(name, file) != file for name, file in cut(output).items())
+            assert not num_cut_again, "a photo that was cut was cut again"
+            waiting |= cut(output)
             if targets.pop() != "worker":
                 job.process.wait(TIMEOUT_S)
         if not job.is_running():
@@ -151,7 +172,7 @@ def test_job_when_killed_thirty_times_anywhere_ends_as_if_undisturbed(config: Sh
             assert {name: now[name] for name in kept} == kept, "a finished shard was written again"
             if job.process.returncode == 0:
                 assert contents(output) == expected
-                kept, rounds = {}, rounds + 1
+                kept, waiting, rounds = {}, {}, rounds + 1
                 output = tmp_path / f"round-{rounds}"
             job = Job(config, output)
     if job.process.wait(TIMEOUT_S) != 0:
