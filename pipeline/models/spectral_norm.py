@@ -9,10 +9,13 @@ iteration, in the order of torch's first implementation, which the reference use
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pipeline.models.memory_layout import layout
 
 _EPSILON = 1e-12
 
@@ -51,36 +54,85 @@ class SpectralNormConv2d(nn.Conv2d):
         """Start the estimate again from noise; call it after the weight was set from outside."""
         self.weight_u.copy_(F.normalize(self.weight_u.new_empty(self.weight_u.shape).normal_(), dim=0))
         for _ in range(num_iterations):
-            self._iterate(self.weight.flatten(1))
+            self._iterate()
 
     @torch.no_grad()
-    def _iterate(self, matrix: Tensor) -> None:
-        self.weight_v.copy_(F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=_EPSILON))
-        self.weight_u.copy_(F.normalize(torch.mv(matrix, self.weight_v), dim=0, eps=_EPSILON))
+    def _iterate(self) -> None:
+        matrix = _matrix(self.weight)
+        v = F.normalize(torch.mv(matrix.t(), self.weight_u), dim=0, eps=_EPSILON)
+        self.weight_v.copy_(_from_memory_order(v, self.weight))
+        self.weight_u.copy_(F.normalize(torch.mv(matrix, v), dim=0, eps=_EPSILON))
 
     def normalised_weight(self) -> Tensor:
         """Return the weight over its spectral norm; in training mode the estimate moves first."""
+        (weight,) = self._normalised_parts(self.in_channels)
+        return weight
+
+    def _normalised_parts(self, *channels: int) -> tuple[Tensor, ...]:
+        """Return the normalised weight, cut along its channels in."""
         with without_autocast(self.weight.device):
-            matrix = self.weight.flatten(1)
             if self.training:
-                self._iterate(matrix)
-            # Clones, since the next forward pass moves the buffers while this one's graph still needs them.
-            sigma = torch.dot(self.weight_u.clone(), torch.mv(matrix, self.weight_v.clone()))
-            return self.weight / sigma
+                self._iterate()
+            # Copies, since the next forward pass moves the buffers while this one's graph still needs them.
+            u, v = self.weight_u.clone(), _to_memory_order(self.weight_v, self.weight)
+            return _Normalise.apply(self.weight, u, v, *channels)
 
     def forward(self, input: Tensor, *more: Tensor) -> Tensor:
         """Convolve (n, channels_in, h, w), or parts of it in the order of their channels.
 
         Parts give what their concatenation would, which is never built nor kept for the backward pass.
         """
-        weight = self.normalised_weight()
-        if not more:
-            return self._conv_forward(input, weight, self.bias)
-        first, *others = weight.split([part.shape[1] for part in (input, *more)], dim=1)
+        first, *others = self._normalised_parts(*(part.shape[1] for part in (input, *more)))
         out = self._conv_forward(input, first, self.bias)
         for part, weight in zip(more, others, strict=True):
             out.add_(self._conv_forward(part, weight, None))
         return out
+
+
+class _Normalise(torch.autograd.Function):
+    """Divide a weight W by s = u^T W v, and cut it along its channels in.
+
+    With G the gradient of W / s, that of W is (G - <G, W> / s u v^T) / s. Composed of torch's own operators, the
+    backward pass goes through half a dozen maps of the weight's size, some across the order of memory; here it is one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, *channels: int) -> tuple[Tensor, ...]:
+        """Map (channels out, channels in, k, k) to parts of so many channels in; `v` is in the order of memory."""
+        sigma = torch.dot(u, torch.mv(_matrix(weight), v))
+        ctx.save_for_backward(weight, sigma, u, v)
+        ctx.channels = channels
+        return tuple(part / sigma for part in weight.split(channels, dim=1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Go back to the weight alone: the singular vectors are taken for constants."""
+        weight, sigma, u, v = ctx.saved_tensors
+        to_weight = torch.empty_like(weight)
+        for mine, theirs in zip(to_weight.split(ctx.channels, dim=1), gradients, strict=True):
+            mine.copy_(theirs)
+        matrix = _matrix(to_weight)
+        along = torch.dot(matrix.flatten(), _matrix(weight).flatten()) / sigma
+        matrix.addr_(-along * u, v).div_(sigma)
+        return (to_weight, None, None, *(None for _ in ctx.channels))
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """View a weight as (channels out, all other axes), the latter in the order of memory."""
+    return (weight.permute(0, 2, 3, 1) if layout(weight) is torch.channels_last else weight).flatten(1)
+
+
+def _to_memory_order(vector: Tensor, weight: Tensor) -> Tensor:
+    """Copy a vector over all axes of a weight but the first into the order that `_matrix` has them in."""
+    axes = vector.view(1, *weight.shape[1:])
+    return _matrix(axes.clone(memory_format=layout(weight)))[0]
+
+
+def _from_memory_order(vector: Tensor, weight: Tensor) -> Tensor:
+    if layout(weight) is torch.contiguous_format:
+        return vector
+    channels, height, width = weight.shape[1:]
+    return vector.view(height, width, channels).permute(2, 0, 1).flatten()
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

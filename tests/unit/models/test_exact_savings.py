@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -44,6 +45,34 @@ def test_upsampled_convolution_at_any_size_equals_upsampling_then_convolving(siz
 def test_upsampled_convolution_passes_a_numerical_gradient_check():
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(convolve_upsampled, (draw(1, 2, 3, 2), draw(2, 2, 3, 3)))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_spectrally_normalised_parts_equal_dividing_then_cutting(memory_format):
+    torch.manual_seed(0)
+    convolution = SpectralNormConv2d(5, 4, 3, bias=False).double().to(memory_format=memory_format).eval()
+
+    def written_out(weight: Tensor) -> Tensor:
+        sigma = torch.dot(convolution.weight_u, torch.mv(weight.flatten(1), convolution.weight_v))
+        return torch.cat((2.0 * (weight / sigma)[:, :3], (weight / sigma)[:, 3:]), dim=1)
+
+    def in_parts(weight: Tensor) -> Tensor:
+        first, second = convolution._normalised_parts(3, 2)
+        return torch.cat((2.0 * first, second), dim=1)
+
+    assert_same(in_parts, written_out, convolution.weight)
+    (gradient,) = torch.autograd.grad(in_parts(convolution.weight).square().sum(), convolution.weight)
+    # Else the optimizer would copy it, or read it in another order.
+    assert gradient.stride() == convolution.weight.stride()
+
+
+def test_spectral_estimate_is_the_same_in_either_layout():
+    torch.manual_seed(0)
+    one = SpectralNormConv2d(5, 4, 3, bias=False).double()
+    other = copy.deepcopy(one).to(memory_format=torch.channels_last)
+    for _ in range(2):
+        torch.testing.assert_close(one.normalised_weight(), other.normalised_weight())
+    torch.testing.assert_close(one.state_dict(), other.state_dict())
 
 
 def test_convolution_of_parts_equals_that_of_their_concatenation():
