@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pipeline.errors import CheckpointError
@@ -15,6 +16,7 @@ from pipeline.losses import (
     PerceptualLoss,
     build_adversarial_loss,
 )
+from pipeline.losses.perceptual import mean_absolute_difference
 from shards.errors import InputError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -161,6 +163,41 @@ def test_perceptual_loss_trains_the_output_and_nothing_else():
     assert gt.grad is None
     assert not loss.training
     assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+def test_perceptual_loss_and_its_gradient_are_those_of_vgg19_written_out_to_the_bit():
+    loss = PerceptualLoss({2: 0.1, 7: 0.5, 16: 1.0}, weights="random")
+    convolutions = [layer for layer in loss.features if isinstance(layer, torch.nn.Conv2d)]
+    groups = [convolutions[:2], convolutions[2:4], convolutions[4:8]]
+
+    def written_out(sr: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        total, images = torch.zeros(()), [(image - loss.mean) / loss.std for image in (sr, gt)]
+        for group, weight in zip(groups, (0.1, 0.5, 1.0), strict=True):
+            for convolution in group[:-1]:
+                images = [F.relu(convolution(image)) for image in images]
+            images = [group[-1](image) for image in images]
+            total = total + weight * F.l1_loss(images[0], images[1].detach())
+            images = [F.max_pool2d(F.relu(image), 2) for image in images]
+        return total
+
+    # Equal in a part, where the gradient is zero.
+    sr, gt = torch.rand(2, 2, 3, 33, 18, generator=torch.Generator().manual_seed(0))
+    sr[..., :16, :] = gt[..., :16, :]
+    sr.requires_grad_()
+    got, wanted = loss(sr, gt), written_out(sr, gt)
+    assert torch.equal(got, wanted)
+    assert torch.equal(torch.autograd.grad(got, sr)[0], torch.autograd.grad(wanted, sr)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_perceptual_distance_is_taken_in_float32_or_better(dtype):
+    features, target = torch.randn(2, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features.requires_grad_()
+    wanted = F.l1_loss(*(tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in (features, target)))
+    got = mean_absolute_difference(features, target)
+    assert got.dtype == wanted.dtype
+    assert torch.equal(got, wanted)
+    assert torch.equal(torch.autograd.grad(got, features)[0], torch.autograd.grad(wanted, features)[0])
 
 
 def test_perceptual_loss_of_equal_images_is_zero():
