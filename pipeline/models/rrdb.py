@@ -7,13 +7,14 @@ state dict is read by other tools as it is. With 64 features, 23 blocks, growth 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.models.enlarged_convolution import convolve_enlarged
 from pipeline.models.memory_layout import new_map
 from pipeline.models.shapes import check_finite, check_image
 from pipeline.models.spectral_norm import without_autocast
@@ -187,8 +188,8 @@ class RRDBNet(nn.Module):
         features = self.conv_first(self._fold(lq))
         features = features + self.conv_body(self._run_body(features))
         for index, factor in enumerate(self.upsampling_steps):
-            features = F.interpolate(features, scale_factor=factor, mode="nearest")
-            features = F.leaky_relu_(self.get_submodule(f"conv_up{index + 1}")(features), _SLOPE)
+            convolution = cast(nn.Conv2d, self.get_submodule(f"conv_up{index + 1}"))
+            features = F.leaky_relu_(convolve_enlarged(features, convolution, factor), _SLOPE)
         sr = self.conv_last(F.leaky_relu_(self.conv_hr(features), _SLOPE))
         return sr[..., : height * self.scale, : width * self.scale]
 

@@ -1,4 +1,4 @@
-"""What the discriminators compute in another order than it is written is still the same, forward and backward."""
+"""What the networks compute in another order than it is written is still the same, forward and backward."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.models import SemanticFusionBlock
 from pipeline.models.discriminator import activate_onto
+from pipeline.models.enlarged_convolution import convolve_enlarged
 from pipeline.models.rrdb import ResidualDenseBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 from pipeline.models.upsampled_convolution import convolve_upsampled
@@ -45,6 +46,23 @@ def test_upsampled_convolution_at_any_size_equals_upsampling_then_convolving(siz
 def test_upsampled_convolution_passes_a_numerical_gradient_check():
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(convolve_upsampled, (draw(1, 2, 3, 2), draw(2, 2, 3, 3)))
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size_px", [(1, 1), (1, 3), (5, 4)])
+def test_convolution_of_an_enlarged_map_equals_enlarging_then_convolving(factor, memory_format, size_px):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 4, 3, padding=1).double()
+
+    def fused(features: Tensor, *_: Tensor) -> Tensor:
+        return convolve_enlarged(features, convolution, factor)
+
+    def written_out(features: Tensor, *_: Tensor) -> Tensor:
+        return convolution(F.interpolate(features, scale_factor=factor, mode="nearest"))
+
+    features = draw(2, 3, *size_px).detach().contiguous(memory_format=memory_format).requires_grad_()
+    assert_same(fused, written_out, features, *convolution.parameters())
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
