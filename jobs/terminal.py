@@ -174,7 +174,8 @@ class Progress:
             "elapsed_s": round(time.monotonic() - self._start_s, 1),
             "updated_unix_s": round(time.time(), 1),
         }
-        write_atomically(self._status, canonical_json(status) + b"\n")
+        # Not synchronised: on some file systems that makes every writer beside it wait for the disk.
+        write_atomically(self._status, canonical_json(status) + b"\n", durable=False)
 
 
 class _Count(ProgressColumn):

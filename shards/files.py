@@ -60,9 +60,9 @@ def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
-def write_atomically(path: StoragePath, data: bytes) -> None:
-    """Write a whole file, or leave what was there."""
-    with open_atomic(path) as stream:
+def write_atomically(path: StoragePath, data: bytes, *, durable: bool = True) -> None:
+    """Write a whole file, or leave what was there; see `open_atomic`."""
+    with open_atomic(path, durable=durable) as stream:
         stream.write(data)
 
 
