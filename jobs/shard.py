@@ -103,7 +103,8 @@ def survey_and_plan(
     known = {photo.name: photo for plan in before for photo in plan.photos}
     # Another limit or another decoder may judge a photo differently.
     reusable = known if before and before[0].settings == settings_of(config) else {}
-    is_new = any(file.name not in reusable for file in sources)
+    seen = known.keys() | {reject.path for plan in before for reject in plan.rejects}
+    is_new = any(file.name not in seen for file in sources)
     spool = _spool_for(config, before) if cut and is_new else None
     look = SurveyTask((), config.sub_image_px, config.max_pixels, reusable, config.alpha, spool)
     max_rejects = config.max_reject_fraction * len(sources)
@@ -144,7 +145,6 @@ def survey_all(
     if not files:
         return []
     results: list[Photo | Reject] = []
-    num_rejects = 0
     status, memory_bytes, batch = None, 0, _SURVEY_BATCH
     if look.spool:
         look.spool.folder.mkdir(parents=True, exist_ok=True)
@@ -154,11 +154,10 @@ def survey_all(
     with Progress(description, len(files), "images", status=status) as progress:
         for task, found in session.map(survey, tasks, memory_bytes=memory_bytes):
             results += found
-            rejected = sum(isinstance(result, Reject) for result in found)
+            num_rejects = sum(isinstance(result, Reject) for result in found)
             size_bytes = sum(result.size_bytes for result in found if isinstance(result, Photo))
-            progress.advance(len(task.files), size_bytes=size_bytes, num_rejects=rejected)
-            num_rejects += rejected
-            if num_rejects > max_rejects:
+            progress.advance(len(task.files), size_bytes=size_bytes, num_rejects=num_rejects)
+            if progress.num_rejects > max_rejects:
                 break
     return results
 

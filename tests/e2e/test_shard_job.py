@@ -310,6 +310,9 @@ def test_settings_when_they_differ_are_refused_before_any_photo_is_cut(
     here = dataclasses.replace(config, output=tmp_path / "out")
     sources = discover(here.source)
     jobs.shard.write(jobs.shard.survey_and_plan(here, sources, (), session), here.output, sources, session)
+    status = (here.output / "status.json").read_bytes()
+    jobs.shard.survey_and_plan(here, sources, (), session)  # nothing is new: nothing is cut either
+    assert (here.output / "status.json").read_bytes() == status
     with pytest.raises(InputError, match="seed: 3 there, 4 now"):
         jobs.shard.survey_and_plan(dataclasses.replace(here, seed=4), sources, (), session)
     (here.output / "manifest.json").unlink()
