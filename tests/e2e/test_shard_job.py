@@ -304,6 +304,17 @@ def test_rejects_when_above_the_limit_stop_before_any_shard_is_written(
     assert not (tmp_path / "out" / ".spool").exists()
 
 
+def test_photos_when_no_spool_is_wanted_are_not_cut_by_the_survey(
+    session: RaySession, config: ShardConfig, plan: Plan, expected: dict[str, str], tmp_path: Path
+) -> None:
+    here = dataclasses.replace(config, output=tmp_path / "out", spool=False)
+    sources = discover(here.source)
+    assert jobs.shard.survey_and_plan(here, sources, (), session) == (plan,)
+    assert not here.output.exists()
+    jobs.shard.write((plan,), here.output, sources, session)
+    assert shard_hashes(here.output) == expected
+
+
 def test_settings_when_they_differ_are_refused_before_any_photo_is_cut(
     session: RaySession, config: ShardConfig, tmp_path: Path
 ) -> None:
