@@ -76,9 +76,76 @@ def time_alternating(steps: dict[str, Step], repeats: int) -> tuple[dict[str, fl
             step()
             wall[way].append(time.perf_counter() - start_wall)
             cpu[way].append(time.process_time() - start_cpu)
-    for name, seconds in (("wall", wall), ("cpu", cpu)):
-        print(f"  {name}", {way: [round(value, 2) for value in values] for way, values in seconds.items()}, flush=True)
+    return _told_medians(wall, cpu)
+
+
+def _told_medians(*seconds: dict[str, list[float]]) -> tuple[dict[str, float], dict[str, float]]:
+    for name, ways in zip(("wall", "cpu"), seconds, strict=True):
+        print(f"  {name}", {way: [round(value, 2) for value in values] for way, values in ways.items()}, flush=True)
+    wall, cpu = seconds
     return medians(wall), medians(cpu)
+
+
+class StepProcess:
+    """A step in a process of its own, with its own allocator, that is made and timed on request.
+
+    Attributes:
+        first: What the first step returned; it is not timed.
+
+    Args:
+        build: A function of a module; called there, it gives the step.
+        *arguments: Its arguments.
+        threads: Of that process.
+    """
+
+    def __init__(self, build: Callable[..., Step], *arguments: Any, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_make_steps, args=(build, arguments, threads, theirs))
+        self._process.start()
+        theirs.close()
+        self.first: Any = self._pipe.recv()
+
+    def time(self) -> tuple[float, float]:
+        """Make a step; return its seconds by the wall clock and on the CPU."""
+        self._pipe.send(None)
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _make_steps(
+    build: Callable[..., Step],
+    arguments: tuple[Any, ...],
+    threads: int,
+    pipe: multiprocessing.connection.Connection,
+) -> None:
+    torch.set_num_threads(threads)
+    step = build(*arguments)
+    pipe.send(step())
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        start_wall, start_cpu = time.perf_counter(), time.process_time()
+        step()
+        pipe.send((time.perf_counter() - start_wall, time.process_time() - start_cpu))
+
+
+def time_processes(processes: dict[str, StepProcess], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the median seconds of each way as `time_alternating` does; the processes take turns."""
+    wall: dict[str, list[float]] = {way: [] for way in processes}
+    cpu: dict[str, list[float]] = {way: [] for way in processes}
+    for _ in range(repeats):
+        for way, process in processes.items():
+            on_the_wall, on_the_cpu = process.time()
+            wall[way].append(on_the_wall)
+            cpu[way].append(on_the_cpu)
+    return _told_medians(wall, cpu)
 
 
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:

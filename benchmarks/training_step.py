@@ -3,7 +3,8 @@
 * step: RRDB with P+SeD and with U+SeD, full size. The release's networks and losses from a checkout, in the order of
   its train.py, against ours as the trainer runs it (channels_last, one pass on the output for both updates, the average
   of the weights). The same weights, images and perceptual network; the same random features stand for CLIP's on both
-  sides. Alternating in one process; peak memory in a process of its own for each.
+  sides. Each in a process of its own, since the trainer sets the allocator up; they take turns. Peak memory is measured
+  in one more.
 * overhead: a real run of the job on shards written for it, with MLflow, reports every second step and one checkpoint:
   the share of the loop that is not spent in the step itself.
 * ranks: the same step in one process on one core, and in two under DDP on two cores, with as many images each.
@@ -37,12 +38,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torchvision
-from _measure import build_reference_discriminator, import_reference, peak_mib, time_alternating
+from _measure import StepProcess, build_reference_discriminator, import_reference, peak_mib, time_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
 from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, load_reference_state_dict
+from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
@@ -129,6 +131,7 @@ def build_our_step(
     name: str, options: argparse.Namespace, *, wrap: Callable[[nn.Module], nn.Module] | None = None
 ) -> Step:
     """Return our step as the trainer runs it; `wrap` is for DDP."""
+    keep_freed_memory()  # as the trainer's backend does on a CPU
     _, network, perceptual_weight = NETWORKS[name]
     generator, discriminator = RRDBNet(num_blocks=options.blocks), network(64, semantic_channels=1024)
     for ours, theirs in zip((generator, discriminator), reference_networks(name, options), strict=True):
@@ -162,9 +165,8 @@ def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
     return build_reference_step(name, options) if way == "reference" else build_our_step(name, options)
 
 
-def check_equal_losses(steps: dict[str, Step], perceptual_weight: float) -> None:
-    """Run each way once and refuse to time what computes something else. The release weights its terms inside."""
-    wanted, got = steps["reference"](), steps["ours"]()
+def check_equal_losses(wanted: Losses, got: Losses, perceptual_weight: float) -> None:
+    """Refuse to time what computes something else than the release, which weights its terms inside."""
     got["perceptual"] *= perceptual_weight
     got["adversarial"] *= ADVERSARIAL_WEIGHT
     errors = {key: abs(got[key] - value) / abs(value) for key, value in wanted.items()}
@@ -176,10 +178,11 @@ def check_equal_losses(steps: dict[str, Step], perceptual_weight: float) -> None
 def measure_step(name: str, options: argparse.Namespace) -> list[str]:
     """Measure a step with one discriminator and return the table's rows."""
     print(f"RRDB with {name}:", flush=True)
-    steps = {way: build_step(way, name, options) for way in WAYS}
-    check_equal_losses(steps, NETWORKS[name][2])
-    wall, cpu = time_alternating(steps, options.repeats)
-    del steps
+    processes = {way: StepProcess(build_step, way, name, options, threads=options.threads) for way in WAYS}
+    check_equal_losses(processes["reference"].first, processes["ours"].first, NETWORKS[name][2])
+    wall, cpu = time_processes(processes, options.repeats)
+    for process in processes.values():
+        process.end()
     peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
     return [
         f"| {name} | {way} | {wall[way]:.1f} | {options.batch / wall[way]:.3f} | {wall['reference'] / wall[way]:.2f} | "

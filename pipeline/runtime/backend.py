@@ -33,6 +33,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from pipeline.errors import ConfigError
 from pipeline.runtime import launch
+from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.roll_call import RollCall
 from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, PartitionedTrainable, Trainable
 
@@ -92,6 +93,8 @@ class Backend:
         if launch.restart_count():
             _join_restarted(world_size, self._timeout)
         self._accelerator = self._build_accelerator()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         launch.check_launcher()
         launch.check_world(self._accelerator.num_processes, self._accelerator.process_index)
         # Flags and sums of a few numbers go over the CPU, so that asking never waits for the device.
