@@ -151,7 +151,7 @@ def build_our_step(
     lq, hr, semantics = (part.contiguous(memory_format=layout) for part in (batch.lq, batch.hr, batch.semantics))
 
     def step() -> Losses:
-        inputs = StepInput(lq, hr, hr, semantics)
+        inputs = judging.begin(StepInput(lq, hr, hr, semantics))
         sr, scalars = teaching.run(inputs, LEARNING_RATE, is_adversarial=True)
         scalars |= judging.run(inputs, sr, LEARNING_RATE)
         average.update(0.999)

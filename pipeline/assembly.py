@@ -88,6 +88,13 @@ def build_phases(
             "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with the relativistic loss; "
             "set --runtime.discriminator-pass separate"
         )
-    judge, average = judging if shares else None, state.average.module
-    bare = state.discriminator.bare
-    return GeneratorPhase(state.generator, bare, losses, autocast, judge, average, size), judging
+    making = GeneratorPhase(
+        state.generator,
+        state.discriminator.bare,
+        losses,
+        autocast,
+        judging if shares else None,
+        average=state.average.module,
+        micro_batch_size=size,
+    )
+    return making, judging

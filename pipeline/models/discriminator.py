@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.semantic_fusion import SemanticFusionBlock
+from pipeline.models.semantic_fusion import PreparedFusion, SemanticFusionBlock
 from pipeline.models.shapes import check_finite, check_image, check_multiple
 from pipeline.models.spectral_norm import SpectralNormConv2d
 
 SEMANTIC_STRIDE_PX = 16
 _SLOPE = 0.2
 
-Queries: TypeAlias = tuple[Tensor, ...]
-Semantics: TypeAlias = Tensor | Queries
+Prepared: TypeAlias = tuple[PreparedFusion, ...]
+Semantics: TypeAlias = Tensor | Prepared
 
 
 class Discriminator(nn.Module, ABC):
@@ -41,8 +41,8 @@ class Discriminator(nn.Module, ABC):
         self.semantic_channels = semantic_channels
 
     @abstractmethod
-    def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
-        """Judge one checked batch; `queries` has one tensor for each fusion block."""
+    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
+        """Judge one checked batch; `prepared` has one entry for each fusion block."""
 
     @overload
     def forward(self, image: Tensor, semantics: Semantics | None = None) -> Tensor: ...
@@ -59,7 +59,7 @@ class Discriminator(nn.Module, ABC):
             image: (n, 3, h, w), RGB in [0, 1], h and w multiples of 16. Or a sequence of such batches, all of
                 one shape (say real and fake): they pass one after another, as separate calls would, with one
                 power iteration of the spectral norm each, but the semantics' path is computed once.
-            semantics: (n, semantic_channels, h / 16, w / 16) of the HR crop, or `semantic_queries` of it.
+            semantics: (n, semantic_channels, h / 16, w / 16) of the HR crop, or what `prepare` gave for it.
                 None for a plain network.
 
         Returns:
@@ -71,19 +71,18 @@ class Discriminator(nn.Module, ABC):
         """
         images = [image] if isinstance(image, Tensor) else list(image)
         self._check(images, semantics)
-        queries = self.semantic_queries(semantics) if isinstance(semantics, Tensor) else semantics
-        logits = tuple(self.judge(batch, queries) for batch in images)
+        prepared = self.prepare(semantics) if isinstance(semantics, Tensor) else semantics
+        logits = tuple(self.judge(batch, prepared) for batch in images)
         return logits[0] if isinstance(image, Tensor) else logits
 
-    def semantic_queries(self, semantics: Tensor) -> Queries:
-        """Compute, with its graph, the part of the fusion blocks that needs no image.
+    def prepare(self, semantics: Tensor) -> Prepared:
+        """Compute, with its graph, what the fusion blocks need no image for.
 
         Args:
             semantics: (n, semantic_channels, h / 16, w / 16).
 
         Returns:
-            One (n, tokens, 64) tensor a fusion block. Detach them to use them again after the backward pass;
-            they hold until the next optimiser step.
+            One entry a fusion block; they hold until the next optimiser step.
 
         Raises:
             ValueError: The network has no semantics, or the channels differ.
@@ -94,7 +93,7 @@ class Discriminator(nn.Module, ABC):
                 f"{tuple(semantics.shape)}; build the discriminator with the semantic_channels of the "
                 f"extractor"
             )
-        return tuple(block.queries(semantics) for block in self._fusions())
+        return tuple(block.prepare(semantics) for block in self._fusions())
 
     def _fusions(self) -> list[SemanticFusionBlock]:
         return [module for module in self.children() if isinstance(module, SemanticFusionBlock)]
@@ -133,10 +132,10 @@ class Discriminator(nn.Module, ABC):
             got = "x".join(map(str, semantics.shape[2:])) or "none"
             parts = [semantics]
         else:
-            fits = all(part.ndim == 3 and part.shape[1] == height * width for part in semantics)
-            got = f"{semantics[0].shape[1]} tokens" if semantics else "no queries"
-            fits = fits and len(semantics) == len(self._fusions())
-            parts = list(semantics)
+            parts = [fusion.queries for fusion in semantics]
+            fits = all(part.ndim == 3 and part.shape[1] == height * width for part in parts)
+            got = f"{parts[0].shape[1]} tokens" if parts else "nothing prepared"
+            fits = fits and len(parts) == len(self._fusions())
         if not fits:
             raise ValueError(
                 f"semantics must have the grid {height}x{width} for an image of "
@@ -182,6 +181,6 @@ class _ActivateOnto(torch.autograd.Function):
         return bent, gradient
 
 
-def fuse(merge: SpectralNormConv2d, features: Tensor, block: SemanticFusionBlock, queries: Tensor) -> Tensor:
+def fuse(merge: SpectralNormConv2d, features: Tensor, block: SemanticFusionBlock, prepared: PreparedFusion) -> Tensor:
     """Merge `features` with what `block` makes of them: the one way for semantics into a discriminator."""
-    return merge(features, block(queries, features))
+    return merge(features, block(prepared, features))

@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pipeline.models.discriminator import Discriminator, Queries, activate, fuse
+from pipeline.models.discriminator import Discriminator, Prepared, activate, fuse
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 
@@ -68,19 +68,19 @@ class ImageDiscriminator(Discriminator):
         self.fusion3 = build(4 * width, 2)
         self.merge3 = _merge(self.fusion3, 4 * width)
 
-    def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
+    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
         """Map (n, 3, h, w) to logits (n, 1)."""
         features = self.conv1(activate(self.conv_first(image)))
-        if queries is not None:
-            features = fuse(self.merge1, features, self.fusion1, queries[0])
+        if prepared is not None:
+            features = fuse(self.merge1, features, self.fusion1, prepared[0])
         features = activate(self.conv11(activate(features)))
         features = self.conv2(features)
-        if queries is not None:
-            features = fuse(self.merge2, features, self.fusion2, queries[1])
+        if prepared is not None:
+            features = fuse(self.merge2, features, self.fusion2, prepared[1])
         features = activate(self.conv21(activate(features)))
         features = self.conv3(features)
-        if queries is not None:
-            features = fuse(self.merge3, features, self.fusion3, queries[2])
+        if prepared is not None:
+            features = fuse(self.merge3, features, self.fusion3, prepared[2])
         features = activate(self.conv31(activate(features)))
         features = activate(self.conv4(features))
         pooled = activate(self.linear(features.mean(dim=(2, 3))))

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.discriminator import Discriminator, Queries, activate, fuse
+from pipeline.models.discriminator import Discriminator, Prepared, activate, fuse
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 
@@ -66,18 +66,18 @@ class PatchDiscriminator(Discriminator):
         self.fusion3 = build(8 * width, 2, trims_one=True)
         self.merge3 = _merge(self.fusion3, 8 * width)
 
-    def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
+    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
         """Map (n, 3, h, w) to logits (n, 1, h / 8 - 2, w / 8 - 2)."""
         features = activate(self.conv_first(image))
         features = self.conv1(features)
-        if queries is not None:
-            features = fuse(self.merge1, features, self.fusion1, queries[0])
+        if prepared is not None:
+            features = fuse(self.merge1, features, self.fusion1, prepared[0])
         features = self.conv2(activate(features))
-        if queries is not None:
-            features = fuse(self.merge2, features, self.fusion2, queries[1])
+        if prepared is not None:
+            features = fuse(self.merge2, features, self.fusion2, prepared[1])
         features = self.conv3(activate(features))
-        if queries is not None:
-            features = fuse(self.merge3, features, self.fusion3, queries[2])
+        if prepared is not None:
+            features = fuse(self.merge3, features, self.fusion3, prepared[2])
         return self.conv_last(activate(features))
 
 

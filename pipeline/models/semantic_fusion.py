@@ -7,10 +7,11 @@ With S the semantics of the HR crop and F the discriminator's image features, th
     S2 = softmax(Q K^T / sqrt(d)) V W_o                 what this image shows there        `attend`
     out = Conv(Shuffle(P_o(GEGLU(LN(S2)))))             back to the resolution of F        `forward`
 
-The first line and Q depend on the semantics and on weights alone, so a caller may compute them once and judge
-any number of images with them. There are no skip connections: the released code comments them out, and every
-path of the block's output runs through the image. For ablations, `fusion` puts something else in the place of
-the cross-attention and `residual` brings the skip connections back.
+The first line and Q depend on the semantics and on weights alone, and Conv, Shuffle and P_o are one kernel of
+weights; so a caller may compute all that once (`prepare`) and judge any number of images with it. There are no skip
+connections: the released code comments them out, and every path of the block's output runs through the image. For
+ablations, `fusion` puts something else in the place of the cross-attention and `residual` brings the skip connections
+back.
 
 References:
     Li et al. 2024, SeD, arXiv:2402.19387, Sec. 3.3; the released models/module_attention.py, lines 236-337.
@@ -19,6 +20,8 @@ References:
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +93,27 @@ class GegluFeedForward(nn.Module):
         return self.reduce(value * F.gelu(gate))
 
 
+class PreparedFusion(NamedTuple):
+    """What a fusion block makes of the semantics and of its weights before it sees an image, with its graph.
+
+    It holds until the next optimiser step.
+
+    Attributes:
+        queries: (n, h * w, attention_channels); tokens row by row. Twice the channels where the block has skip
+            connections: the queries, then what the skip carries.
+        kernel: (attention_channels, channels out, k, k): what a token channel spreads over the pixels around its cell.
+        offset: (1, channels out, height, width): what the output projection's bias adds to every image.
+    """
+
+    queries: Tensor
+    kernel: Tensor
+    offset: Tensor
+
+    def of_rows(self, rows: slice) -> PreparedFusion:
+        """Return what belongs to some of the images."""
+        return self._replace(queries=self.queries[rows])
+
+
 class SemanticFusionBlock(nn.Module):
     """Fuse semantics on a coarse grid with image features on a finer one.
 
@@ -157,16 +181,15 @@ class SemanticFusionBlock(nn.Module):
         for parameter in self.project_out.parameters():
             nn.init.zeros_(parameter)
 
-    def queries(self, semantics: Tensor) -> Tensor:
-        """Do the part that needs no image.
+    def prepare(self, semantics: Tensor) -> PreparedFusion:
+        """Do the part that needs no image, for semantics (n, semantic_channels, h, w)."""
+        queries = self._queries(semantics)
+        kernel, constant = self._spread_kernel()
+        # The bias of P_o, which the zero padding of the convolution cuts at the border.
+        everywhere = queries.new_ones((1, 1, *semantics.shape[-2:]))
+        return PreparedFusion(queries, kernel, F.conv_transpose2d(everywhere, constant, None, *self._strides))
 
-        Args:
-            semantics: (n, semantic_channels, h, w).
-
-        Returns:
-            (n, h * w, attention_channels), with its graph; tokens row by row. Twice the channels where the
-            block has skip connections: the queries, then what the skip carries.
-        """
+    def _queries(self, semantics: Tensor) -> Tensor:
         tokens = _to_tokens(self.project_semantics(self.norm(semantics)))
         attended = self.self_attention(self.norm_self(tokens))
         tokens = tokens + attended if self.residual else attended
@@ -175,11 +198,11 @@ class SemanticFusionBlock(nn.Module):
         queries = self.cross_attention.queries(self.norm_cross(tokens))
         return torch.cat((queries, tokens), dim=-1) if self.residual else queries
 
-    def forward(self, semantics: Tensor, features: Tensor) -> Tensor:
+    def forward(self, semantics: Tensor | PreparedFusion, features: Tensor) -> Tensor:
         """Fuse.
 
         Args:
-            semantics: (n, semantic_channels, h, w), or what `queries` gave for it.
+            semantics: (n, semantic_channels, h, w), or what `prepare` gave for it.
             features: (n, image_channels, height, width) with height = h * upscale, less one if `trims_one`.
 
         Returns:
@@ -189,18 +212,18 @@ class SemanticFusionBlock(nn.Module):
             ValueError: The grids do not fit; names both.
         """
         grid = self.semantic_grid(features)
-        queries = self.queries(semantics) if semantics.ndim == 4 else semantics
-        fits = semantics.shape[-2:] == grid if semantics.ndim == 4 else queries.shape[1] == grid[0] * grid[1]
-        if not fits:
-            got = semantics.shape[-2:] if semantics.ndim == 4 else queries.shape[1:2]
+        prepared = self.prepare(semantics) if isinstance(semantics, Tensor) else semantics
+        if prepared.offset.shape[-2:] != features.shape[-2:]:
+            got = semantics.shape[-2:] if isinstance(semantics, Tensor) else (prepared.queries.shape[1], "cells")
             raise ValueError(
                 f"semantics must have the grid {grid[0]}x{grid[1]} for image features of "
                 f"{features.shape[-2]}x{features.shape[-1]}; got {'x'.join(map(str, got))}"
             )
+        queries = prepared.queries
         tokens = self._look_at_image(queries, features) if self.fusion == "cross_attention" else queries
         fed = self.feed_forward(self.norm_feed_forward(tokens))
         tokens = tokens + fed if self.residual else fed
-        spread = self._spread(_to_map(tokens, *grid))
+        spread = self._spread(_to_map(tokens, *grid), prepared)
         if self.fusion != "modulation":
             return spread
         scale, shift = spread.chunk(2, dim=1)
@@ -218,18 +241,19 @@ class SemanticFusionBlock(nn.Module):
         trimmed = int(self.trims_one)
         return (features.shape[-2] + trimmed) // self.upscale, (features.shape[-1] + trimmed) // self.upscale
 
-    def _spread(self, tokens: Tensor) -> Tensor:
+    def _spread(self, tokens: Tensor, prepared: PreparedFusion) -> Tensor:
         """Compute Conv(Shuffle(P_o(tokens))) of (n, attention_channels, h, w) in one transposed convolution.
 
         All three are linear, and the tokens have a quarter to a sixteenth of their outputs' channels or fewer, on a
         coarser grid; so multiplying the weights first leaves a fraction of the work. Equal up to rounding.
         """
-        kernel, constant = self._spread_kernel()
-        stride, padding = self.upscale, self.conv_out.kernel_size[0] - 2
-        # The bias of P_o, which the zero padding of the convolution cuts at the border.
-        everywhere = tokens.new_ones((1, 1, *tokens.shape[2:]))
-        offset = F.conv_transpose2d(everywhere, constant, None, stride, padding)
-        return F.conv_transpose2d(tokens, kernel, self.conv_out.bias, stride, padding).add_(offset)
+        spread = F.conv_transpose2d(tokens, prepared.kernel, self.conv_out.bias, *self._strides)
+        return spread.add_(prepared.offset)
+
+    @property
+    def _strides(self) -> tuple[int, int]:
+        """Stride and padding of the transposed convolution."""
+        return self.upscale, self.conv_out.kernel_size[0] - 2
 
     def _spread_kernel(self) -> tuple[Tensor, Tensor]:
         """Return what one token channel, and what the bias of P_o, spreads over the pixels around its cell."""

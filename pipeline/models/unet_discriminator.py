@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pipeline.models.discriminator import Discriminator, Queries, activate, activate_onto, fuse
+from pipeline.models.discriminator import Discriminator, Prepared, activate, activate_onto, fuse
 from pipeline.models.semantic_fusion import SemanticFusionBlock
 from pipeline.models.spectral_norm import SpectralNormConv2d
 from pipeline.models.upsampled_convolution import convolve_upsampled
@@ -77,14 +77,14 @@ class UNetDiscriminator(Discriminator):
         self.fusion1 = build(2 * width, 8)
         self.merge1 = _merge(self.fusion1, 2 * width)
 
-    def judge(self, image: Tensor, queries: Queries | None) -> Tensor:
-        """Map (n, 3, h, w) to logits (n, 1, h, w); `queries` are in the order bottom to top."""
-        down = queries if self.placement == "encoder" else None
-        up = queries if self.placement == "decoder" else None
+    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
+        """Map (n, 3, h, w) to logits (n, 1, h, w); `prepared` are in the order bottom to top."""
+        down = prepared if self.placement == "encoder" else None
+        up = prepared if self.placement == "decoder" else None
         level0 = activate(self.conv0(image))
         level1 = activate(self._fuse(self.conv1(level0), 1, down))
         level2 = activate(self._fuse(self.conv2(level1), 2, down))
-        features = activate(self._fuse(self.conv3(level2), 3, queries))
+        features = activate(self._fuse(self.conv3(level2), 3, prepared))
         features = activate_onto(level2, _convolve_doubled(self.conv4, features))
         features = self._fuse(features, 2, up)
         features = activate_onto(level1, _convolve_doubled(self.conv5, features))
@@ -93,15 +93,15 @@ class UNetDiscriminator(Discriminator):
         features = activate(self.conv7(features))
         return self.conv9(activate(self.conv8(features)))
 
-    def _fuse(self, features: Tensor, level: int, queries: Queries | None) -> Tensor:
-        if queries is None:
+    def _fuse(self, features: Tensor, level: int, prepared: Prepared | None) -> Tensor:
+        if prepared is None:
             return features
         fusion, merge = {
             1: (self.fusion1, self.merge1),
             2: (self.fusion2, self.merge2),
             3: (self.fusion3, self.merge3),
         }[level]
-        return fuse(merge, features, fusion, queries[3 - level])
+        return fuse(merge, features, fusion, prepared[3 - level])
 
 
 def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:

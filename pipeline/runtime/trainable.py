@@ -48,9 +48,19 @@ class Trainable(ABC):
         """Return the context of forward and backward of one part of a step; ranks reduce with the last part."""
         return nullcontext()
 
+    @property
+    def lets_gradients_wait(self) -> bool:
+        """Whether gradients may wait in `grad` for the next `backward`, and parts of `bare` be run by themselves."""
+        return False
+
     @abstractmethod
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss, averaged over all ranks. Collective."""
+    def backward(self, loss: Tensor, owed: Tensor | float = 0.0) -> None:
+        """Add the gradients of a scalar loss, averaged over all ranks. Collective.
+
+        Args:
+            loss: Of this pass.
+            owed: A scalar whose gradient is that of earlier passes, scaled as theirs was.
+        """
 
     @abstractmethod
     def step(self, learning_rate: float) -> Tensor:
@@ -115,9 +125,14 @@ class DdpTrainable(Trainable):
         is_apart = not is_last and isinstance(self._wrapped, DistributedDataParallel)
         return self._wrapped.no_sync() if is_apart else nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
+    @property
+    def lets_gradients_wait(self) -> bool:
         """See `Trainable`."""
-        self._scaler.scale(poisoned(loss)).backward()
+        return True
+
+    def backward(self, loss: Tensor, owed: Tensor | float = 0.0) -> None:
+        """See `Trainable`."""
+        (self._scaler.scale(poisoned(loss)) + owed).backward()
 
     def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""
@@ -165,9 +180,9 @@ class DeepSpeedTrainable(Trainable):
             _require_fused(engine.optimizer)
             engine.optimizer.register_step_pre_hook(self._judge_gradients)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, owed: Tensor | float = 0.0) -> None:
         """See `Trainable`."""
-        self._engine.backward(poisoned(loss))
+        self._engine.backward(poisoned(loss) + owed)
 
     def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""

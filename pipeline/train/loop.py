@@ -155,6 +155,8 @@ def _passed(before: int, now: int, every: int) -> bool:
 def _step(parts: LoopParts, state: TrainingState, step: StepInput, is_adversarial: bool) -> dict[str, Tensor]:
     schedule = parts.config.schedule
     factor = schedule.learning_rate_factor(state.images_seen)
+    if is_adversarial and parts.discriminator_phase is not None:
+        step = parts.discriminator_phase.begin(step)
     if is_adversarial and schedule.generator_rests(state.images_seen, parts.config.data.batch_size):
         sr, scalars = parts.generator_phase.rest(step), {}
     else:

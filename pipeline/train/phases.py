@@ -9,6 +9,9 @@ the truth has been judged too. This saves one of eight units of work a step (a b
 two graphs of the discriminator at a time. Its spectral norms then iterate twice a step instead of thrice; nothing else
 differs. Where it does not hold, a relativistic loss or a DeepSpeed engine, each phase judges for itself.
 
+Either way all passes share what the discriminator makes of the semantics and its weights alone (`StepSemantics`), but
+under DeepSpeed, whose engines have a network run as a whole.
+
 Each network's update is left out on all ranks when its own loss or gradient is not finite on any (`Trainable.step`);
 the scalar `skipped` says so. Batch, schedule and moving average go on as after any other step.
 
@@ -21,14 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.losses import AdversarialLoss
-from pipeline.runtime.trainable import DdpTrainable, Trainable, poisoned
+from pipeline.runtime.trainable import Trainable, poisoned
+from pipeline.train.step_semantics import Prepared, PreparesSemantics, StepSemantics
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Scalars = dict[str, Tensor]
@@ -42,13 +46,14 @@ class StepInput:
         lq: (n, 3, h, w) in [0, 1].
         gt: (n, 3, h * scale, w * scale) in [0, 1]: what the discriminator takes for real.
         target: What the pixel and perceptual losses compare with; `gt`, or its sharpened version (real-world).
-        semantics: (n, c, grid, grid) of `gt`, or None for a plain discriminator or in the pixel stage.
+        semantics: (n, c, grid, grid) of `gt`, or what all passes share of it (`DiscriminatorPhase.begin`); None for a
+            plain discriminator or in the pixel stage.
     """
 
     lq: Tensor
     gt: Tensor
     target: Tensor
-    semantics: Tensor | None
+    semantics: Tensor | StepSemantics | None
 
     def rows(self, first: int, last: int) -> StepInput:
         """Return the images from `first` to before `last`."""
@@ -136,9 +141,17 @@ class DiscriminatorPhase:
         The losses on truth and output must be apart, and gradients must be allowed to wait in `grad`: a DeepSpeed
         engine keeps them elsewhere.
         """
-        return not self.loss.needs_real_logits and isinstance(self.discriminator, DdpTrainable)
+        return not self.loss.needs_real_logits and self.discriminator.lets_gradients_wait
 
-    def judge_once(self, sr: Tensor, semantics: Tensor | None, share: float) -> tuple[Tensor, Tensor]:
+    def begin(self, step: StepInput) -> StepInput:
+        """Return the step with the semantics that all its passes share, if the discriminator can be run in parts."""
+        if not isinstance(step.semantics, Tensor) or not self.discriminator.lets_gradients_wait:
+            return step
+        with self.autocast():
+            prepared = cast(PreparesSemantics, self.discriminator.bare).prepare(step.semantics)
+        return replace(step, semantics=StepSemantics(prepared))
+
+    def judge_once(self, sr: Tensor, semantics: Tensor | StepSemantics | None, share: float) -> tuple[Tensor, Tensor]:
         """Judge a part of the output for both updates; `run` must follow, with the whole output.
 
         Args:
@@ -150,15 +163,17 @@ class DiscriminatorPhase:
             The generator's loss, detached, and its gradient with respect to `sr`; neither times the share.
         """
         image = sr.detach().requires_grad_()
+        shared = semantics if isinstance(semantics, StepSemantics) else None
         with self.autocast():
-            logits = self.discriminator.bare(image, semantics)
+            logits = self.discriminator.bare(image, shared.waiting if shared else semantics)
         fake = logits.float()
         generator_loss = poisoned(self.loss.generator(fake))
         # A backward pass restricted to its inputs computes no gradient of any weight here, ...
         (gradient,) = torch.autograd.grad(generator_loss, image, retain_graph=True)
         # ... and none of the image there. DDP averages what waits in `grad` along with the next backward pass.
         _, fake_loss = self.loss.discriminator(fake.detach(), fake)
-        torch.autograd.backward(poisoned(share * fake_loss), inputs=list(self.discriminator.bare.parameters()))
+        waiting = [*self.discriminator.bare.parameters(), *(shared.copies if shared else ())]
+        torch.autograd.backward(poisoned(share * fake_loss), inputs=waiting)
         _add(self._waiting, {"fake": fake_loss, "fake_logit": fake.mean()}, share)
         return generator_loss.detach(), gradient
 
@@ -174,18 +189,32 @@ class DiscriminatorPhase:
         return {f"discriminator/{name}": value.float() for name, value in scalars.items()}
 
     def _judge_both(self, part: Part, sr: Tensor) -> Scalars:
+        semantics, owed = _for_discriminator(part)
         with self.autocast():
-            real, fake = self.discriminator((part.step.gt, sr.to(part.step.gt.dtype)), part.step.semantics)
+            real, fake = self.discriminator((part.step.gt, sr.to(part.step.gt.dtype)), semantics)
         real_loss, fake_loss = self.loss.discriminator(real.float(), fake.float())
-        self.discriminator.backward(part.share * (real_loss + fake_loss))
+        self.discriminator.backward(part.share * (real_loss + fake_loss), owed)
         return {"real": real_loss, "fake": fake_loss, "real_logit": real.mean(), "fake_logit": fake.mean()}
 
     def _judge_truth(self, part: Part, sr: Tensor) -> Scalars:
+        semantics, owed = _for_discriminator(part)
         with self.autocast():
-            real = self.discriminator(part.step.gt, part.step.semantics).float()
+            real = self.discriminator(part.step.gt, semantics).float()
         real_loss, _ = self.loss.discriminator(real, real.detach())
-        self.discriminator.backward(part.share * real_loss)
+        self.discriminator.backward(part.share * real_loss, owed)
         return {"real": real_loss, "real_logit": real.mean()}
+
+
+def _for_discriminator(part: Part) -> tuple[Tensor | Prepared | None, Tensor | float]:
+    """Return the semantics for the discriminator's own pass on a part, and what its backward pass owes."""
+    semantics = part.step.semantics
+    if not isinstance(semantics, StepSemantics):
+        return semantics, 0.0
+    return (semantics.with_graph, semantics.owed()) if part.is_last else (semantics.waiting, 0.0)
+
+
+def _for_generator(step: StepInput) -> Tensor | Prepared | None:
+    return step.semantics.without_graph if isinstance(step.semantics, StepSemantics) else step.semantics
 
 
 @dataclass(frozen=True)
@@ -208,6 +237,7 @@ class GeneratorPhase:
     losses: GeneratorLosses
     autocast: Autocast
     judge: DiscriminatorPhase | None = None
+    _: KW_ONLY
     average: nn.Module | None = None
     micro_batch_size: int = 0
 
@@ -281,8 +311,9 @@ class GeneratorPhase:
         frozen = self.discriminator.requires_grad_(False)
         try:
             with self.autocast():
-                fake = frozen(sr, step.semantics)
-                real = frozen(step.gt, step.semantics) if self.losses.adversarial.needs_real_logits else None
+                semantics = _for_generator(step)
+                fake = frozen(sr, semantics)
+                real = frozen(step.gt, semantics) if self.losses.adversarial.needs_real_logits else None
         finally:
             self.discriminator.requires_grad_(True)
         return self.losses.adversarial.generator(fake.float(), None if real is None else real.float())

@@ -102,12 +102,15 @@ class Pair:
         self.judging = DiscriminatorPhase(self.trained[1], VanillaLoss(), backend.autocast, micro_batch_size)
         judge = self.judging if shares else None
         bare = self.trained[1].bare
-        self.making = GeneratorPhase(self.trained[0], bare, losses, backend.autocast, judge, micro_batch_size)
+        self.making = GeneratorPhase(
+            self.trained[0], bare, losses, backend.autocast, judge, micro_batch_size=micro_batch_size
+        )
 
         self.state = TrainingState(*self.trained, self.average, SkippedUpdates(limit=9))
 
     def step(self, step: StepInput) -> dict[str, Tensor]:
         """Both phases; returns their scalars."""
+        step = self.judging.begin(step)
         sr, scalars = self.making.run(step, self.learning_rate / self.loss_factor, is_adversarial=True)
         scalars |= self.judging.run(step, sr, self.learning_rate)
         with self.trained[0].whole():

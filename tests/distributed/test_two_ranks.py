@@ -29,7 +29,7 @@ def train_steps(backend: Backend, rows: slice, *, shares: bool) -> dict[str, Ten
     phase_d = DiscriminatorPhase(trained_d, VanillaLoss(), backend.autocast)
     phase_g = GeneratorPhase(trained_g, trained_d.bare, losses, backend.autocast, phase_d if shares else None)
     for number in range(STEPS):
-        step = step_input(number, rows)
+        step = phase_d.begin(step_input(number, rows))
         sr, _ = phase_g.run(step, 1e-3, is_adversarial=True)
         phase_d.run(step, sr, 1e-3)
     return weights_of(generator, "generator") | weights_of(discriminator, "discriminator")

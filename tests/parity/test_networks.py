@@ -200,13 +200,13 @@ def test_perceptual_loss_at_other_sizes_equals_torchvisions_network(size_px):
 
 
 @pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])
-def test_precomputed_queries_give_the_same_bits(network):
+def test_semantics_prepared_before_give_the_same_bits(network):
     discriminator, image, semantics = random_case(network, (48, 32))
     discriminator.eval()
     results = []
     for split in (False, True):
         discriminator.zero_grad()
-        given = discriminator.semantic_queries(semantics) if split else semantics
+        given = discriminator.prepare(semantics) if split else semantics
         logits = discriminator(image, given)
         logits.square().mean().backward()
         results.append([logits.detach(), *(parameter.grad.clone() for parameter in discriminator.parameters())])

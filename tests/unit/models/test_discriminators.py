@@ -72,7 +72,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_ablation_trains_every_parameter_and_splits_its_queries(network, options):
+def test_ablation_trains_every_parameter_and_prepares_apart(network, options):
     torch.manual_seed(0)
     discriminator = network(8, semantic_channels=64, **options)
     for module in discriminator.modules():
@@ -81,7 +81,7 @@ def test_ablation_trains_every_parameter_and_splits_its_queries(network, options
     image, semantics = torch.rand(2, 3, 64, 48), torch.rand(2, 64, 4, 3)
     discriminator.eval()
     logits = discriminator(image, semantics)
-    assert torch.equal(discriminator(image, discriminator.semantic_queries(semantics)), logits)
+    assert torch.equal(discriminator(image, discriminator.prepare(semantics)), logits)
     logits.square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in discriminator.parameters())
 
@@ -129,11 +129,11 @@ def test_batches_of_two_shapes_in_one_call_are_refused():
         build(UNetDiscriminator)(images, torch.rand(1, 64, 2, 2))
 
 
-def test_queries_of_another_grid_are_refused():
+def test_prepared_semantics_of_another_grid_are_refused():
     discriminator = build(UNetDiscriminator)
-    queries = discriminator.semantic_queries(torch.rand(1, 64, 2, 2))
+    prepared = discriminator.prepare(torch.rand(1, 64, 2, 2))
     with pytest.raises(ValueError, match=r"grid 2x3 .*got 4 tokens"):
-        discriminator(torch.rand(1, 3, 32, 48), queries)
+        discriminator(torch.rand(1, 3, 32, 48), prepared)
 
 
 def test_semantic_channels_that_do_not_divide_are_refused():

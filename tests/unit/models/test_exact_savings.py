@@ -123,7 +123,10 @@ def test_spreading_in_one_convolution_equals_projecting_shuffling_convolving(ups
         blocks = shuffled.unflatten(2, (-1, upscale)).unflatten(4, (-1, upscale)).transpose(3, 5)
         return block.conv_out(blocks.flatten(4, 5).flatten(2, 3))
 
-    assert_same(block._spread, written_out, draw(2, 64, 3, 2))
+    def spread(tokens: Tensor) -> Tensor:
+        return block._spread(tokens, block.prepare(torch.zeros(1, 64, 3, 2, dtype=torch.float64)))
+
+    assert_same(spread, written_out, draw(2, 64, 3, 2))
 
 
 def written_out(block: ResidualDenseBlock, features: Tensor) -> Tensor:

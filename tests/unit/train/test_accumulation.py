@@ -12,6 +12,7 @@ import torch
 from harness import changed, prepare_tiny_data
 from sessions import lines_of, run_session
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 import pipeline.session
 from pipeline.dry_run import describe
@@ -29,15 +30,28 @@ def step_input(num_images: int) -> StepInput:
     return StepInput(torch.rand(num_images, 3, 8, 8), gt, gt * 0.9, torch.randn(num_images, CHANNELS, 2, 2))
 
 
-def gradients(networks: list[nn.Module], step: StepInput, size: int, *, shares: bool) -> dict[str, Tensor]:
+def gradients(
+    networks: list[nn.Module],
+    step: StepInput,
+    size: int,
+    *,
+    shares: bool = False,
+    prepares: bool = True,
+    loss_scale: float = 1.0,
+) -> dict[str, Tensor]:
     """One step of plain gradient descent at learning rate 1 on copies: what moved is the gradient. And the scalars."""
     trained = [copy.deepcopy(network) for network in networks]
-    wrapped = [DdpTrainable(net, net, torch.optim.SGD(net.parameters(), 1.0, fused=True), 0.0) for net in trained]
+    scalers = [GradScaler("cpu", init_scale=loss_scale, enabled=loss_scale != 1.0) for _ in trained]
+    wrapped = [
+        DdpTrainable(net, net, torch.optim.SGD(net.parameters(), 1.0, fused=True), 0.0, scaler)
+        for net, scaler in zip(trained, scalers, strict=True)
+    ]
     loss = build_adversarial_loss("vanilla")
     judging = DiscriminatorPhase(wrapped[1], loss, contextlib.nullcontext, size)
     terms = GeneratorLosses(L1Loss(), 1.0, L1Loss(), 0.5, loss, 0.5)
     judge = judging if shares else None
-    making = GeneratorPhase(wrapped[0], trained[1], terms, contextlib.nullcontext, judge, size)
+    making = GeneratorPhase(wrapped[0], trained[1], terms, contextlib.nullcontext, judge, micro_batch_size=size)
+    step = judging.begin(step) if prepares else step
     sr, found = making.run(step, 1.0, is_adversarial=True)
     found |= judging.run(step, sr, 1.0) | {"sr": sr}
     for number, (before, after) in enumerate(zip(networks, trained, strict=True)):
@@ -50,18 +64,27 @@ def gradients(networks: list[nn.Module], step: StepInput, size: int, *, shares: 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("prepares", [False, True])
 @pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator])
 def test_gradients_when_taken_in_parts_are_those_of_the_whole(
-    network: type[nn.Module], shares: bool, size: int
+    network: type[nn.Module], prepares: bool, shares: bool, size: int
 ) -> None:
     networks = [SRVGGNetCompact(8, 1, 4), network(8, CHANNELS)]
     step = step_input(4)
-    whole = gradients(networks, step, 0, shares=shares)
-    cut = gradients(networks, step, size, shares=shares)
+    whole = gradients(networks, step, 0, shares=shares, prepares=False)
+    cut = gradients(networks, step, size, shares=shares, prepares=prepares)
     assert cut.keys() == whole.keys()
     for name, value in whole.items():
         # The same sums in another order; float32 rounds at 6e-8 of the largest term.
         torch.testing.assert_close(cut[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_gradients_when_taken_in_parts_of_a_scaled_loss_are_scaled_once() -> None:
+    networks = [SRVGGNetCompact(8, 1, 4), PatchDiscriminator(8, CHANNELS)]
+    step = step_input(4)
+    plain, scaled = (gradients(networks, step, 2, loss_scale=scale) for scale in (1.0, 4096.0))
+    for name, value in plain.items():
+        torch.testing.assert_close(scaled[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_parts_when_the_size_does_not_divide_end_with_a_smaller_one() -> None:

@@ -34,6 +34,7 @@ def train(memory_format: torch.memory_format, *, compiles: bool) -> dict[str, Te
         gt = torch.rand(2, 3, 32, 32).contiguous(memory_format=memory_format)
         lq = torch.rand(2, 3, 8, 8).contiguous(memory_format=memory_format)
         step = StepInput(lq, gt, gt, torch.rand(2, CHANNELS, 2, 2))
+        step = judging.begin(step)
         sr, _ = making.run(step, 0.1, is_adversarial=True)
         judging.run(step, sr, 0.1)
     return {

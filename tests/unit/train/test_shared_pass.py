@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.losses import L1Loss, build_adversarial_loss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact, UNetDiscriminator
+from pipeline.models.discriminator import Prepared
 from pipeline.models.spectral_norm import SpectralNormConv2d
 from pipeline.runtime.trainable import DdpTrainable, OptimizerState, Trainable
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
@@ -35,6 +36,7 @@ def run_step(
     gt = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     lq = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     step = StepInput(lq, gt, gt, torch.rand(2, CHANNELS, 2, 2, dtype=torch.float64))
+    step = judge.begin(step)
     sr, scalars = phase.run(step, 0.1, is_adversarial=True)
     scalars |= judge.run(step, sr, 0.1)
     return scalars, [*generator.parameters(), *discriminator.parameters()]
@@ -64,25 +66,30 @@ def test_step_with_a_shared_pass_equals_separate_passes_but_for_one_iteration(ne
 
 
 class CountingPatchDiscriminator(PatchDiscriminator):
-    """Counts the batches that it judges."""
+    """Counts the batches that it judges, and how often it looks at semantics."""
 
-    num_judged = 0
+    num_judged = num_prepared = 0
 
-    def judge(self, image: Tensor, queries: tuple[Tensor, ...] | None) -> Tensor:
+    def prepare(self, semantics: Tensor) -> Prepared:
+        CountingPatchDiscriminator.num_prepared += 1
+        return super().prepare(semantics)
+
+    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
         CountingPatchDiscriminator.num_judged += 1
-        return super().judge(image, queries)
+        return super().judge(image, prepared)
 
 
 @pytest.mark.parametrize(
     ("adversarial", "shares", "num_passes"),
     [("vanilla", True, 2), ("vanilla", False, 3), ("relativistic_average", True, 4)],
 )
-def test_step_judges_as_often_as_it_must(adversarial, shares, num_passes):
+def test_step_judges_as_often_as_it_must_and_looks_at_semantics_once(adversarial, shares, num_passes):
     generator, _ = networks(PatchDiscriminator)
-    CountingPatchDiscriminator.num_judged = 0
+    CountingPatchDiscriminator.num_judged = CountingPatchDiscriminator.num_prepared = 0
     discriminator = CountingPatchDiscriminator(8, semantic_channels=CHANNELS).double()
     run_step(generator, discriminator, adversarial, shares=shares)
     assert CountingPatchDiscriminator.num_judged == num_passes
+    assert CountingPatchDiscriminator.num_prepared == 1
 
 
 class EngineTrainable(Trainable):
