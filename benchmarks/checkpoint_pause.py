@@ -5,8 +5,11 @@ Foreground: gather, copy, write, synchronise and hash before the next step, as t
 gather and copy; a thread does the rest. Alternating, in one process; each way's wall seconds and processor seconds of
 the training thread, medians. The first background save also takes the host memory, and is shown by itself.
 
+Then a step's work (the generator forward and backward) by itself and beside the thread that writes, in turns.
+
 Run:
     python benchmarks/checkpoint_pause.py --repeats 5
+    taskset -c 0 python benchmarks/checkpoint_pause.py --repeats 5    # training and writing on one core
 """
 
 from __future__ import annotations
@@ -56,10 +59,29 @@ def snapshot(state: TrainingState) -> Checkpoint:
     return state.to_checkpoint({})
 
 
+def work(state: TrainingState, crop_px: int) -> None:
+    """Do what a step does most of its time."""
+    state.generator.bare(torch.zeros(1, 3, crop_px // 4, crop_px // 4)).square().mean().backward()
+    state.generator.bare.zero_grad()
+
+
+def time_work(state: TrainingState, writer: BackgroundWriter, crop_px: int, repeats: int) -> dict[str, list[float]]:
+    """Return the wall seconds of a step's work by itself and beside the writing thread."""
+    seconds: dict[str, list[float]] = {"by itself": [], "beside the thread": []}
+    work(state, crop_px)
+    for _ in range(repeats):
+        seconds["by itself"].append(timed(lambda: work(state, crop_px))[0])
+        writer.save(snapshot(state))
+        seconds["beside the thread"].append(timed(lambda: work(state, crop_px))[0])
+        writer.wait()
+    return seconds
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--crop-px", type=int, default=160, help="of the step's work; it should outlast the writing")
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; default: a temporary one")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
@@ -74,6 +96,7 @@ def main() -> None:
             pauses["foreground"].append(timed(lambda: store.save(snapshot(state))))
             pauses["background"].append(timed(lambda: writer.save(snapshot(state))))
             written_s.append(timed(writer.wait)[0])
+        worked_s = time_work(state, writer, options.crop_px, options.repeats)
     size_mib = sum(path.stat().st_size for path in store.complete()[-1].iterdir()) / 2**20
     shutil.rmtree(folder)
     print(f"checkpoint of {size_mib:.0f} MiB; seconds until the next step may begin, medians of {options.repeats}")
@@ -83,7 +106,10 @@ def main() -> None:
         spread = f"{min(wall_s):.2f} to {max(wall_s):.2f}"
         print(f"| {way} | {statistics.median(wall_s):.2f} | {spread} | {statistics.median(cpu_s):.2f} |")
     print(f"| background, the first | {first[0]:.2f} | | {first[1]:.2f} |")
-    print(f"written {statistics.median(written_s):.2f} s later")
+    print(f"written {statistics.median(written_s):.2f} s later\n")
+    print("| a step's work | wall s | least to most |\n| --- | --- | --- |")
+    for way, wall_s in worked_s.items():
+        print(f"| {way} | {statistics.median(wall_s):.2f} | {min(wall_s):.2f} to {max(wall_s):.2f} |")
 
 
 if __name__ == "__main__":
