@@ -96,12 +96,13 @@ class StepProcess:
         build: A function of a module; called there, it gives the step.
         *arguments: Its arguments.
         threads: Of that process.
+        warmup: Steps before the timed ones, the first among them.
     """
 
-    def __init__(self, build: Callable[..., Step], *arguments: Any, threads: int) -> None:
+    def __init__(self, build: Callable[..., Step], *arguments: Any, threads: int, warmup: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_make_steps, args=(build, arguments, threads, theirs))
+        self._process = context.Process(target=_make_steps, args=(build, arguments, threads, warmup, theirs))
         self._process.start()
         theirs.close()
         self.first: Any = self._pipe.recv()
@@ -121,11 +122,14 @@ def _make_steps(
     build: Callable[..., Step],
     arguments: tuple[Any, ...],
     threads: int,
+    warmup: int,
     pipe: multiprocessing.connection.Connection,
 ) -> None:
     torch.set_num_threads(threads)
     step = build(*arguments)
-    pipe.send(step())
+    first, *_ = [step() for _ in range(warmup)]
+    finish_device()
+    pipe.send(first)
     while True:
         try:
             pipe.recv()
@@ -133,7 +137,14 @@ def _make_steps(
             return
         start_wall, start_cpu = time.perf_counter(), time.process_time()
         step()
+        finish_device()
         pipe.send((time.perf_counter() - start_wall, time.process_time() - start_cpu))
+
+
+def finish_device() -> None:
+    """Wait for what a GPU was given to do."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def time_processes(processes: dict[str, StepProcess], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -154,7 +165,9 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 
 def peak_mib(build: Callable[..., Step], *arguments: Any, threads: int, steps: int = 2) -> float:
-    """Return the peak resident memory that steps add to an idle process that holds the networks, in MiB.
+    """Return the peak memory that steps add to an idle process that holds the networks, in MiB.
+
+    On a GPU that of the device, as torch's allocator counts it; else the resident memory.
 
     Args:
         build: A function of a module; called in a process of its own, it gives the step.
@@ -176,12 +189,23 @@ def peak_mib(build: Callable[..., Step], *arguments: Any, threads: int, steps: i
 def _measure_peak(build: Callable[..., Step], arguments: tuple[Any, ...], threads: int, steps: int, pipe: Any) -> None:
     torch.set_num_threads(threads)
     step = build(*arguments)
+    if torch.cuda.is_initialized():
+        pipe.send(_device_peak_mib(step, steps))
+        return
     idle = resident_mib("VmRSS")
     # `ru_maxrss` would not do: a new process begins with its parent's. This starts the kernel's record again.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     for _ in range(steps):
         step()
     pipe.send(resident_mib("VmHWM") - idle)
+
+
+def _device_peak_mib(step: Step, steps: int) -> float:
+    idle = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(steps):
+        step()
+    return (torch.cuda.max_memory_allocated() - idle) / 2**20
 
 
 def resident_mib(kind: str) -> float:

@@ -14,12 +14,13 @@ Seconds are given by the wall clock and of the process on the CPU; on a machine 
 Run:
     git clone https://github.com/lbc12345/SeD /tmp/SeD
     python benchmarks/training_step.py --reference /tmp/SeD
+    python benchmarks/training_step.py --reference /tmp/SeD --parts step --device cuda --batch 8 --repeats 20
+    ... --parts step --device cuda --batch 8 --repeats 20 --precision bf16 --compile
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import json
@@ -74,6 +75,11 @@ class Batch:
         shapes.append((size, 1024, crop_px // 16, crop_px // 16))
         return cls(*(torch.rand(shape, generator=generator) for shape in shapes))
 
+    def on(self, device: str, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
+        """Return it on a device and in a layout."""
+        tensors = (self.lq, self.hr, self.semantics)
+        return Batch(*(tensor.to(device).contiguous(memory_format=memory_format) for tensor in tensors))
+
 
 def reference_networks(name: str, options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     """Build the release's generator and discriminator with fixed seeds."""
@@ -81,7 +87,7 @@ def reference_networks(name: str, options: argparse.Namespace) -> tuple[nn.Modul
     from models import model_rrdb  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
-    return model_rrdb.RRDBNet(3, 3, nb=options.blocks), discriminator
+    return model_rrdb.RRDBNet(3, 3, nb=options.blocks).to(options.device), discriminator.to(options.device)
 
 
 def reference_losses(perceptual_weight: float, options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
@@ -94,7 +100,7 @@ def reference_losses(perceptual_weight: float, options: argparse.Namespace) -> t
     layers = {"2": 0.1, "7": 0.1, "16": 1.0, "25": 1.0, "34": 1.0}
     perceptual = losses.PerceptualLoss(layers, perceptual_weight=perceptual_weight, criterion="l1")
     perceptual.vgg.vgg_layers.load_state_dict(PerceptualLoss(weights="random").features.state_dict())
-    return losses.GANLoss("vanilla", loss_weight=ADVERSARIAL_WEIGHT), perceptual
+    return losses.GANLoss("vanilla", loss_weight=ADVERSARIAL_WEIGHT).to(options.device), perceptual.to(options.device)
 
 
 def build_reference_step(name: str, options: argparse.Namespace) -> Step:
@@ -104,7 +110,7 @@ def build_reference_step(name: str, options: argparse.Namespace) -> Step:
     of_generator, of_discriminator = (
         torch.optim.Adam(network.parameters(), LEARNING_RATE, (0.9, 0.99)) for network in (generator, discriminator)
     )
-    batch, pixel = Batch.draw(options.batch, options.crop_px), nn.L1Loss()
+    batch, pixel = Batch.draw(options.batch, options.crop_px).on(options.device), nn.L1Loss()
 
     def step() -> Losses:
         sr = generator(batch.lq)
@@ -131,27 +137,31 @@ def build_our_step(
     name: str, options: argparse.Namespace, *, wrap: Callable[[nn.Module], nn.Module] | None = None
 ) -> Step:
     """Return our step as the trainer runs it; `wrap` is for DDP."""
-    keep_freed_memory()  # as the trainer's backend does on a CPU
+    if options.device == "cpu":
+        keep_freed_memory()  # as the trainer's backend does
     _, network, perceptual_weight = NETWORKS[name]
     generator, discriminator = RRDBNet(num_blocks=options.blocks), network(64, semantic_channels=1024)
     for ours, theirs in zip((generator, discriminator), reference_networks(name, options), strict=True):
         load_reference_state_dict(ours, theirs.state_dict())
     layout = torch.channels_last
-    perceptual = PerceptualLoss(weights="random").to(memory_format=layout)
+    perceptual = PerceptualLoss(weights="random").to(options.device).to(memory_format=layout)
     trained = []
     for module in (generator, discriminator):
-        module.to(memory_format=layout)
+        module.to(options.device).to(memory_format=layout)
         optimizer = torch.optim.Adam(module.parameters(), LEARNING_RATE, (0.9, 0.99), fused=True)
         trained.append(DdpTrainable(wrap(module) if wrap else module, module, optimizer, 0.0))
     average = MovingAverage(generator)
     losses = GeneratorLosses(L1Loss(), 1.0, perceptual, perceptual_weight, VanillaLoss(), ADVERSARIAL_WEIGHT)
-    judging = DiscriminatorPhase(trained[1], VanillaLoss(), contextlib.nullcontext)
-    teaching = GeneratorPhase(trained[0], discriminator, losses, contextlib.nullcontext, judging)
-    batch = Batch.draw(options.batch, options.crop_px)
-    lq, hr, semantics = (part.contiguous(memory_format=layout) for part in (batch.lq, batch.hr, batch.semantics))
+    if options.compile:
+        for module in (generator, discriminator):
+            module.compile()
+    autocast = functools.partial(torch.autocast, options.device, torch.bfloat16, enabled=options.precision == "bf16")
+    judging = DiscriminatorPhase(trained[1], VanillaLoss(), autocast)
+    teaching = GeneratorPhase(trained[0], discriminator, losses, autocast, judging)
+    batch = Batch.draw(options.batch, options.crop_px).on(options.device, layout)
 
     def step() -> Losses:
-        inputs = judging.begin(StepInput(lq, hr, hr, semantics))
+        inputs = judging.begin(StepInput(batch.lq, batch.hr, batch.hr, batch.semantics))
         sr, scalars = teaching.run(inputs, LEARNING_RATE, is_adversarial=True)
         scalars |= judging.run(inputs, sr, LEARNING_RATE)
         average.update(0.999)
@@ -165,21 +175,23 @@ def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
     return build_reference_step(name, options) if way == "reference" else build_our_step(name, options)
 
 
-def check_equal_losses(wanted: Losses, got: Losses, perceptual_weight: float) -> None:
+def check_equal_losses(wanted: Losses, got: Losses, perceptual_weight: float, precision: str) -> None:
     """Refuse to time what computes something else than the release, which weights its terms inside."""
     got["perceptual"] *= perceptual_weight
     got["adversarial"] *= ADVERSARIAL_WEIGHT
     errors = {key: abs(got[key] - value) / abs(value) for key, value in wanted.items()}
     print("  losses within", {key: f"{error:.0e}" for key, error in errors.items()}, flush=True)
-    if max(errors.values()) > 1e-2:
+    if max(errors.values()) > (5e-2 if precision == "bf16" else 1e-2):
         raise SystemExit(f"ours does not compute what the reference does: {got} and {wanted}")
 
 
 def measure_step(name: str, options: argparse.Namespace) -> list[str]:
     """Measure a step with one discriminator and return the table's rows."""
     print(f"RRDB with {name}:", flush=True)
-    processes = {way: StepProcess(build_step, way, name, options, threads=options.threads) for way in WAYS}
-    check_equal_losses(processes["reference"].first, processes["ours"].first, NETWORKS[name][2])
+    processes = {
+        way: StepProcess(build_step, way, name, options, threads=options.threads, warmup=options.warmup) for way in WAYS
+    }
+    check_equal_losses(processes["reference"].first, processes["ours"].first, NETWORKS[name][2], options.precision)
     wall, cpu = time_processes(processes, options.repeats)
     for process in processes.values():
         process.end()
@@ -345,14 +357,28 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--crop-px", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the part `step`")
+    parser.add_argument(
+        "--precision", choices=("float32", "bf16"), default="float32", help="of ours; the release has float32 alone"
+    )
+    parser.add_argument("--compile", action="store_true", help="ours, as the presets have it on a GPU")
+    parser.add_argument("--warmup", type=int, help="steps before the timed ones; default 1, and 5 on a GPU")
     parser.add_argument("--blocks", type=int, default=23, help="of the generator")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="of the run whose overhead is measured")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.device != "cpu" and options.parts != ["step"]:
+        parser.error("only the part `step` runs on a GPU: give --parts step")
+    options.warmup = options.warmup or (1 if options.device == "cpu" and not options.compile else 5)
     import_reference(options.reference)
     torch.set_num_threads(options.threads)
-    print(f"{platform.machine()} CPU, {options.threads} thread(s), float32, torch {torch.__version__}, ", end="")
+    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()} CPU"
+    compiled = ", compiled" if options.compile else ""
+    print(
+        f"{device}, {options.threads} thread(s), ours in {options.precision}{compiled}, torch {torch.__version__}, ",
+        end="",
+    )
     print(
         f"batch {options.batch}, {options.crop_px} px, {options.blocks} blocks, median of {options.repeats}", flush=True
     )

@@ -9,6 +9,7 @@ with its own.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
@@ -41,8 +42,8 @@ class StepSemantics:
 
     def __getitem__(self, rows: slice) -> StepSemantics:
         """Return those of some images; gradients add up on the same copies."""
-        some = object.__new__(StepSemantics)
-        some._prepared, some._copies, some._rows = self._prepared, self._copies, rows
+        some = copy(self)
+        some._rows = rows
         return some
 
     @property
@@ -68,7 +69,7 @@ class StepSemantics:
     def owed(self) -> Tensor | float:
         """Return a scalar whose gradient is what waits on the copies; its value means nothing."""
         parts = [part for fusion in self._prepared for part in fusion if part.requires_grad]
-        pairs = ((part, copy.grad) for part, copy in zip(parts, self.copies, strict=True))
+        pairs = ((part, waiting.grad) for part, waiting in zip(parts, self.copies, strict=True))
         return sum(((part * grad).sum() for part, grad in pairs if grad is not None), 0.0)
 
     def _cut(self, prepared: Prepared) -> Prepared:

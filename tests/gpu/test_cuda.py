@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
 from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, build_semantic_extractor
+from pipeline.runtime.trainable import DdpTrainable
+from pipeline.train.ema import MovingAverage
+from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)
-def exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+def exact_float32() -> Iterator[None]:
+    """Convolutions without TF32; matrix products have none by default."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
 
 
 @pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator])
@@ -43,3 +52,81 @@ def test_semantics_on_cuda_agree_with_the_cpu() -> None:
     expected = extractor(image)
     got = extractor.cuda()(image.cuda()).cpu()
     assert float((got - expected).abs().max() / expected.abs().max()) < 1e-4
+
+
+class Trainer:
+    """Both networks, small, with their phases, as a session builds them."""
+
+    def __init__(self, device: str, *, shares: bool = True, precision: str = "float32", compiles: bool = False) -> None:
+        torch.manual_seed(0)
+        networks: list[nn.Module] = [RRDBNet(16, 1, 8, 4), PatchDiscriminator(16, 64)]
+        perceptual = PerceptualLoss(weights="random").to(device).to(memory_format=torch.channels_last)
+        for network in networks:
+            network.to(device).to(memory_format=torch.channels_last)
+        trained = [
+            DdpTrainable(network, network, torch.optim.SGD(network.parameters(), 0.1, fused=True), 1.0)
+            for network in networks
+        ]
+        self.average = MovingAverage(networks[0])
+        for network in networks if compiles else ():
+            network.compile()
+        autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=precision == "bf16")
+        losses = GeneratorLosses(L1Loss(), 1.0, perceptual, 0.1, VanillaLoss(), 0.1)
+        self.judging = DiscriminatorPhase(trained[1], VanillaLoss(), autocast)
+        judge = self.judging if shares else None
+        self.making = GeneratorPhase(trained[0], networks[1], losses, autocast, judge)
+        self.networks = networks
+        lq, gt, semantics = (torch.rand(2, *shape) for shape in ((3, 16, 16), (3, 64, 64), (64, 4, 4)))
+        lq, gt = (image.to(device).contiguous(memory_format=torch.channels_last) for image in (lq, gt))
+        self.input = StepInput(lq, gt, gt, semantics.to(device))
+
+    def step(self) -> dict[str, Tensor]:
+        """One step; returns its scalars, on the device."""
+        step = self.judging.begin(self.input)
+        sr, scalars = self.making.run(step, 0.1, is_adversarial=True)
+        scalars |= self.judging.run(step, sr, 0.1)
+        self.average.update(0.9)
+        return scalars
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights and buffers, on the CPU."""
+        return {
+            f"{number}.{name}": value.cpu()
+            for number, network in enumerate(self.networks)
+            for name, value in network.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_step_on_cuda_agrees_with_the_cpu(shares: bool) -> None:
+    trainers = [Trainer(device, shares=shares) for device in ("cpu", "cuda")]
+    expected, got = ({name: float(value) for name, value in trainer.step().items()} for trainer in trainers)
+    assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    expected_weights, weights = (trainer.weights() for trainer in trainers)
+    for name, value in expected_weights.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.fixture
+def failing_at_waits() -> Iterator[None]:
+    """Every operation that waits for the device raises, as far as torch knows them."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.usefixtures("failing_at_waits")
+def test_step_never_waits_for_the_device(precision: str) -> None:
+    trainer = Trainer("cuda", precision=precision)
+    trainer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    scalars = trainer.step()
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(bool(value.isfinite()) for value in scalars.values())
+
+
+def test_compiled_step_in_bf16_is_close_to_the_plain_one() -> None:
+    plain, compiled = Trainer("cuda"), Trainer("cuda", precision="bf16", compiles=True)
+    for _ in range(3):
+        expected, got = ({name: float(value) for name, value in each.step().items()} for each in (plain, compiled))
+        assert got == pytest.approx(expected, rel=0.05, abs=0.02)
