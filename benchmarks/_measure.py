@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 Step = Callable[[], Any]
+Seconds = tuple[float, float]
 
 
 def import_script(path: Path) -> Any:
@@ -66,23 +67,28 @@ def build_reference_discriminator(class_name: str, folder: Path) -> nn.Module:
     return network
 
 
-def time_alternating(steps: dict[str, Step], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the median seconds of each way, by the wall clock and on the CPU."""
-    wall: dict[str, list[float]] = {way: [] for way in steps}
-    cpu: dict[str, list[float]] = {way: [] for way in steps}
+def time_step(step: Step) -> Seconds:
+    """Make a step; return its seconds by the wall clock and on the CPU."""
+    start_wall, start_cpu = time.perf_counter(), time.process_time()
+    step()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start_wall, time.process_time() - start_cpu
+
+
+def time_alternating(
+    timers: Mapping[str, Callable[[], Seconds]], repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Let the ways take turns, each a `time_step` of its own; return the medians by the wall clock and on the CPU."""
+    wall: dict[str, list[float]] = {way: [] for way in timers}
+    cpu: dict[str, list[float]] = {way: [] for way in timers}
     for _ in range(repeats):
-        for way, step in steps.items():
-            start_wall, start_cpu = time.perf_counter(), time.process_time()
-            step()
-            wall[way].append(time.perf_counter() - start_wall)
-            cpu[way].append(time.process_time() - start_cpu)
-    return _told_medians(wall, cpu)
-
-
-def _told_medians(*seconds: dict[str, list[float]]) -> tuple[dict[str, float], dict[str, float]]:
-    for name, ways in zip(("wall", "cpu"), seconds, strict=True):
-        print(f"  {name}", {way: [round(value, 2) for value in values] for way, values in ways.items()}, flush=True)
-    wall, cpu = seconds
+        for way, timer in timers.items():
+            wall_s, cpu_s = timer()
+            wall[way].append(wall_s)
+            cpu[way].append(cpu_s)
+    for name, seconds in (("wall", wall), ("cpu", cpu)):
+        print(f"  {name}", {way: [round(value, 2) for value in values] for way, values in seconds.items()}, flush=True)
     return medians(wall), medians(cpu)
 
 
@@ -107,12 +113,12 @@ class StepProcess:
         theirs.close()
         self.first: Any = self._pipe.recv()
 
-    def time(self) -> tuple[float, float]:
-        """Make a step; return its seconds by the wall clock and on the CPU."""
+    def time(self) -> Seconds:
+        """Have a step made there; see `time_step`."""
         self._pipe.send(None)
         return self._pipe.recv()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the process."""
         self._pipe.close()
         self._process.join()
@@ -128,35 +134,13 @@ def _make_steps(
     torch.set_num_threads(threads)
     step = build(*arguments)
     first, *_ = [step() for _ in range(warmup)]
-    finish_device()
     pipe.send(first)
     while True:
         try:
             pipe.recv()
         except EOFError:
             return
-        start_wall, start_cpu = time.perf_counter(), time.process_time()
-        step()
-        finish_device()
-        pipe.send((time.perf_counter() - start_wall, time.process_time() - start_cpu))
-
-
-def finish_device() -> None:
-    """Wait for what a GPU was given to do."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-
-
-def time_processes(processes: dict[str, StepProcess], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the median seconds of each way as `time_alternating` does; the processes take turns."""
-    wall: dict[str, list[float]] = {way: [] for way in processes}
-    cpu: dict[str, list[float]] = {way: [] for way in processes}
-    for _ in range(repeats):
-        for way, process in processes.items():
-            on_the_wall, on_the_cpu = process.time()
-            wall[way].append(on_the_wall)
-            cpu[way].append(on_the_cpu)
-    return _told_medians(wall, cpu)
+        pipe.send(time_step(step))
 
 
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from _measure import build_reference_discriminator, import_reference, matrix_rate, peak_mib, time_alternating
+from _measure import build_reference_discriminator, import_reference, matrix_rate, peak_mib, time_alternating, time_step
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -154,9 +155,10 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     print(f"{name}:")
     steps = {way: build_step(way, name, options) for way in WAYS}
     flops = check_equal_numerics(steps)
-    wall, cpu = time_alternating(steps, options.repeats)
+    timers = {way: functools.partial(time_step, step) for way, step in steps.items()}
+    wall, cpu = time_alternating(timers, options.repeats)
     rate = matrix_rate()
-    del steps
+    del steps, timers
     peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
     print(f"  matrix rate {rate / 1e9:.0f} GFLOP a CPU second, peaks {peaks}", flush=True)
     return [

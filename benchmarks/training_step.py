@@ -21,6 +21,7 @@ Run:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -39,7 +40,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torchvision
-from _measure import StepProcess, build_reference_discriminator, import_reference, peak_mib, time_processes
+from _measure import StepProcess, build_reference_discriminator, import_reference, peak_mib, time_alternating, time_step
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -188,13 +189,17 @@ def check_equal_losses(wanted: Losses, got: Losses, perceptual_weight: float, pr
 def measure_step(name: str, options: argparse.Namespace) -> list[str]:
     """Measure a step with one discriminator and return the table's rows."""
     print(f"RRDB with {name}:", flush=True)
-    processes = {
-        way: StepProcess(build_step, way, name, options, threads=options.threads, warmup=options.warmup) for way in WAYS
-    }
-    check_equal_losses(processes["reference"].first, processes["ours"].first, NETWORKS[name][2], options.precision)
-    wall, cpu = time_processes(processes, options.repeats)
-    for process in processes.values():
-        process.end()
+    with contextlib.ExitStack() as open_processes:
+        processes = {
+            way: open_processes.enter_context(
+                contextlib.closing(
+                    StepProcess(build_step, way, name, options, threads=options.threads, warmup=options.warmup)
+                )
+            )
+            for way in WAYS
+        }
+        check_equal_losses(processes["reference"].first, processes["ours"].first, NETWORKS[name][2], options.precision)
+        wall, cpu = time_alternating({way: process.time for way, process in processes.items()}, options.repeats)
     peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
     return [
         f"| {name} | {way} | {wall[way]:.1f} | {options.batch / wall[way]:.3f} | {wall['reference'] / wall[way]:.2f} | "
@@ -303,11 +308,7 @@ def run_rank(rank: int, world_size: int, name: str, options: argparse.Namespace,
         wrap = functools.partial(DistributedDataParallel, broadcast_buffers=False, gradient_as_bucket_view=True)
     step = build_our_step(name, options, wrap=wrap)
     step()
-    seconds: list[tuple[float, float]] = []
-    for _ in range(options.repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        step()
-        seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
+    seconds = [time_step(step) for _ in range(options.repeats)]
     pipe.send(tuple(statistics.median(values) for values in zip(*seconds, strict=True)))
     if world_size > 1:
         dist.destroy_process_group()

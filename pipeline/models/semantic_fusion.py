@@ -214,10 +214,11 @@ class SemanticFusionBlock(nn.Module):
         grid = self.semantic_grid(features)
         prepared = self.prepare(semantics) if isinstance(semantics, Tensor) else semantics
         if prepared.offset.shape[-2:] != features.shape[-2:]:
-            got = semantics.shape[-2:] if isinstance(semantics, Tensor) else (prepared.queries.shape[1], "cells")
+            is_map = isinstance(semantics, Tensor)
+            got = "x".join(map(str, semantics.shape[-2:])) if is_map else f"{prepared.queries.shape[1]} cells"
             raise ValueError(
                 f"semantics must have the grid {grid[0]}x{grid[1]} for image features of "
-                f"{features.shape[-2]}x{features.shape[-1]}; got {'x'.join(map(str, got))}"
+                f"{features.shape[-2]}x{features.shape[-1]}; got {got}"
             )
         queries = prepared.queries
         tokens = self._look_at_image(queries, features) if self.fusion == "cross_attention" else queries

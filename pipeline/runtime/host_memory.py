@@ -1,8 +1,8 @@
 """Keep the memory that a step gives back, for the next step.
 
 On a CPU a training step takes hundreds of MiB in large pieces and gives them back. By default the GNU C library returns
-such pieces to the kernel at once, and the next ones come as pages that have to be entered and cleared: a new map costs
-a CPU more than the arithmetic on it.
+such pieces to the kernel at once, and the next ones come as pages that have to be entered and cleared: a new map can
+cost a CPU more than the arithmetic on it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import pipeline.session
 from pipeline.config import Preset, ScheduleConfig
 from pipeline.dry_run import describe
 from pipeline.errors import ConfigError
+from pipeline.models.discriminator import Discriminator, Prepared
 from pipeline.tracking import NullTracker
 
 
@@ -81,3 +82,18 @@ def test_run_when_the_generator_rests_moves_the_discriminator_alone(
     assert moved("discriminator") == [False, True, True, True, True]
     learned = [json.dumps(sorted(line)) for line in lines_of(tmp_path / "run") if "learning_rate" in line]
     assert ["generator/pixel" in names for names in learned] == [True, True, False, False, False, True]
+
+
+def test_run_looks_at_the_semantics_once_a_step(
+    preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    prepare, num_prepared = Discriminator.prepare, itertools.count()
+
+    def counting(self: Discriminator, semantics: torch.Tensor) -> Prepared:
+        next(num_prepared)
+        return prepare(self, semantics)
+
+    monkeypatch.setattr(Discriminator, "prepare", counting)
+    run_session(preset, tmp_path / "run")
+    assert next(num_prepared) == 4  # of six steps, but for two on pixels alone
