@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.manifest import Manifest, write_manifest
-from shards.order import order_samples
-from shards.reader import ShardSet
-from shards.sidecars import ShardEntry
+from shards.format.manifest import Manifest, write_manifest
+from shards.format.sidecars import ShardEntry
+from shards.read.order import order_samples
+from shards.read.reader import ShardSet
 
 NUM_RANKS, SHARE, NUM_INDICES = 4096, 32, 1000
 CUTS_A_PHOTO, PHOTOS_A_SHARD, SHARDS, BATCH = 40, 12, 270, 32

@@ -42,9 +42,9 @@ from torch import Tensor
 
 from pipeline.degrade import degrade, stack_parameters
 from pipeline.degrade.kernels import blur_kernels
-from shards.degradation import Blur, SampleParameters, draw_parameters
-from shards.draws import variant_seed
-from shards.recipe import load_recipe
+from shards.degradation.draws import variant_seed
+from shards.degradation.parameters import Blur, SampleParameters, draw_parameters
+from shards.degradation.recipe import load_recipe
 
 SCALE, CANVAS_PX, CROP_PX = 4, 400, 256
 BATCHES_OF_MEMORY = (3, 6, 12, 24)

@@ -34,12 +34,12 @@ from torch.utils.data import DataLoader
 from pipeline.data.decode import decode_png
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
 from shards.config import ShardConfig
-from shards.manifest import Manifest, write_manifest
-from shards.plan import make_plan, write_plan
-from shards.reader import ShardSet
-from shards.sources import discover
-from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.format.manifest import Manifest, write_manifest
+from shards.read.reader import ShardSet
+from shards.write.plan import make_plan, write_plan
+from shards.write.sources import discover
+from shards.write.survey import SurveyTask, reject_duplicates, survey
+from shards.write.tasks import shard_tasks, write_shard
 
 CROP_PX, SCALE = 256, 4
 WAYS = ("reference", "ours", "ours + float")

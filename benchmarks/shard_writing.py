@@ -39,15 +39,15 @@ from _measure import import_script
 
 from jobs.ray_tasks import RaySession, ray_session
 from jobs.shard import survey_and_plan, write
-from shards.bicubic import downscale
 from shards.config import ShardConfig
-from shards.decoding import decode_photo
-from shards.encoding import ENCODER, encode_png
-from shards.plan import Plan, make_plan, write_plan
-from shards.sources import SourceFile, discover
-from shards.subimages import cut_side, grid
-from shards.survey import Photo
-from shards.writing import shard_tasks
+from shards.degradation.bicubic import downscale
+from shards.format.photos import decode_photo
+from shards.format.png import ENCODER, encode_png
+from shards.write.plan import Plan, make_plan, write_plan
+from shards.write.sources import SourceFile, discover
+from shards.write.subimages import cut_side, grid
+from shards.write.survey import Photo
+from shards.write.tasks import shard_tasks
 
 Task = Literal["classical", "realworld"]
 NUM_PROCESSES = 2

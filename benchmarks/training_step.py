@@ -236,13 +236,13 @@ def run_job(preset_file: str, folder: str, threads: int, pipe: Any) -> None:
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": str(threads)}
     os.chdir(folder)
     torch.set_num_threads(threads)
-    import pipeline.session
+    import pipeline.run.session
     from jobs import train_sed
     from pipeline.checkpoint import CheckpointStore
-    from pipeline.inputs import StepInputs
+    from pipeline.run.inputs import StepInputs
 
     clock = Clock()
-    clock.watch(pipeline.session, "train", "loop")
+    clock.watch(pipeline.run.session, "train", "loop")
     for owner, name in ((GeneratorPhase, "run"), (DiscriminatorPhase, "run"), (MovingAverage, "update")):
         clock.watch(owner, name, "step")
     clock.watch(StepInputs, "__call__", "step")
@@ -257,7 +257,7 @@ def measure_overhead(options: argparse.Namespace) -> list[str]:
     from harness import write_photos, write_shards  # pyright: ignore[reportMissingImports]
 
     from pipeline.config import Preset
-    from pipeline.presets import load_preset, structure, to_plain
+    from pipeline.config.presets import load_preset, structure, to_plain
 
     with tempfile.TemporaryDirectory() as folder:
         plain = to_plain(load_preset("rrdb_sed_p_x4"))

@@ -14,18 +14,18 @@ import torch
 
 from jobs.ray_tasks import RaySession, ray_session
 from jobs.terminal import Progress, run_job, say
-from pipeline.build import build_extractor
 from pipeline.config import SemanticsConfig, TrainConfig
+from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.data.features import FeatureStore, has_features, image_manifest
-from pipeline.feature_cache import FeatureTask, feature_identity, write_features
+from pipeline.inference.features import FeatureTask, feature_identity, write_features
 from pipeline.models import SemanticExtractor
-from pipeline.presets import apply_flags, load_preset, preset_names, split_preset
-from shards.cache import ShardCache
-from shards.documents import digest_of
-from shards.files import check_writable, clean_stale
-from shards.manifest import Manifest, write_manifest
-from shards.sidecars import ShardEntry, find_all_finished
-from shards.storage import StoragePath
+from pipeline.models.build import build_extractor
+from shards.format.documents import digest_of
+from shards.format.files import check_writable, clean_stale
+from shards.format.manifest import Manifest, write_manifest
+from shards.format.sidecars import ShardEntry, find_all_finished
+from shards.format.storage import StoragePath
+from shards.read.cache import ShardCache
 
 _WORKER_BYTES = 1500 * 2**20
 

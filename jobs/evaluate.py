@@ -14,10 +14,10 @@ import tyro
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.data.evaluation import check_sets, evaluation_files
-from pipeline.evaluate import METRICS, PROTOCOL, Evaluated, evaluate_folder
-from pipeline.model_source import NamedModel, open_model
-from pipeline.pictures import before_and_after, write_png
-from shards.files import check_writable, sha256_of, write_atomically
+from pipeline.inference.evaluate import METRICS, PROTOCOL, Evaluated, evaluate_folder
+from pipeline.inference.named_model import NamedModel, open_model
+from pipeline.inference.pictures import before_and_after, write_png
+from shards.format.files import check_writable, sha256_of, write_atomically
 
 
 @dataclass(frozen=True)

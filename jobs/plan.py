@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass, replace
 
 from jobs.terminal import run_job
-from pipeline.build import semantic_channels
 from pipeline.config import TrainConfig
+from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.config.ranges import positive, refuse
 from pipeline.data.features import image_manifest
-from pipeline.presets import apply_flags, load_preset, preset_names, split_preset
-from shards.manifest import Manifest
-from shards.storage import StoragePath
+from pipeline.models.build import semantic_channels
+from shards.format.manifest import Manifest
+from shards.format.storage import StoragePath
 
 _STRIDE_PX = 16
 _FLOAT16_BYTES = 2

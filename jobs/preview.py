@@ -19,18 +19,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jobs.terminal import EXIT_FAULTS, JobStoppedError, run_job, say
 from pipeline.checkpoint import CheckpointStore
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.config.presets import load_preset
 from pipeline.data.decode import Pixels, decode_png
 from pipeline.data.features import image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.degrade import degrade, stack_parameters
-from pipeline.presets import load_preset
-from pipeline.run_folder import RunFolder
 from pipeline.tracking import NullTracker, open_tracker
-from shards.degradation import Blur, Jpeg, Noise, Resize, SampleParameters, Step, draw_parameters
+from shards.degradation.parameters import Blur, Jpeg, Noise, Resize, SampleParameters, Step, draw_parameters
+from shards.degradation.recipe import Recipe, load_recipe
 from shards.errors import InputError
-from shards.files import check_writable, write_atomically
-from shards.reader import Sample, ShardSet
-from shards.recipe import Recipe, load_recipe
+from shards.format.files import check_writable, write_atomically
+from shards.read.reader import Sample, ShardSet
 
 _PANEL_PX = 256
 _GAP_PX = 8

@@ -20,11 +20,11 @@ from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.checkpoint import CheckpointStore
 from pipeline.data.evaluation import check_sets, evaluation_files
-from pipeline.evaluate import METRICS, evaluate_folder
-from pipeline.model_source import NamedModel, open_model
+from pipeline.inference.evaluate import METRICS, evaluate_folder
+from pipeline.inference.named_model import NamedModel, open_model
 from pipeline.models import save_generator
 from pipeline.tracking import registry
-from shards.files import sha256_of
+from shards.format.files import sha256_of
 
 
 @dataclass(frozen=True)

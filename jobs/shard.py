@@ -17,21 +17,20 @@ from dataclasses import replace
 from jobs.ray_tasks import RaySession, ray_session
 from jobs.sample_photos import prepare_training_photos, prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
-from pipeline.presets import parse_job
+from pipeline.config.presets import parse_job
 from shards.config import ShardConfig
 from shards.errors import ShardError
-from shards.files import check_writable, clean_stale
-from shards.generations import extend, is_finished, publish, read_generations
-from shards.manifest import Manifest
-from shards.plan import Plan, make_plan, settings_of, write_plan
-from shards.sidecars import ShardEntry, find_all_finished
-from shards.sources import SourceFile, discover
-from shards.spool import Spool
-from shards.storage import StoragePath
-from shards.survey import (
+from shards.format.files import check_writable, clean_stale
+from shards.format.manifest import Manifest, Reject
+from shards.format.sidecars import ShardEntry, find_all_finished
+from shards.format.storage import StoragePath
+from shards.write.generations import extend, is_finished, publish, read_generations
+from shards.write.plan import Plan, make_plan, settings_of, write_plan
+from shards.write.sources import SourceFile, discover
+from shards.write.spool import Spool
+from shards.write.survey import (
     MAX_SPOOLED_PIXELS,
     Photo,
-    Reject,
     SurveyTask,
     check_rejects,
     count_reasons,
@@ -39,7 +38,7 @@ from shards.survey import (
     reject_duplicates,
     survey,
 )
-from shards.writing import ShardTask, shard_tasks, write_shard
+from shards.write.tasks import ShardTask, shard_tasks, write_shard
 
 # Photos that are looked at in one task; one that is cut as well takes long enough by itself.
 _SURVEY_BATCH = 8

@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Spinner
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from shards.documents import canonical_json
 from shards.errors import InputError
-from shards.files import write_atomically
-from shards.storage import StoragePath
+from shards.format.documents import canonical_json
+from shards.format.files import write_atomically
+from shards.format.storage import StoragePath
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2

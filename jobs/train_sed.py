@@ -15,13 +15,13 @@ import traceback
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job, say
 from pipeline.config import Preset, TrainConfig
+from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.data.features import image_manifest
-from pipeline.dry_run import describe
 from pipeline.errors import RunStoppedError
-from pipeline.presets import apply_flags, load_preset, preset_names, split_preset
+from pipeline.run.dry_run import describe
+from pipeline.run.session import Session
 from pipeline.runtime.backend import Backend, RuntimeChoice
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
-from pipeline.session import Session
 
 _SHOWN = ("generator/pixel", "generator/adversarial", "discriminator/real", "discriminator/fake")
 

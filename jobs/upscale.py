@@ -13,11 +13,11 @@ import tyro
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.data.evaluation import image_files, read_image
-from pipeline.model_source import open_model
-from pipeline.pictures import write_png
-from pipeline.upscale import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles, upscale
+from pipeline.inference.named_model import open_model
+from pipeline.inference.pictures import write_png
+from pipeline.inference.upscale import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles, upscale
 from shards.errors import InputError
-from shards.files import check_writable
+from shards.format.files import check_writable
 
 
 @dataclass(frozen=True)

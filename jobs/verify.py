@@ -11,10 +11,10 @@ from jobs.ray_tasks import ray_session
 from jobs.shard import write
 from jobs.terminal import EXIT_FAULTS, Progress, run_job, say
 from shards.errors import InputError
-from shards.generations import read_generations
-from shards.sources import discover
-from shards.storage import StoragePath, parse_path
-from shards.verification import Fault, verify_folder, verify_shard
+from shards.format.storage import StoragePath, parse_path
+from shards.read.verification import Fault, verify_folder, verify_shard
+from shards.write.generations import read_generations
+from shards.write.sources import discover
 
 # Hashing and decoding release the interpreter's lock; each thread holds one tar in memory.
 _NUM_THREADS = 4

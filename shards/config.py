@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shards.errors import InputError
-from shards.storage import StoragePath
+from shards.format.storage import StoragePath
 
 MAX_DECODABLE_PIXELS = 178_956_970
 """Above this Pillow itself refuses to open an image; we leave that limit of the whole process as it is."""

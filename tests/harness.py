@@ -18,14 +18,14 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from pipeline.config import Preset
-from pipeline.presets import load_preset, structure, to_plain
+from pipeline.config.presets import load_preset, structure, to_plain
 from shards.config import ShardConfig
-from shards.generations import extend, publish
-from shards.manifest import Manifest
-from shards.plan import make_plan, write_plan
-from shards.sources import discover
-from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.format.manifest import Manifest
+from shards.write.generations import extend, publish
+from shards.write.plan import make_plan, write_plan
+from shards.write.sources import discover
+from shards.write.survey import SurveyTask, reject_duplicates, survey
+from shards.write.tasks import shard_tasks, write_shard
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -11,8 +11,8 @@ from harness import changed
 from safetensors.torch import load_file
 
 from pipeline.config import Preset
+from pipeline.run.session import Outcome, Session
 from pipeline.runtime.backend import Backend, RuntimeChoice
-from pipeline.session import Outcome, Session
 
 
 class Screen:

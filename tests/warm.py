@@ -86,15 +86,15 @@ def _live(life: Life, rank: int, world_size: int, port: int) -> None:
 def _prepare(life: Life, rank: int) -> None:
     import torch
 
+    import pipeline.run.session
     import pipeline.runtime.roll_call
-    import pipeline.session
     from pipeline.tracking import NullTracker
 
     torch.set_num_threads(1)
     pipeline.runtime.roll_call.WINDOW_S = 1.0
-    pipeline.session.open_tracker = lambda *_: NullTracker()
+    pipeline.run.session.open_tracker = lambda *_: NullTracker()
     if life.keys is not None:
-        pipeline.session.batches = _noting(pipeline.session.batches, life.keys.with_suffix(f".{rank}"))
+        pipeline.run.session.batches = _noting(pipeline.run.session.batches, life.keys.with_suffix(f".{rank}"))
     if life.dies_at_file_event is not None and rank == 0:
         sys.addaudithook(_Reaper(life.dies_at_file_event))
 

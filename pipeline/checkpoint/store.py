@@ -24,9 +24,9 @@ from torch import Tensor
 
 from pipeline.checkpoint.retention import Retention
 from pipeline.errors import CheckpointError, SaveError
-from shards.documents import read_sealed, seal
 from shards.errors import ShardError
-from shards.files import sha256_of, sync_folder, write_atomically
+from shards.format.documents import read_sealed, seal
+from shards.format.files import sha256_of, sync_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"images-(\d{10})")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.ranges import not_negative, positive, refuse
-from shards.cache import ShardCache
-from shards.storage import StoragePath
+from shards.format.storage import StoragePath
+from shards.read.cache import ShardCache
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config.ranges import positive, refuse
-from shards.storage import StoragePath
+from shards.format.storage import StoragePath
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
-from shards.crops import Crop
-from shards.encoding import UP_FILTER
+from shards.degradation.crops import Crop
 from shards.errors import DamageError
+from shards.format.png import UP_FILTER
 
 Pixels = np.ndarray
 """(H, W, 3) uint8 RGB."""
 
 _CHANNELS = 3
-# How an image begins as `shards.encoding` writes it: signature, header chunk of 8-bit RGB, one data chunk.
+# How an image begins as `shards.format.png` writes it: signature, header chunk of 8-bit RGB, one data chunk.
 _BEGIN = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 _RGB8 = b"\x08\x02\0\0\0"
 _SIDES, _DATA_SIZE = struct.Struct(">II"), struct.Struct(">I")
@@ -46,7 +46,7 @@ def decode_png(payload: bytes, where: str) -> Pixels:
 def decode_crop(payload: bytes, where: str, crop: Crop) -> Pixels:
     """Decode what a crop shows, turned.
 
-    The same as `crop.apply(decode_png(...))`. Of an image as `shards.encoding` writes it, only the rows down to the
+    The same as `crop.apply(decode_png(...))`. Of an image as `shards.format.png` writes it, only the rows down to the
     crop's last are inflated, and only its columns are added up: a third of the time for 256 px of 480.
 
     Raises:

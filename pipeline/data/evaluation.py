@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.decode import Pixels
-from shards.bicubic import downscale
-from shards.decoding import DecodeError, decode_photo
+from shards.degradation.bicubic import downscale
 from shards.errors import InputError
-from shards.sources import IMAGE_SUFFIXES
+from shards.format.photos import DecodeError, decode_photo
+from shards.write.sources import IMAGE_SUFFIXES
 
 _MAX_PIXELS = 150_000_000
 

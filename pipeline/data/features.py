@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from shards.cache import ShardCache
 from shards.errors import InputError, ShardError
-from shards.manifest import Manifest, read_manifest
-from shards.reader import ShardSet
-from shards.storage import StoragePath
+from shards.format.manifest import Manifest, read_manifest
+from shards.format.storage import StoragePath
+from shards.read.cache import ShardCache
+from shards.read.reader import ShardSet
 
 DTYPE = "float16"
 PREPROCESSING = "rgb-01-clip-normalised-1"

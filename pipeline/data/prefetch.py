@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shards.errors import ShardError
-from shards.order import SampleOrder, WindowedOrder
-from shards.reader import ShardSet
+from shards.read.order import SampleOrder, WindowedOrder
+from shards.read.reader import ShardSet
 
 _LOG = logging.getLogger(__name__)
 _NUM_WINDOWS = 2

@@ -25,15 +25,15 @@ from pipeline.data.decode import Pixels, decode_crop
 from pipeline.data.features import FeatureStore, image_manifest
 from pipeline.data.prefetch import Prefetcher
 from pipeline.degrade import stack_parameters
-from shards.cache import ShardCache
-from shards.crops import Crop, draw_crop
-from shards.degradation import SampleParameters, draw_parameters
-from shards.draws import variant_seed
+from shards.degradation.crops import Crop, draw_crop
+from shards.degradation.draws import variant_seed
+from shards.degradation.parameters import SampleParameters, draw_parameters
+from shards.degradation.recipe import load_recipe
 from shards.errors import DamageError, InputError, ShardError
-from shards.order import order_samples
-from shards.reader import Sample, ShardSet
-from shards.recipe import load_recipe
-from shards.storage import StoragePath
+from shards.format.storage import StoragePath
+from shards.read.cache import ShardCache
+from shards.read.order import order_samples
+from shards.read.reader import Sample, ShardSet
 
 # With one sample in a hundred damaged, 64 in a row never are; if they are, the data is lost anyway.
 _MAX_SUBSTITUTES = 64

@@ -3,10 +3,10 @@
     parameters = stack_parameters([draw_parameters(recipe, seed, ...) for seed in seeds])   # in the loader
     lq, gt, gt_sharp = degrade(hr, parameters.to(hr.device))                                # in the step
 
-`shards.degradation` draws the parameters; `docs/degradations.md` states the law.
+`shards.degradation.parameters` draws the parameters; `docs/degradations.md` states the law.
 """
 
-from pipeline.degrade.batch import DegradationBatch, stack_parameters
 from pipeline.degrade.chain import DegradedBatch, check_images, degrade
+from pipeline.degrade.stack import DegradationBatch, stack_parameters
 
 __all__ = ["DegradationBatch", "DegradedBatch", "check_images", "degrade", "stack_parameters"]

@@ -1,4 +1,4 @@
-"""MATLAB's bicubic resizing for float batches, on their device; `shards.bicubic` states the filter.
+"""MATLAB's bicubic resizing for float batches, on their device; `shards.degradation.bicubic` states the filter.
 
 Not rounded and not clipped: callers that want 8-bit images do both. Differentiable.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shards.bicubic import SCALES, downscale_taps, upscale_taps
+from shards.degradation.bicubic import SCALES, downscale_taps, upscale_taps
 from shards.errors import InputError
 
 

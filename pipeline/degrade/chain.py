@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.degrade.batch import BlurBatch, DegradationBatch, NoiseBatch, ResizeBatch, StepBatch
 from pipeline.degrade.filters import blur, sharpen
 from pipeline.degrade.jpeg import jpeg
 from pipeline.degrade.noise import gaussian_noise, poisson_noise
 from pipeline.degrade.resample import resize, resize_matrices
+from pipeline.degrade.stack import BlurBatch, DegradationBatch, NoiseBatch, ResizeBatch, StepBatch
 from shards.errors import InputError
 
 

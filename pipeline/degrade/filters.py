@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from shards.recipe import SharpenRecipe
+from shards.degradation.recipe import SharpenRecipe
 
 
 def mirrored_index(size_px: Tensor, margin_px: int, length_px: int) -> Tensor:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from shards.degradation import Blur
-from shards.recipe import MAX_KERNEL_PX
+from shards.degradation.parameters import Blur
+from shards.degradation.recipe import MAX_KERNEL_PX
 
 
 def blur_kernels(blurs: Sequence[Blur]) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from shards.degradation import RESIZE_MODES
+from shards.degradation.parameters import RESIZE_MODES
 
 _AREA, _BILINEAR, _BICUBIC, _MATLAB = range(len(RESIZE_MODES))
 _TAPS = {"bilinear": 2, "bicubic": 4}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.losses.pixel import check_pair
-from pipeline.weights import hash_weights, read_weights
+from pipeline.weights.files import hash_weights, read_weights
 from shards.errors import InputError
 
 PAPER_LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}

@@ -1,21 +1,21 @@
 """Networks: generators, discriminators, the semantic-aware fusion block, and other projects' weights."""
 
-from pipeline.models.generator_inference import infer_generator
-from pipeline.models.image_discriminator import ImageDiscriminator
+from pipeline.models.discriminators.image import ImageDiscriminator
+from pipeline.models.discriminators.patch import PatchDiscriminator
+from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
+from pipeline.models.discriminators.unet import UNetDiscriminator
+from pipeline.models.generators.compact import SRVGGNetCompact
+from pipeline.models.generators.inference import infer_generator
+from pipeline.models.generators.rrdb import RRDBNet
+from pipeline.models.generators.swinir.network import SwinIR
 from pipeline.models.interop import (
     load_generator,
     load_reference_state_dict,
     save_generator,
     to_reference_state_dict,
 )
-from pipeline.models.patch_discriminator import PatchDiscriminator
-from pipeline.models.rrdb import RRDBNet
-from pipeline.models.semantic_fusion import SemanticFusionBlock
-from pipeline.models.semantics import SemanticExtractor, build_backbone, build_semantic_extractor
-from pipeline.models.srvgg import SRVGGNetCompact
-from pipeline.models.swinir import SwinIR
-from pipeline.models.unet_discriminator import UNetDiscriminator
-from pipeline.weights import read_weights
+from pipeline.models.semantics.extractor import SemanticExtractor, build_backbone, build_semantic_extractor
+from pipeline.weights.files import read_weights
 
 __all__ = [
     "ImageDiscriminator",

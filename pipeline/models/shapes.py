@@ -3,7 +3,7 @@
 Shapes are always checked. Values are looked at outside training alone, and where that waits for no device: an
 image with NaN in it is refused by a network in evaluation mode, on the CPU. A training step never looks: its images
 come from 8-bit files, which hold no NaN, and what the generator makes of them is judged by the loop from the losses.
-What a generator gives is looked at once more where it becomes pixels (`pipeline.upscale`), on any device.
+What a generator gives is looked at once more where it becomes pixels (`pipeline.inference.upscale`), on any device.
 """
 
 import torch

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import saving
-from shards.files import write_atomically
+from shards.format.files import write_atomically
 
 SumOverRanks = Callable[[Tensor], Tensor]
 

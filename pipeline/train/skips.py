@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import NonFiniteError
-from shards.files import write_atomically
+from shards.format.files import write_atomically
 
 _SUFFIX = "/skipped"
 

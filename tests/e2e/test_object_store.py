@@ -20,8 +20,8 @@ import jobs.verify
 from jobs.ray_tasks import ray_session
 from jobs.terminal import run_job
 from shards.config import ShardConfig
-from shards.manifest import read_manifest
-from shards.storage import RemotePath
+from shards.format.manifest import read_manifest
+from shards.format.storage import RemotePath
 
 
 @pytest.fixture

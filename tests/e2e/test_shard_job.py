@@ -25,11 +25,11 @@ from jobs.ray_tasks import RaySession, ray_session
 from jobs.terminal import JobStoppedError, run_job
 from shards.config import ShardConfig
 from shards.errors import InputError
-from shards.plan import Plan, make_plan
-from shards.reader import ShardSet
-from shards.sources import SourceFile, discover
-from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.read.reader import ShardSet
+from shards.write.plan import Plan, make_plan
+from shards.write.sources import SourceFile, discover
+from shards.write.survey import SurveyTask, reject_duplicates, survey
+from shards.write.tasks import shard_tasks, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--scale", "4", "--sub-image-px", "64", "--stride-px", "32", "--variants", "2", "--seed", "3"]

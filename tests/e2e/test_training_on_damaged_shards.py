@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from harness import ROOT, job, prepare_tiny_data, run_command, write_preset
 
-from shards.manifest import read_manifest
-from shards.sidecars import read_sidecar
+from shards.format.manifest import read_manifest
+from shards.format.sidecars import read_sidecar
 
 ONE = ["python"]
 TWO = ["accelerate", "launch", "--config_file", str(ROOT / "infra" / "accelerate" / "cpu_2.yaml")]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from harness import job, prepare_tiny_data, run_command, write_preset
 
-from shards.manifest import read_manifest
-from shards.storage import RemotePath
+from shards.format.manifest import read_manifest
+from shards.format.storage import RemotePath
 
 
 @pytest.mark.distributed

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.data.features import FeatureStore
 from pipeline.models import load_generator
-from shards.manifest import read_manifest
+from shards.format.manifest import read_manifest
 
 RAY_PORTS = (6379, 8265)
 

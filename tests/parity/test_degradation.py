@@ -17,9 +17,9 @@ from pipeline.degrade.filters import blur, sharpen
 from pipeline.degrade.jpeg import jpeg
 from pipeline.degrade.kernels import blur_kernels
 from pipeline.degrade.resample import num_taps, resize, resize_matrices
-from shards import bicubic
-from shards.degradation import RESIZE_MODES, Blur
-from shards.recipe import SharpenRecipe
+from shards.degradation import bicubic
+from shards.degradation.parameters import RESIZE_MODES, Blur
+from shards.degradation.recipe import SharpenRecipe
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "degradation.npz")
 CROP = torch.from_numpy(GOLDEN["crop"]).permute(2, 0, 1)[None].double() / 255

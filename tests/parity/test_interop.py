@@ -30,7 +30,7 @@ from pipeline.models import (
     save_generator,
     to_reference_state_dict,
 )
-from pipeline.weights import read_metadata
+from pipeline.weights.files import read_metadata
 
 RRDB = {"num_features": 16, "num_blocks": 2, "growth_channels": 32}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config import Preset
-from pipeline.dry_run import describe
+from pipeline.config.presets import PRESET_DIR, apply_flags, load_preset, parse_job, preset_names, structure, to_plain
 from pipeline.errors import ConfigError
-from pipeline.presets import PRESET_DIR, apply_flags, load_preset, parse_job, preset_names, structure, to_plain
-from pipeline.run_folder import RunFolder
+from pipeline.run.dry_run import describe
 
 PAPER_PRESETS = ["rrdb_sed_p_x4", "rrdb_sed_u_x4", "swinir_sed_p_x4", "swinir_sed_u_x4", "realworld_rrdb_sed_u_x4"]
 

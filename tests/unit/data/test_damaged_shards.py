@@ -19,11 +19,11 @@ from pipeline.data.features import feature_extension
 from pipeline.data.samples import Item, RankBatches, TrainingSamples, batches, collate
 from pipeline.errors import DamagedDataError
 from shards.errors import ShardError
-from shards.manifest import read_manifest, write_manifest
-from shards.order import order_samples
-from shards.reader import ShardSet
-from shards.sidecars import Member, read_sidecar
-from shards.tar_writer import publish_shard
+from shards.format.manifest import read_manifest, write_manifest
+from shards.format.sidecars import Member, read_sidecar
+from shards.format.tars import publish_shard
+from shards.read.order import order_samples
+from shards.read.reader import ShardSet
 
 BATCH = 12
 LARGE_BATCH = 24

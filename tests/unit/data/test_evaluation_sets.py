@@ -10,7 +10,7 @@ from harness import photo
 from PIL import Image
 
 from pipeline.data.evaluation import evaluation_files, read_image, read_pair
-from shards import bicubic
+from shards.degradation import bicubic
 from shards.errors import InputError
 
 

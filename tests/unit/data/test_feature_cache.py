@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.build import build_extractor
 from pipeline.config import Preset, SemanticsConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
 from pipeline.errors import ConfigError
-from pipeline.feature_cache import FeatureTask, feature_identity, write_features
-from pipeline.inputs import open_semantics
-from shards.documents import digest_of
+from pipeline.inference.features import FeatureTask, feature_identity, write_features
+from pipeline.models.build import build_extractor
+from pipeline.run.inputs import open_semantics
 from shards.errors import InputError, ShardError
-from shards.manifest import Manifest, write_manifest
-from shards.reader import ShardSet
+from shards.format.documents import digest_of
+from shards.format.manifest import Manifest, write_manifest
+from shards.read.reader import ShardSet
 
 
 def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> Path:

@@ -11,11 +11,11 @@ import pytest
 from test_training_samples import plan_of
 
 from pipeline.config import Preset
+from pipeline.config.presets import structure, to_plain
 from pipeline.data.samples import Item, SamplePlan, TrainingSamples
-from pipeline.presets import structure, to_plain
-from shards.cache import ShardCache
-from shards.manifest import read_manifest
-from shards.storage import RemotePath, parse_path
+from shards.format.manifest import read_manifest
+from shards.format.storage import RemotePath, parse_path
+from shards.read.cache import ShardCache
 
 WINDOW = 2
 

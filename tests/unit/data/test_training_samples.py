@@ -18,13 +18,13 @@ from pipeline.data.batch import Batch
 from pipeline.data.features import feature_extension
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches, draw_sample_crop
 from pipeline.degrade import degrade
-from pipeline.inputs import StepInputs
-from shards import bicubic
+from pipeline.run.inputs import StepInputs
+from shards.degradation import bicubic
 from shards.errors import InputError
-from shards.manifest import Manifest, write_manifest
-from shards.order import SampleOrder
-from shards.reader import ShardSet
-from shards.tar_writer import publish_shard
+from shards.format.manifest import Manifest, write_manifest
+from shards.format.tars import publish_shard
+from shards.read.order import SampleOrder
+from shards.read.reader import ShardSet
 
 BATCH = 24
 WORLD_SIZES = [1, 2, 3, 4, 6, 8]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline.degrade import bicubic as torch_bicubic
-from shards import bicubic
+from shards.degradation import bicubic
 from shards.errors import InputError
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from pipeline.degrade import check_images, degrade, stack_parameters
 from pipeline.degrade.chain import _degrade
-from shards import bicubic
-from shards.degradation import SampleParameters, draw_parameters
-from shards.draws import variant_seed
+from shards.degradation import bicubic
+from shards.degradation.draws import variant_seed
+from shards.degradation.parameters import SampleParameters, draw_parameters
+from shards.degradation.recipe import load_recipe
 from shards.errors import InputError
-from shards.recipe import load_recipe
 
 SIZES = {"scale": 4, "canvas_px": 96, "crop_px": 64}
 

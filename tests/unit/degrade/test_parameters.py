@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shards.degradation import Blur, Jpeg, Noise, Resize, SampleParameters, draw_parameters
-from shards.draws import variant_seed
+from shards.degradation.draws import variant_seed
+from shards.degradation.parameters import Blur, Jpeg, Noise, Resize, SampleParameters, draw_parameters
+from shards.degradation.recipe import load_recipe
 from shards.errors import InputError
-from shards.recipe import load_recipe
 
 SIZES = {"scale": 4, "canvas_px": 400, "crop_px": 256}
 NUM_DRAWS = 20_000

@@ -10,12 +10,12 @@ from jobs import preview
 from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
 from pipeline.tracking import NullTracker
 from shards.config import ShardConfig
-from shards.degradation import Blur, Jpeg, Noise, Resize
-from shards.manifest import Manifest, write_manifest
-from shards.plan import make_plan, write_plan
-from shards.sources import discover
-from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.degradation.parameters import Blur, Jpeg, Noise, Resize
+from shards.format.manifest import Manifest, write_manifest
+from shards.write.plan import make_plan, write_plan
+from shards.write.sources import discover
+from shards.write.survey import SurveyTask, reject_duplicates, survey
+from shards.write.tasks import shard_tasks, write_shard
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from shards.degradation.recipe import FOLDER, Recipe, load_recipe, parse_recipe
 from shards.errors import InputError
-from shards.recipe import FOLDER, Recipe, load_recipe, parse_recipe
 
 if sys.version_info >= (3, 11):
     import tomllib

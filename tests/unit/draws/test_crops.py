@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from shards.crops import NUM_DIHEDRALS, Crop, draw_crop
-from shards.draws import variant_seed
+from shards.degradation.crops import NUM_DIHEDRALS, Crop, draw_crop
+from shards.degradation.draws import variant_seed
 from shards.errors import InputError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shards.draws import Operation, Stream, seed_words, variant_seed
+from shards.degradation.draws import Operation, Stream, seed_words, variant_seed
 from shards.errors import InputError
 
 SEED = variant_seed(7, "ab" * 32, 3)

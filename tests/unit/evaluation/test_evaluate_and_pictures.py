@@ -10,12 +10,12 @@ import torch
 from harness import photo, write_photos
 from torch import nn
 
-from pipeline.evaluate import METRICS, Evaluated, evaluate_folder, validate
+from pipeline.inference.evaluate import METRICS, Evaluated, evaluate_folder, validate
+from pipeline.inference.pictures import before_and_after, captioned_panels, side_by_side
+from pipeline.inference.upscale import upscale
 from pipeline.metrics import psnr_y, ssim_y
 from pipeline.models import SRVGGNetCompact
-from pipeline.pictures import before_and_after, captioned_panels, side_by_side
-from pipeline.upscale import upscale
-from shards import bicubic
+from shards.degradation import bicubic
 from shards.errors import InputError
 
 

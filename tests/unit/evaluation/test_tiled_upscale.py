@@ -8,8 +8,8 @@ import torch
 from harness import photo
 from torch import Tensor, nn
 
+from pipeline.inference.upscale import to_pixels, to_tensor, upscale
 from pipeline.models import SRVGGNetCompact
-from pipeline.upscale import to_pixels, to_tensor, upscale
 
 # Four convolutions of 3x3 at low resolution: nothing further than 4 px away counts.
 REACH_PX = 4

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import CheckpointError
-from pipeline.model_source import open_model
+from pipeline.inference.named_model import open_model
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact, save_generator
-from pipeline.run_folder import RunFolder
 
 
 def saved(path: Path, scale: int = 4) -> SRVGGNetCompact:

@@ -10,8 +10,8 @@ import pytest
 from jobs import plan
 from jobs.plan import ClusterConfig, describe, weigh
 from pipeline.errors import ConfigError
-from shards.manifest import Manifest, write_manifest
-from shards.sidecars import ShardEntry
+from shards.format.manifest import Manifest, write_manifest
+from shards.format.sidecars import ShardEntry
 
 CLUSTER = ClusterConfig(
     shards=Path("shards"),

@@ -10,7 +10,7 @@ import jobs.sample_photos
 from jobs.sample_photos import TRAIN, VALIDATION, prepare_training_photos, prepare_validation_photos
 from pipeline.data.evaluation import evaluation_files, read_image
 from shards.errors import InputError
-from shards.sources import discover
+from shards.write.sources import discover
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
+from pipeline.inference.upscale import upscale
 from pipeline.models import (
     ImageDiscriminator,
     PatchDiscriminator,
@@ -19,7 +20,6 @@ from pipeline.models import (
     UNetDiscriminator,
     build_semantic_extractor,
 )
-from pipeline.upscale import upscale
 
 GENERATORS = {
     "rrdb": lambda: RRDBNet(8, 1, 4, 2),

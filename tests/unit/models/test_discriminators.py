@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.models import ImageDiscriminator, PatchDiscriminator, SemanticFusionBlock, UNetDiscriminator
-from pipeline.models.spectral_norm import SpectralNormConv2d
+from pipeline.models.ops.spectral_norm import SpectralNormConv2d
 
 NETWORKS = [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator]
 LOGITS = {

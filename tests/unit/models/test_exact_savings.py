@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models import SemanticFusionBlock
-from pipeline.models.discriminator import activate_onto
-from pipeline.models.enlarged_convolution import convolve_enlarged
-from pipeline.models.rrdb import ResidualDenseBlock
-from pipeline.models.spectral_norm import SpectralNormConv2d
-from pipeline.models.upsampled_convolution import convolve_upsampled
+from pipeline.models.discriminators.base import activate_onto
+from pipeline.models.generators.rrdb import ResidualDenseBlock
+from pipeline.models.ops.enlarged_convolution import convolve_enlarged
+from pipeline.models.ops.spectral_norm import SpectralNormConv2d
+from pipeline.models.ops.upsampled_convolution import convolve_upsampled
 
 
 def assert_same(one: Callable[..., Tensor], other: Callable[..., Tensor], *inputs: Tensor) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.build import build_generator
 from pipeline.config import GeneratorConfig
 from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR
-from pipeline.models.windows import (
+from pipeline.models.build import build_generator
+from pipeline.models.generators.swinir.windows import (
     join_windows,
     relative_position_index,
     shifted_window_mask,

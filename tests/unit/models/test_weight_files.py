@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.weights import hash_weights, strip_wrappers
+from pipeline.weights.files import hash_weights, strip_wrappers
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from shards.config import ShardConfig
-from shards.generations import extend, publish, read_generations
-from shards.plan import Plan, make_plan, write_plan
-from shards.sidecars import find_finished
-from shards.sources import discover
-from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.format.sidecars import find_finished
+from shards.write.generations import extend, publish, read_generations
+from shards.write.plan import Plan, make_plan, write_plan
+from shards.write.sources import discover
+from shards.write.survey import SurveyTask, reject_duplicates, survey
+from shards.write.tasks import shard_tasks, write_shard
 
 SIZES_PX = [(70, 90), (64, 64), (101, 67), (33, 48)]
 

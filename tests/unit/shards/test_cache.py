@@ -12,12 +12,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from shards import cache as cache_module
-from shards.cache import ShardCache
 from shards.errors import DamageError, InputError, ShardError
-from shards.manifest import read_manifest
-from shards.reader import ShardSet
-from shards.storage import RemotePath
+from shards.format.manifest import read_manifest
+from shards.format.storage import RemotePath
+from shards.read import cache as cache_module
+from shards.read.cache import ShardCache
+from shards.read.reader import ShardSet
 
 MIB = 2**20
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from shards.config import ShardConfig
 from shards.errors import ShardError
-from shards.generations import extend, read_generations
-from shards.manifest import find_generation, read_manifest
-from shards.plan import write_plan
-from shards.reader import ShardSet
-from shards.verification import verify_folder, verify_shard
+from shards.format.manifest import find_generation, read_manifest
+from shards.read.reader import ShardSet
+from shards.read.verification import verify_folder, verify_shard
+from shards.write.generations import extend, read_generations
+from shards.write.plan import write_plan
 
 
 def add_photo(source: Path, name: str, seed: int) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shards.errors import InputError
-from shards.order import SampleOrder, order_samples
+from shards.read.order import SampleOrder, order_samples
 
 GOLDEN_10 = [5, 4, 1, 0, 3, 2, 7, 9, 6, 8, 5, 3, 9, 1, 4, 0, 2, 7, 6, 8]
 GOLDEN_BILLION = [88663581, 683765791, 366255913, 763377106]

@@ -7,9 +7,9 @@ import pytest
 
 from shards.config import ShardConfig
 from shards.errors import InputError, ShardError
-from shards.generations import extend, read_generations
-from shards.plan import num_sub_images
-from shards.subimages import grid, starts
+from shards.write.generations import extend, read_generations
+from shards.write.plan import num_sub_images
+from shards.write.subimages import grid, starts
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), [(32, 32), (33, 35), (48, 50), (64, 99), (101, 67)])

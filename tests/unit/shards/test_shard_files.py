@@ -15,20 +15,20 @@ import pytest
 import webdataset
 from PIL import Image
 
-from shards.bicubic import downscale
 from shards.config import ShardConfig
-from shards.decoding import decode_photo
-from shards.documents import read_sealed, seal
-from shards.draws import variant_seed
-from shards.encoding import pixels_sha256
+from shards.degradation.bicubic import downscale
+from shards.degradation.draws import variant_seed
 from shards.errors import InputError, ShardError
-from shards.files import check_writable, clean_stale, open_atomic, write_atomically
-from shards.manifest import read_manifest
-from shards.reader import ShardSet
-from shards.sidecars import find_finished, read_sidecar
-from shards.subimages import cut_side
-from shards.tar_writer import publish_shard
-from shards.verification import verify_folder, verify_shard
+from shards.format.documents import read_sealed, seal
+from shards.format.files import check_writable, clean_stale, open_atomic, write_atomically
+from shards.format.manifest import read_manifest
+from shards.format.photos import decode_photo
+from shards.format.png import pixels_sha256
+from shards.format.sidecars import find_finished, read_sidecar
+from shards.format.tars import publish_shard
+from shards.read.reader import ShardSet
+from shards.read.verification import verify_folder, verify_shard
+from shards.write.subimages import cut_side
 
 MEMBERS = [("a.png", b"123"), ("a.json", b"{}"), ("b.000.f16", b"x" * 700), ("b.001.f16", b"")]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from shards.decoding import DecodeError, decode_photo
 from shards.errors import InputError
-from shards.sources import SourceFile, discover
-from shards.survey import (
+from shards.format.manifest import Reject
+from shards.format.photos import DecodeError, decode_photo
+from shards.write.sources import SourceFile, discover
+from shards.write.survey import (
     Photo,
-    Reject,
     SurveyTask,
     check_rejects,
     count_reasons,

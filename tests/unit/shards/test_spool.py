@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import shards.survey
+import shards.write.survey
 from shards.config import ShardConfig
-from shards.cutting import CutPhoto
-from shards.decoding import DecodeError
 from shards.errors import ShardError
-from shards.plan import Plan, make_plan, settings_of, write_plan
-from shards.sources import discover
-from shards.spool import Spool
-from shards.storage import RemotePath
-from shards.survey import SurveyTask, reject_duplicates, survey
-from shards.writing import shard_tasks, write_shard
+from shards.format.photos import DecodeError
+from shards.format.storage import RemotePath
+from shards.write.cutting import CutPhoto
+from shards.write.plan import Plan, make_plan, settings_of, write_plan
+from shards.write.sources import discover
+from shards.write.spool import Spool
+from shards.write.survey import SurveyTask, reject_duplicates, survey
+from shards.write.tasks import shard_tasks, write_shard
 
 SHA256 = "5" * 64
 FACTS = {"height_px": 48, "width_px": 64}
@@ -115,7 +115,7 @@ def test_shards_when_their_photos_were_cut_before_are_the_same_and_need_no_photo
         raise DecodeError("unreadable", "it was decoded before")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.survey, "decode_photo", refuse)
+        patch.setattr(shards.write.survey, "decode_photo", refuse)
         assert survey(survey_of(config)) == found
     assert write_all(plan, config, tmp_path / "nowhere") == expected
 
@@ -137,7 +137,7 @@ def test_photo_when_huge_is_not_cut_by_the_survey(
     make_config: Callable[..., ShardConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    monkeypatch.setattr(shards.survey, "MAX_SPOOLED_PIXELS", 64 * 64)
+    monkeypatch.setattr(shards.write.survey, "MAX_SPOOLED_PIXELS", 64 * 64)
     found = survey(survey_of(config))
     assert [photo.name for photo in found if survey_of(config).spool.facts(photo.sha256)] == [
         photo.name for photo in found if photo.height_px * photo.width_px <= 64 * 64

@@ -11,11 +11,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.presets import apply_flags, load_preset, structure, to_plain
+from pipeline.config.presets import apply_flags, load_preset, structure, to_plain
 from shards.config import ShardConfig
 from shards.errors import InputError
-from shards.files import check_writable, open_atomic, sha256_of, write_atomically
-from shards.storage import RemotePath, blocks, parse_path, size_bytes
+from shards.format.files import check_writable, open_atomic, sha256_of, write_atomically
+from shards.format.storage import RemotePath, blocks, parse_path, size_bytes
 
 
 def facts(path: RemotePath) -> dict[str, object]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from pipeline.model_source import open_model
+from pipeline.inference.named_model import open_model
 from pipeline.models import SRVGGNetCompact, save_generator
 from pipeline.tracking import registry
 

@@ -14,10 +14,10 @@ from sessions import lines_of, run_session
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-import pipeline.session
-from pipeline.dry_run import describe
+import pipeline.run.session
 from pipeline.losses import L1Loss, build_adversarial_loss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact, UNetDiscriminator
+from pipeline.run.dry_run import describe
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.tracking import NullTracker
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput, parts_of
@@ -108,7 +108,7 @@ def test_parts_when_the_size_holds_all_are_the_step_itself(size: int) -> None:
 
 
 def test_run_when_cut_into_parts_reports_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
     preset = prepare_tiny_data(tmp_path)
     run_session(preset, tmp_path / "whole")
     cut = changed(preset, runtime=dataclasses.replace(preset.train.runtime, micro_batch_size=3))

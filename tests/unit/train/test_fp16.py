@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sessions import assert_same_end, lines_of, run_session
 from torch import nn
 
-import pipeline.session
+import pipeline.run.session
 from pipeline.errors import ConfigError
 from pipeline.runtime.backend import Backend, RuntimeChoice
 from pipeline.runtime.trainable import DdpTrainable
@@ -67,7 +67,7 @@ def test_scale_when_restored_goes_on_where_it_was() -> None:
 @pytest.fixture
 def half_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions of tests ask for float32 themselves."""
-    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
     monkeypatch.setattr(sessions, "RuntimeChoice", lambda _, *others: RuntimeChoice("fp16", *others))
 
 

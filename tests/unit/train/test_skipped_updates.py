@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from sessions import lines_of, run_session
 from torch import Tensor, nn
 
-import pipeline.session
+import pipeline.run.session
 from pipeline.config import Preset
 from pipeline.data.batch import Batch
 from pipeline.errors import NonFiniteError
-from pipeline.inputs import StepInputs
+from pipeline.run.inputs import StepInputs
 from pipeline.runtime.trainable import DdpTrainable, poisoned
 from pipeline.tracking import NullTracker
 from pipeline.train.phases import StepInput
@@ -148,8 +148,8 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 @pytest.fixture
 def batch_keys(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The first key of each step of the run."""
-    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
-    monkeypatch.setattr(pipeline.session, "StepInputs", SpoiledInputs)
+    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.session, "StepInputs", SpoiledInputs)
     monkeypatch.setattr(SpoiledInputs, "seen", [], raising=False)
     run_session(preset, tmp_path / "clean")
     return list(SpoiledInputs.seen)

@@ -13,11 +13,11 @@ from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file
 from sessions import lines_of, run_session
 
-import pipeline.session
+import pipeline.run.session
 from pipeline.config import Preset, ScheduleConfig
-from pipeline.dry_run import describe
 from pipeline.errors import ConfigError
-from pipeline.models.discriminator import Discriminator, Prepared
+from pipeline.models.discriminators.base import Discriminator, Prepared
+from pipeline.run.dry_run import describe
 from pipeline.tracking import NullTracker
 
 
@@ -58,7 +58,7 @@ def test_turns_that_cannot_be_are_refused(preset: Preset) -> None:
 def test_run_when_the_generator_rests_moves_the_discriminator_alone(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, discriminator_pass: str
 ) -> None:
-    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
     resting = scheduled(preset, discriminator_warmup_images=8, generator_every_steps=2)
     resting = changed(
         resting,
@@ -87,7 +87,7 @@ def test_run_when_the_generator_rests_moves_the_discriminator_alone(
 def test_run_looks_at_the_semantics_once_a_step(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
     prepare, num_prepared = Discriminator.prepare, itertools.count()
 
     def counting(self: Discriminator, semantics: torch.Tensor) -> Prepared:

@@ -1,0 +1,136 @@
+"""A run's folder: what lies where, and whether a command may go on in it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from pipeline.config import Preset
+from pipeline.config.presets import load_preset, to_plain
+from pipeline.errors import ConfigError
+from shards.format.files import check_writable, write_atomically
+
+FREE_TO_CHANGE = (
+    "train.run_dir",
+    "train.data.num_workers",
+    "train.data.shards",
+    "train.data.max_bad_fraction",
+    "train.data.cache_",
+    "train.semantics.cache",
+    "train.schedule.total_images",
+    "train.schedule.max_skipped_updates",
+    "train.runtime.compile",
+    "train.runtime.micro_batch_size",
+    "train.runtime.timeout_s",
+    "train.report.",
+    "shards.",
+)
+"""Settings that may differ when a run goes on: none changes what the images before taught the networks. Shards and
+features may have moved: their manifests are known by their hashes."""
+
+
+RunState = Literal["running", "preempted", "finished", "failed"]
+"""running: also after a kill that left no time to say more; preempted: saved and left because it was asked to."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; a preset too."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line a report."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """How the last call ended, for schedulers: a launcher exits with 1, be the run preempted or failed."""
+        return self.path / "status.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def generator(self) -> Path:
+        """Exported weights of the averaged generator."""
+        return self.path / "export" / "generator.safetensors"
+
+    @property
+    def discriminator(self) -> Path:
+        """Exported weights of the discriminator."""
+        return self.path / "export" / "discriminator.safetensors"
+
+    @property
+    def pictures(self) -> Path:
+        """Pictures of the last validation."""
+        return self.path / "pictures"
+
+    def check(self, preset: Preset) -> None:
+        """Check that a command may work here, before anything is built or written.
+
+        Raises:
+            ConfigError: The folder belongs to a run with other settings; lists them with both values.
+            InputError: The folder cannot be written.
+        """
+        check_writable(self.path)
+        if self.config.is_file():
+            differing = differences(to_plain(load_preset(str(self.config))), to_plain(preset))
+            refused = [line for path, line in differing.items() if not path.startswith(FREE_TO_CHANGE)]
+            if refused:
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings:\n  "
+                    + "\n  ".join(refused)
+                    + f"\n  Go on with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
+                )
+
+    def lock(self) -> BinaryIO | None:
+        """Make the folder and keep it for this process; None when another one keeps it.
+
+        The lock is gone when the returned file is closed or the process ends, however it ends; loader processes do not
+        inherit it. On storage without locks every process finds the folder free.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = (self.path / ".lock").open("wb")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EAGAIN}:
+                file.close()
+                return None
+        return file
+
+    def write_config(self, preset: Preset) -> None:
+        """Write the configuration, so that the folder is a preset too."""
+        write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
+
+    def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
+        """Say in `status.json` how the run stands."""
+        status = {"state": state, "images_seen": images_seen, "total_images": total_images}
+        write_atomically(self.status, (json.dumps(status) + "\n").encode())
+
+
+def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:
+    """Return dotted path to a line "path: old -> new" for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, str] = {}
+        for key in sorted(old.keys() | new.keys()):
+            found |= differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return found
+    return {} if _plain(old) == _plain(new) else {path: f"{path}: the run has {old!r}, the command says {new!r}"}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

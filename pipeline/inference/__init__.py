@@ -1,0 +1,1 @@
+"""Upscale, evaluate, pictures, features, and the models that people name."""

@@ -1,0 +1,133 @@
+"""Writes the cache of semantic features: one feature tar for every image tar, with the same keys in the same order.
+
+Each feature is what the extractor gives for exactly the crop that training will cut for (sample, variant). A tar that
+is there, with the right header, is not written again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import SemanticsConfig
+from pipeline.data.decode import decode_png
+from pipeline.data.features import DTYPE, FeatureIdentity, extractor_name, feature_extension, identity
+from pipeline.data.samples import draw_sample_crop
+from pipeline.errors import ConfigError
+from pipeline.models import SemanticExtractor
+from pipeline.models.build import build_extractor
+from shards.errors import ShardError
+from shards.format.manifest import Manifest
+from shards.format.sidecars import ShardEntry
+from shards.format.storage import StoragePath
+from shards.format.tars import publish_shard
+from shards.read.cache import ShardCache
+from shards.read.reader import Sample, ShardSet
+
+
+@dataclass(frozen=True)
+class FeatureTask:
+    """One feature tar to write; small and picklable."""
+
+    images: StoragePath
+    image_shard: ShardEntry
+    number: int
+    output: StoragePath
+    semantics: SemanticsConfig
+    identity: FeatureIdentity
+    dataset_seed: int
+    cache: ShardCache | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the feature shard, without suffix."""
+        return f"features-{self.number:06d}"
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What binds the tar to its image shard and extractor."""
+        bound = {"image_shard": self.image_shard.name, "image_shard_sha256": self.image_shard.sha256}
+        return self.identity.to_header() | bound
+
+
+def feature_identity(
+    images: Manifest, semantics: SemanticsConfig, extractor: SemanticExtractor, crop_px: int
+) -> FeatureIdentity:
+    """Return what the features of some image shards depend on.
+
+    Raises:
+        ConfigError: The shards are of the real-world task, whose canvas is larger than the crop, or the crop does
+            not fit.
+    """
+    config = images.config
+    if config["degradation"] != "classical":
+        raise ConfigError(
+            "features are cached for classical shards only; real-world training computes them online "
+            "(--semantics.source online)"
+        )
+    if crop_px > config["sub_image_px"] or crop_px % extractor.stride_px:
+        raise ConfigError(
+            f"crop_px={crop_px} must be a multiple of {extractor.stride_px} and at most the sub-images' "
+            f"{config['sub_image_px']} px"
+        )
+    return identity(
+        images,
+        crop_px=crop_px,
+        num_variants=int(config["variants"]),
+        extractor=extractor_name(semantics.architecture, semantics.layer),
+        weights_sha256=extractor.weights_sha256,
+        channels=extractor.channels,
+        stride_px=extractor.stride_px,
+    )
+
+
+def write_features(task: FeatureTask) -> ShardEntry:
+    """Write one feature tar. Runs in a worker process, which keeps its extractor between tasks."""
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    extractor = _worker_extractor(task.semantics, device)
+    images = ShardSet.open(task.images, task.cache)
+    return publish_shard(task.output, task.name, _members(task, images, extractor, device), task.header)
+
+
+@functools.lru_cache(maxsize=1)
+def _worker_extractor(semantics: SemanticsConfig, device: torch.device) -> SemanticExtractor:
+    return build_extractor(semantics).to(device)
+
+
+def _members(
+    task: FeatureTask, images: ShardSet, extractor: SemanticExtractor, device: torch.device
+) -> Iterator[tuple[str, bytes]]:
+    for sample in images.samples_of(task.number):
+        features = extract_variants(sample, task.identity, task.dataset_seed, extractor, device)
+        for variant, feature in enumerate(features):
+            yield f"{sample.key}.{feature_extension(variant)}", feature.tobytes()
+
+
+@torch.inference_mode()
+def extract_variants(
+    sample: Sample, wanted: FeatureIdentity, dataset_seed: int, extractor: SemanticExtractor, device: torch.device
+) -> np.ndarray:
+    """Return the features of every variant of one sample.
+
+    Returns:
+        (variants, c, h, w), little-endian float16.
+
+    Raises:
+        ShardError: A value does not fit float16.
+    """
+    image = decode_png(sample.members["png"], sample.key)
+    crops = [
+        draw_sample_crop(sample.record, variant, dataset_seed, wanted.crop_px)[1].apply(image)
+        for variant in range(wanted.num_variants)
+    ]
+    batch = torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 255
+    features = extractor(batch).half()
+    if not torch.isfinite(features).all():
+        raise ShardError(f"{sample.key}: a feature does not fit {DTYPE}; use --semantics.source online")
+    return features.cpu().numpy().astype("<f2", copy=False)

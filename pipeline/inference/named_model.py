@@ -1,0 +1,62 @@
+"""Any model a user can name: a weight file, a run folder, or a registered version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.errors import CheckpointError
+from pipeline.models import load_generator
+from pipeline.tracking import registry
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A loaded generator.
+
+    Attributes:
+        generator: In evaluation mode, on the CPU, in float32.
+        scale: Its enlargement.
+        weights: The file it was loaded from.
+        run: The run folder it belongs to, where one was named.
+    """
+
+    generator: nn.Module
+    scale: int
+    weights: Path
+    run: RunFolder | None
+
+
+def open_model(name: str) -> NamedModel:
+    """Load what a user named.
+
+    Args:
+        name: A `.safetensors` or `.pth` file (ours, BasicSR's, Real-ESRGAN's, KAIR's, SeD's), a run folder, or
+            `models:/NAME@ALIAS`.
+
+    Raises:
+        CheckpointError: It does not exist, is unfinished, damaged, or of an unknown architecture.
+    """
+    run = None
+    if name.startswith(registry.SCHEME):
+        weights = registry.fetch(name)
+    elif Path(name).is_dir():
+        run = RunFolder(Path(name))
+        weights = run.generator
+        if not weights.is_file():
+            raise CheckpointError(
+                f"{name} holds no {weights.relative_to(run.path)} yet; a run writes it at its end. "
+                "Run jobs/train_sed.py on it to go on"
+            )
+    else:
+        weights = Path(name)
+        if not weights.is_file():
+            raise CheckpointError(
+                f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
+            )
+    generator = load_generator(weights)
+    # Each generator that load_generator builds has an integer scale; nn.Module does not say so.
+    return NamedModel(generator, int(generator.scale), weights, run)  # pyright: ignore[reportArgumentType]

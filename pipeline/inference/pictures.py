@@ -1,0 +1,98 @@
+"""Pictures that people compare with: the enlarged LR, ours, the truth, with names and numbers under each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.inference.evaluate import Evaluated
+from shards.format.files import open_atomic
+
+_CAPTION_PX = 30
+_GAP_PX = 6
+_DETAIL_PX = 96
+_DETAIL_ENLARGEMENT = 4
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 picture as PNG, whole or not at all; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_atomic(path) as stream:
+        Image.fromarray(picture).save(stream, format="PNG")
+
+
+def side_by_side(evaluated: Evaluated) -> np.ndarray:
+    """Return LR enlarged by bicubic | ours | HR of one image, each with its PSNR, as (H, W, 3) uint8."""
+    return _row(captioned_panels(evaluated))
+
+
+def before_and_after(evaluated: Sequence[Evaluated]) -> np.ndarray:
+    """Return a picture of several images: for each the whole row, and under it a detail enlarged without smoothing."""
+    rows = []
+    for image in evaluated:
+        rows.append(_row(captioned_panels(image)))
+        rows.append(_fit(_row(_details(image)), rows[-1].shape[1]))
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, _GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate(padded)
+
+
+def captioned_panels(evaluated: Evaluated) -> list[np.ndarray]:
+    """Return the three panels of one image, captioned."""
+    metrics, name = evaluated.metrics, evaluated.pair.name
+    return [
+        _captioned(evaluated.bicubic, f"{name}: LR enlarged, bicubic, {metrics['bicubic_psnr_y']:.2f} dB"),
+        _captioned(evaluated.sr, f"ours, {metrics['psnr_y']:.2f} dB"),
+        _captioned(evaluated.pair.gt, "HR"),
+    ]
+
+
+def _details(evaluated: Evaluated) -> list[np.ndarray]:
+    top, left = _busiest_window(evaluated.pair.gt)
+    window = (slice(top, top + _DETAIL_PX), slice(left, left + _DETAIL_PX))
+    panels = (evaluated.bicubic, evaluated.sr, evaluated.pair.gt)
+    return [panel[window].repeat(_DETAIL_ENLARGEMENT, 0).repeat(_DETAIL_ENLARGEMENT, 1) for panel in panels]
+
+
+def _busiest_window(image: np.ndarray) -> tuple[int, int]:
+    """Return the corner of the window with the largest variance: a rule, so that nobody picks a flattering one."""
+    gray = image.astype(np.float64).mean(2)
+    step = _DETAIL_PX // 2
+    corners = [
+        (top, left)
+        for top in range(0, max(1, gray.shape[0] - _DETAIL_PX + 1), step)
+        for left in range(0, max(1, gray.shape[1] - _DETAIL_PX + 1), step)
+    ]
+    return max(corners, key=lambda corner: gray[corner[0] :, corner[1] :][:_DETAIL_PX, :_DETAIL_PX].var())
+
+
+def _row(panels: Sequence[np.ndarray]) -> np.ndarray:
+    gap = np.full((panels[0].shape[0], _GAP_PX, 3), 255, np.uint8)
+    pieces: list[np.ndarray] = []
+    for panel in panels:
+        pieces += [panel, gap]
+    return np.concatenate(pieces[:-1], axis=1)
+
+
+def _fit(image: np.ndarray, width: int) -> np.ndarray:
+    if image.shape[1] == width:
+        return image
+    height = round(image.shape[0] * width / image.shape[1])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _captioned(image: np.ndarray, text: str) -> np.ndarray:
+    caption = Image.new("RGB", (image.shape[1], _CAPTION_PX), "white")
+    font = ImageFont.load_default(_fitting_size(text, image.shape[1]))
+    ImageDraw.Draw(caption).text((4, 4), text, fill="black", font=font)
+    return np.concatenate([np.asarray(caption), image])
+
+
+def _fitting_size(text: str, width: int) -> int:
+    for size in range(18, 8, -1):
+        if ImageFont.load_default(size).getlength(text) <= width - 8:
+            return size
+    return 8

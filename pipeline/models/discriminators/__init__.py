@@ -1,0 +1,1 @@
+"""Discriminators P, U and I, plain and semantic-aware, and the semantic-aware fusion block."""

@@ -1,0 +1,1 @@
+"""SwinIR: the network, its windows and its upsamplers."""

@@ -1,0 +1,1 @@
+"""Fast operators, apart from the networks that use them."""

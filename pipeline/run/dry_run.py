@@ -1,0 +1,203 @@
+"""What a run would do, without doing it: networks on the meta device, nothing read, nothing written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.config import Preset, TrainConfig
+from pipeline.models.build import build_discriminator, build_generator, semantic_channels
+from pipeline.runtime.launch import check_batch, launched_world_size
+
+_BYTES = 4
+_ADAM_COPIES = 4  # weights, gradients, two moments
+_VGG19_PARAMETERS = 12_944_960
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device: weights with gradients and optimizer, and what the backward pass keeps."""
+
+    state_bytes: int
+    activation_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Both, without the library's own context and fragmentation."""
+        return self.state_bytes + self.activation_bytes
+
+
+class _SavedBytes:
+    """Counts what autograd keeps for the backward pass, each storage once."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, Any] = {}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        # Held until the end, so that no address is counted for two.
+        self._storages[storage._cdata] = storage
+        return tensor
+
+    @property
+    def total(self) -> int:
+        return sum(storage.nbytes() for storage in self._storages.values())
+
+
+def describe(preset: Preset) -> str:
+    """Return the resolved plan of a run as text.
+
+    Raises:
+        ConfigError: The launched processes do not divide the batch.
+    """
+    config = preset.train
+    world_size = launched_world_size()
+    per_device = check_batch(config.data.batch_size, world_size)
+    without_weights = _without_initial_weights(config)
+    with torch.device("meta"):
+        generator = build_generator(without_weights.generator)
+        discriminator = (
+            build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
+            if config.is_adversarial
+            else None
+        )
+    together = min(per_device, config.runtime.micro_batch_size or per_device)
+    memory = estimate_memory(config, generator, discriminator, together)
+    lines = [
+        *_network_lines(config, generator, discriminator),
+        *_schedule_lines(config, world_size, per_device, together),
+        f"memory a device  about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
+        f"{_gib(memory.activation_bytes)} activations of the larger phase (float32"
+        + (f", {config.runtime.precision} halves most of them)" if config.runtime.precision != "float32" else ")"),
+        *_path_lines(config),
+    ]
+    return "\n".join(lines)
+
+
+def estimate_memory(
+    config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None, num_images: int
+) -> MemoryEstimate:
+    """Estimate one device's memory from what autograd would keep of so many images. Networks on the meta device."""
+    crop, scale = config.data.crop_px, config.generator.scale
+    lq = torch.empty(num_images, 3, crop // scale, crop // scale, device="meta")
+    gt = torch.empty(num_images, 3, crop, crop, device="meta")
+    saved = _saved_by(generator, lq)
+    state = _ADAM_COPIES * _parameter_bytes(generator) + _parameter_bytes(generator)
+    if discriminator is not None:
+        grid = crop // 16
+        channels = semantic_channels(config.semantics)
+        semantics = (
+            torch.empty(num_images, channels, grid, grid, device="meta") if config.discriminator.semantic else None
+        )
+        judged = _saved_by(discriminator, gt, semantics)
+        state += _ADAM_COPIES * _parameter_bytes(discriminator)
+        # The generator's phase keeps its own and one pass of D; the discriminator's keeps two passes.
+        saved = max(saved + judged, 2 * judged)
+        if config.losses.perceptual_weight:
+            state += _BYTES * _VGG19_PARAMETERS
+    return MemoryEstimate(state, saved)
+
+
+def _saved_by(network: nn.Module, *inputs: Tensor | None) -> int:
+    counter = _SavedBytes()
+    with torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda tensor: tensor):
+        output = network(*inputs)
+    total = counter.total
+    del output
+    return total
+
+
+def _parameter_bytes(network: nn.Module) -> int:
+    return _BYTES * num_parameters(network)
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None) -> list[str]:
+    lines = [
+        f"generator        {config.generator.architecture} x{config.generator.scale}, "
+        f"{num_parameters(generator):,} parameters"
+    ]
+    if discriminator is None:
+        return [*lines, "discriminator    none: pixels only"]
+    kind = config.discriminator
+    name = f"{kind.architecture}{' + SeD' if kind.semantic else ''}"
+    lines.append(f"discriminator    {name}, {num_parameters(discriminator):,} parameters")
+    if kind.semantic:
+        semantics = config.semantics
+        lines.append(
+            f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
+            f"weights {semantics.weights} (frozen)"
+        )
+        place = f", in the {kind.placement}" if kind.architecture == "unet" else ""
+        skips = "with" if kind.residual else "without"
+        lines.append(f"fusion           {kind.fusion.replace('_', '-')}, {skips} skip connections{place}")
+    if config.losses.perceptual_weight:
+        lines.append(
+            f"perceptual       VGG19 to conv5_4, {_VGG19_PARAMETERS:,} parameters, weights "
+            f"{config.losses.perceptual_weights} (frozen)"
+        )
+    if config.losses.ldl_weight:
+        lines.append(f"LDL              weight {config.losses.ldl_weight:g}, against the averaged generator")
+    return lines
+
+
+def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, together: int) -> list[str]:
+    schedule, batch = config.schedule, config.data.batch_size
+    total = config.num_steps * batch
+    pixel_steps = math.ceil(min(schedule.pixel_only_images, schedule.total_images) / batch)
+    rates = [
+        f"{schedule.generator_learning_rate * schedule.learning_rate_factor(at):.3g} from {at:,}"
+        for at in (0, *(milestone for milestone in schedule.milestones_images if milestone < total))
+    ]
+    return [
+        f"images a step    {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px"
+        + (f"; {together} at a time" if together < per_device else ""),
+        f"steps            {config.num_steps:,} = {total:,} images; on pixels alone for {pixel_steps:,} steps"
+        + ("" if config.is_adversarial else " (no adversarial stage)"),
+        *_turn_lines(config),
+        f"learning rate    {', '.join(rates)} images",
+        f"precision        {config.runtime.precision}",
+    ]
+
+
+def _turn_lines(config: TrainConfig) -> list[str]:
+    schedule = config.schedule
+    warmup, every = schedule.discriminator_warmup_images, schedule.generator_every_steps
+    turns = [
+        f"the discriminator alone for {warmup:,} images" if warmup else "",
+        f"the generator in one of {every} steps" if every > 1 else "",
+    ]
+    found = ", then ".join(turn for turn in turns if turn)
+    return [f"turns            {found}"] if found and config.is_adversarial else []
+
+
+def _path_lines(config: TrainConfig) -> list[str]:
+    folder = RunFolder(config.run_dir)
+    reads = [(config.data.shards, config.data.shards / "manifest.json")]
+    if config.is_adversarial and config.discriminator.semantic and config.semantics.source != "online":
+        reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
+    reads += [(path, path / "HR") for path in config.report.validation_sets]
+    if config.generator.initial_weights is not None:
+        reads.append((config.generator.initial_weights, config.generator.initial_weights))
+    return [
+        *(f"reads            {path}{'' if mark.exists() else '  (not there yet)'}" for path, mark in reads),
+        f"writes           {folder.path}: {folder.metrics.name}, {folder.checkpoints.name}/, "
+        f"{folder.generator.relative_to(folder.path)}; MLflow experiment {config.report.experiment!r}",
+    ]
+
+
+def _without_initial_weights(config: TrainConfig) -> TrainConfig:
+    return replace(config, generator=replace(config.generator, initial_weights=None))
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,66 @@
+"""Where a run goes on: from the checkpoint that all ranks see, on the shards it began with; and which ones stay."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.checkpoint import Checkpoint, CheckpointStore, Retention
+from pipeline.config import TrainConfig
+from pipeline.errors import CheckpointError
+from pipeline.runtime.backend import Backend
+from pipeline.train.report import MetricsFile
+from shards.format.manifest import Manifest, find_generation, kept_manifest_file
+
+
+def retention_of(config: TrainConfig, metrics: MetricsFile) -> Retention:
+    """Return the rule that the configuration gives, by the validations in the run's metrics."""
+    report, total_images = config.report, config.num_steps * config.data.batch_size
+    return Retention(
+        newest=report.keep_checkpoints,
+        every_images=report.keep_every_images,
+        is_scheduled=lambda seen: seen % report.checkpoint_every_images == 0 or seen >= total_images,
+        scores=lambda: metrics.scores(report.keep_best) if report.keep_best else {},
+    )
+
+
+def newest_checkpoint(
+    config: TrainConfig, store: CheckpointStore, manifest: Manifest, backend: Backend
+) -> Checkpoint | None:
+    """Return where the run goes on; None at its beginning. All ranks must call.
+
+    Raises:
+        CheckpointError: All checkpoints are damaged, the ranks see different ones, or the run has other shards.
+    """
+    checkpoint = store.newest()
+    _check_same_position(config, checkpoint.images_seen if checkpoint else 0, backend)
+    if checkpoint is not None:
+        _check_same_shards(config, checkpoint, manifest)
+    return checkpoint
+
+
+def _check_same_position(config: TrainConfig, images_seen: int, backend: Backend) -> None:
+    leaders = backend.sum(torch.tensor(float(images_seen) if backend.is_leader else 0.0))
+    if backend.any_rank(int(leaders) != images_seen):
+        raise CheckpointError(
+            f"the processes do not see the same checkpoints: rank 0 goes on at {int(leaders)} images, "
+            f"rank {backend.rank} at {images_seen}; --run-dir {config.run_dir} must lie on storage that "
+            "all machines share"
+        )
+
+
+def _check_same_shards(config: TrainConfig, checkpoint: Checkpoint, manifest: Manifest) -> None:
+    began_with = checkpoint.facts["image_manifest"]
+    if began_with != manifest.digest:
+        raise CheckpointError(
+            f"the run in {config.run_dir} was started on other shards than {config.data.shards} "
+            f"(manifest {began_with[:12]}, now {manifest.digest[:12]}); "
+            f"{_how_to_go_on(config, began_with, manifest)}or start a new run with --run-dir"
+        )
+
+
+def _how_to_go_on(config: TrainConfig, digest: str, manifest: Manifest) -> str:
+    number = find_generation(config.data.shards, manifest, digest)
+    if number is None:
+        return "give back those shards, "
+    kept = config.data.shards / kept_manifest_file(number)
+    return f"it was generation {number} of them, before photos were added: copy {kept} over manifest.json, "

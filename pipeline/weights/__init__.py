@@ -1,0 +1,1 @@
+"""Anyone's weight files: read without executing anything, hashed, converted."""

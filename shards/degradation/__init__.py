@@ -1,0 +1,1 @@
+"""The law of degradations: recipes, draws, crops, parameters, MATLAB's bicubic."""

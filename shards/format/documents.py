@@ -1,0 +1,74 @@
+"""JSON documents that notice damage: plan, sidecars and manifest.
+
+A document is written in one canonical way and carries the SHA-256 of its own content, so that any changed,
+missing or added byte is seen when it is read, and equal content always has equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shards.errors import ShardError
+from shards.format.storage import StoragePath
+
+FORMAT_VERSION = 1
+"""Version of everything that this package writes; see FORMAT.md."""
+
+_REBUILD = "delete it and run jobs/shard.py again with the same settings"
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """Return the file bytes of a document: its content, format version and digest."""
+    document = {**content, "format_version": FORMAT_VERSION}
+    document["digest"] = digest_of(document)
+    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii") + b"\n"
+
+
+def read_sealed(path: StoragePath, *, remedy: str = _REBUILD) -> dict[str, Any]:
+    """Read a document and check every byte of it.
+
+    Args:
+        path: File written from `seal`.
+        remedy: What the reader of an error should do.
+
+    Returns:
+        The content, without format version, with `digest`.
+
+    Raises:
+        ShardError: The file is missing, damaged, or of another format version.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ShardError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are no JSON document; {remedy}")
+    version = document.pop("format_version", None)
+    if version != FORMAT_VERSION:
+        raise ShardError(
+            f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}; "
+            "use the program that wrote it, or write the shards again into a new folder"
+        )
+    content = {key: value for key, value in document.items() if key != "digest"}
+    if seal(content) != raw:
+        raise ShardError(f"{path} is damaged: its bytes do not match its own digest; {remedy}")
+    return {**content, "digest": document["digest"]}

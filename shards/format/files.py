@@ -1,0 +1,135 @@
+"""Files appear whole or not at all.
+
+A file is written under a temporary name in its own folder, flushed, synchronised, and renamed; a reader, or a
+rerun after a crash, sees the old file, the new one, or none. What a killed process leaves is recognised by
+its name. An object in a store is collected in a nameless local file and put in one go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from shards.errors import InputError
+from shards.format.storage import RemotePath, StoragePath, blocks
+
+_TEMPORARY_SUFFIX = ".sed-tmp"
+
+
+@contextlib.contextmanager
+def open_atomic(path: StoragePath, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when the block ends without an exception.
+
+    Args:
+        path: Final name; its folder must exist. An existing file is replaced.
+        durable: Wait until it is on the disk. Without, a power cut may leave a local file torn under its final name.
+
+    Yields:
+        The binary stream of the temporary file.
+    """
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryFile() as spool:
+            stream = cast(BinaryIO, spool)
+            yield stream
+            path.publish(stream)
+    else:
+        with _open_renamed(path, durable) as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_atomically(path: StoragePath, data: bytes, *, durable: bool = True) -> None:
+    """Write a whole file, or leave what was there; see `open_atomic`."""
+    with open_atomic(path, durable=durable) as stream:
+        stream.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where its file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: StoragePath) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    for block in blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def clean_stale(folder: StoragePath) -> int:
+    """Remove what killed writers left in a folder; return how many files that were."""
+    if isinstance(folder, RemotePath):
+        return 0  # a killed writer leaves nothing in a store
+    stale = [path for path in folder.iterdir() if path.name.endswith(_TEMPORARY_SUFFIX)]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
+
+
+def check_writable(folder: StoragePath) -> None:
+    """Check that files can be made in a folder, existing or not, and leave no trace of the check.
+
+    Raises:
+        InputError: Nothing can be written there.
+    """
+    if isinstance(folder, RemotePath):
+        _check_store(folder)
+        return
+    nearest = folder
+    while not nearest.exists() and nearest.parent != nearest:
+        nearest = nearest.parent
+    probe = nearest / _probe_name()
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the output folder; got {error.strerror or error}; at {folder}"
+            f"{'' if nearest == folder else f' (nearest existing: {nearest})'}; "
+            "choose a folder that you may write to, or free the disk"
+        ) from error
+
+
+def _check_store(folder: RemotePath) -> None:
+    probe = folder / _probe_name()
+    try:
+        write_atomically(probe, b"probe")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the output; got {error.strerror or error}; at {folder}; the bucket must exist, and "
+            "this machine and every worker need its credentials and endpoint (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL or ~/.aws for s3://)"
+        ) from error
+
+
+def _probe_name() -> str:
+    return f".probe-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"

@@ -1,0 +1,170 @@
+"""The manifest: written last and whole, read first. A folder without one holds no dataset yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shards.errors import ShardError
+from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
+from shards.format.files import write_atomically
+from shards.format.photos import RejectReason
+from shards.format.sidecars import ShardEntry
+from shards.format.storage import StoragePath
+
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An input that is not used, and why."""
+
+    path: str
+    """`FOLDER/PATH`."""
+    reason: RejectReason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A part of a dataset that was added in one go."""
+
+    fingerprint: str
+    """Of its plan."""
+    num_shards: int
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished dataset: images, or features of images."""
+
+    kind: Literal["images", "features"]
+    fingerprint: str
+    """Of the plan, the last generation's; the sidecars of its shards carry it too."""
+    config: Mapping[str, Any]
+    """Settings that decided the bytes; plain JSON data."""
+    shards: tuple[ShardEntry, ...]
+    rejects: tuple[Reject, ...] = ()
+    generations: tuple[Generation, ...] = ()
+    """Oldest first; their shards follow each other in `shards`. Features have none."""
+
+    @property
+    def format_version(self) -> int:
+        """Version of the format that this program reads and writes."""
+        return FORMAT_VERSION
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of all shards."""
+        return sum(shard.num_samples for shard in self.shards)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tars."""
+        return sum(shard.size_bytes for shard in self.shards)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Plain data of the file."""
+        return {
+            "kind": self.kind,
+            "fingerprint": self.fingerprint,
+            "config": dict(self.config),
+            "num_samples": self.num_samples,
+            "shards": [dataclasses.asdict(shard) for shard in self.shards],
+            "rejects": [dataclasses.asdict(reject) for reject in self.rejects],
+            "generations": [dataclasses.asdict(generation) for generation in self.generations],
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the whole manifest: names a dataset down to its last byte."""
+        return digest_of({**self.content, "format_version": FORMAT_VERSION})
+
+
+def plan_file(generation: int) -> str:
+    """Return the name of a generation's plan."""
+    return f"plan-{generation:03d}.json" if generation else "plan.json"
+
+
+def kept_manifest_file(generation: int) -> str:
+    """Return the name under which the manifest of an older generation is kept."""
+    return f"manifest-{generation:03d}.json"
+
+
+def write_manifest(folder: StoragePath, manifest: Manifest, *, kept: bool = False) -> None:
+    """Publish a dataset; call it when every shard is there.
+
+    Args:
+        folder: Output.
+        manifest: What is there.
+        kept: It is an older generation's, kept beside the present one.
+    """
+    name = kept_manifest_file(len(manifest.generations) - 1) if kept else MANIFEST_FILE
+    write_atomically(folder / name, seal(manifest.content))
+
+
+def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Manifest:
+    """Read the manifest of a folder of shards and check every byte of it.
+
+    Args:
+        folder: Folder of shards.
+        kept_generation: Read the kept manifest of this older generation; None for the present one.
+
+    Raises:
+        ShardError: The folder or manifest is missing, damaged, or of another format version.
+    """
+    path = folder / (MANIFEST_FILE if kept_generation is None else kept_manifest_file(kept_generation))
+    try:
+        if kept_generation is None and not path.is_file():
+            raise ShardError(_explain_missing(folder))
+    except OSError as error:
+        raise ShardError(
+            f"cannot read {path}: {error.strerror or error}; check the address, that the store answers, and its "
+            "credentials (AWS_* or ~/.aws for s3://)"
+        ) from error
+    content = read_sealed(path)
+    try:
+        return Manifest(
+            kind=content["kind"],
+            fingerprint=content["fingerprint"],
+            config=content["config"],
+            shards=tuple(ShardEntry(**shard) for shard in content["shards"]),
+            rejects=tuple(Reject(**reject) for reject in content["rejects"]),
+            generations=tuple(Generation(**generation) for generation in content["generations"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{path} is no manifest of shards ({error}); write the shards again") from error
+
+
+def _explain_missing(folder: StoragePath) -> str:
+    if not folder.is_dir():
+        got = f"{folder} {'is no folder' if folder.exists() else 'does not exist'}"
+    elif any(folder.glob("*.tar")):
+        got = f"{folder} holds tars but no {MANIFEST_FILE}: the job that wrote them did not finish"
+    else:
+        got = f"{folder} holds no {MANIFEST_FILE}"
+    return f"no shards here yet: {got}; run `python jobs/shard.py --output {folder}`, or give another folder"
+
+
+def find_generation(folder: StoragePath, manifest: Manifest, digest: str) -> int | None:
+    """Return which older generation's manifest has a digest.
+
+    Args:
+        folder: Folder of shards.
+        manifest: Its present manifest.
+        digest: Of the manifest sought.
+
+    Returns:
+        Its number, or None if it is of no older generation, or of a damaged one.
+    """
+    for number in range(len(manifest.generations) - 1):
+        try:
+            if read_manifest(folder, number).digest == digest:
+                return number
+        except ShardError:
+            continue
+    return None

@@ -1,0 +1,170 @@
+"""A sidecar describes one tar: its hash, and where every member lies. It says that the tar is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from shards.errors import ShardError
+from shards.format.documents import read_sealed, seal
+from shards.format.storage import StoragePath, size_bytes
+
+# Done-markers are looked at in parallel: a store answers in tens of milliseconds.
+_NUM_READERS = 16
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A finished shard, as the manifest lists it."""
+
+    name: str
+    """Without suffix: `images-000000`."""
+    sha256: str
+    """Of the tar."""
+    size_bytes: int
+    """Of the tar."""
+    num_samples: int
+
+    @property
+    def tar_name(self) -> str:
+        """File name of the tar."""
+        return f"{self.name}.tar"
+
+    @property
+    def sidecar_name(self) -> str:
+        """File name of the sidecar."""
+        return f"{self.name}.json"
+
+
+class Member(NamedTuple):
+    """One file in a tar."""
+
+    name: str
+    """`KEY.EXTENSION`; the key ends at the first dot."""
+    offset: int
+    """Of its first byte in the tar."""
+    size_bytes: int
+    crc32: int
+
+    @property
+    def key(self) -> str:
+        """Name of the sample."""
+        return self.name.partition(".")[0]
+
+    @property
+    def extension(self) -> str:
+        """What of the sample this is, such as `png` or `lq.png`."""
+        return self.name.partition(".")[2]
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The index of one tar."""
+
+    header: Mapping[str, Any]
+    """What the writer says of the whole shard, such as its plan's fingerprint."""
+    entry: ShardEntry
+    members: tuple[Member, ...]
+    """In the order of the tar; the members of a sample are adjacent."""
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        members = [member._asdict() for member in self.members]
+        return seal({"header": dict(self.header), "shard": asdict(self.entry), "members": members})
+
+    def samples(self) -> list[tuple[Member, ...]]:
+        """Return the members grouped by sample, in order."""
+        groups: list[list[Member]] = []
+        for member in self.members:
+            if groups and groups[-1][0].key == member.key:
+                groups[-1].append(member)
+            else:
+                groups.append([member])
+        return [tuple(group) for group in groups]
+
+
+def read_sidecar(path: StoragePath) -> Sidecar:
+    """Read a sidecar and check every byte of it.
+
+    Raises:
+        ShardError: It is missing, damaged, or no sidecar.
+    """
+    content = read_sealed(path)
+    try:
+        members = tuple(Member(**member) for member in content["members"])
+        sidecar = Sidecar(content["header"], ShardEntry(**content["shard"]), members)
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{path} is no sidecar of a shard ({error}); delete it and write the shards again") from error
+    if len(sidecar.samples()) != sidecar.entry.num_samples:
+        raise ShardError(
+            f"{path} lists {len(sidecar.samples())} samples but counts {sidecar.entry.num_samples}; "
+            "delete it and write the shards again"
+        )
+    return sidecar
+
+
+def find_finished(folder: StoragePath, name: str, header: Mapping[str, Any]) -> ShardEntry | None:
+    """Return the entry of a shard that is already there, or None if it must be written.
+
+    A shard counts as finished when its sidecar is whole and carries this very header, and its tar has the
+    size that the sidecar says. `jobs/verify.py` hashes the bytes as well.
+
+    Args:
+        folder: Output folder.
+        name: Shard without suffix.
+        header: What the writer would put into the sidecar.
+
+    Returns:
+        The entry, or None.
+    """
+    try:
+        sidecar = read_sidecar(folder / f"{name}.json")
+        tar_bytes = size_bytes(folder / f"{name}.tar")
+    except (ShardError, OSError):
+        return None
+    same = dict(sidecar.header) == dict(header) and sidecar.entry.name == name
+    return sidecar.entry if same and tar_bytes == sidecar.entry.size_bytes else None
+
+
+def find_all_finished(folder: StoragePath, headers: Mapping[str, Mapping[str, Any]]) -> dict[str, ShardEntry]:
+    """Return the entries, by name, of those shards that are already there; see `find_finished`.
+
+    Args:
+        folder: Output folder.
+        headers: What the writer would put into each sidecar, by the shard's name.
+    """
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        found = pool.map(lambda shard: find_finished(folder, *shard), headers.items())
+        return {entry.name: entry for entry in found if entry is not None}
+
+
+def name_fault(name: str) -> str | None:
+    """Say what is wrong with a member's name, if anything.
+
+    Names are `KEY.EXTENSION` in printable ASCII of at most 100 characters, without folders: what every tar
+    reader takes, and what `webdataset` groups by key. It keeps extensions that begin with `_` for itself.
+    """
+    key, dot, extension = name.partition(".")
+    if not (key and dot and extension) or len(name) > 100 or "/" in name or extension[0] == "_":
+        return f"{name!r} is no KEY.EXTENSION of at most 100 characters"
+    if not (name.isascii() and name.isprintable()):
+        return f"{name!r} is not printable ASCII"
+    return None
+
+
+def order_fault(names: Sequence[str]) -> str | None:
+    """Say which member of a tar comes apart from its sample, or twice, if any does."""
+    finished: set[str] = set()
+    seen: set[str] = set()
+    current = ""
+    for name in names:
+        key = name.partition(".")[0]
+        if key != current:
+            finished.add(current)
+            current = key
+        if key in finished or name in seen:
+            return f"{name!r} comes apart from its sample, or twice"
+        seen.add(name)
+    return None

@@ -1,0 +1,275 @@
+"""Where datasets lie: a local folder, or a URL that fsspec knows, such as `s3://bucket/prefix`.
+
+Local folders are plain `pathlib.Path`. A `RemotePath` has the few methods of `Path` that this package uses, with the
+same names and the same errors, so that most code does not care which of the two it was given. Where it must care
+(publishing a file, hashing it, its size) there is one function for both, here or in `shards.format.files`.
+
+An object appears whole or not at all: one PUT. It is made only where nothing lies yet (`If-None-Match: *`); the same
+bytes are left alone, and other bytes are replaced only if they are still those that were compared (`If-Match`). On S3
+the PUT carries the SHA-256 of the bytes, which the store checks. Stores without conditions get a plain PUT.
+
+Credentials and endpoints are the store's own business: `AWS_*` variables and `~/.aws` for S3, on every machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import fnmatch
+import hashlib
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import fsspec
+
+from shards.errors import InputError
+
+_BLOCK_BYTES = 1 << 20
+_S3 = frozenset({"s3", "s3a"})
+# What stores answer to `If-None-Match: *` where something lies already.
+_EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
+_MAX_PUT_BYTES = 5 * 2**30
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+
+@dataclass(frozen=True, order=True)
+class RemotePath:
+    """A place in an object store; small, picklable, and without a connection of its own."""
+
+    url: str
+    """`PROTOCOL://BUCKET/KEY`, without a slash at its end."""
+
+    def __post_init__(self) -> None:
+        """Check the form.
+
+        Raises:
+            InputError: It is no URL.
+        """
+        protocol, separator, rest = self.url.partition("://")
+        if not (protocol and separator and rest.strip("/")):
+            raise InputError(f"{self.url!r} is no PROTOCOL://BUCKET/PREFIX, such as s3://bucket/shards")
+        object.__setattr__(self, "url", f"{protocol}://{rest.rstrip('/')}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self.url}/{name}")
+
+    @property
+    def protocol(self) -> str:
+        """What stands before `://`."""
+        return self.url.partition("://")[0]
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return posixpath.basename(self.url)
+
+    @property
+    def stem(self) -> str:
+        """Last part without its last suffix."""
+        return self.name.rpartition(".")[0] or self.name
+
+    def resolve(self) -> RemotePath:
+        """Return itself: a URL means the same everywhere."""
+        return self
+
+    def mkdir(self, *, parents: bool = True, exist_ok: bool = True) -> None:
+        """Do nothing: stores have no folders."""
+
+    def exists(self) -> bool:
+        """Return whether an object lies here, or objects below here."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Return whether an object lies here.
+
+        Raises:
+            OSError: The store does not answer, or not to us.
+        """
+        try:
+            with _errors_of(self) as (store, key):
+                return store.info(key)["type"] == "file"
+        except FileNotFoundError:
+            return False
+
+    def is_dir(self) -> bool:
+        """Return whether objects lie below here."""
+        return any(True for _ in self.iterdir())
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """Yield what lies directly below here, sorted; nothing where nothing lies."""
+        try:
+            with _errors_of(self) as (store, key):
+                names = store.ls(key, detail=False)
+        except FileNotFoundError:
+            names = []
+        own = self.url.partition("://")[2]
+        for name in sorted(posixpath.basename(name.rstrip("/")) for name in names if name.strip("/") != own):
+            yield self / name
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Yield what lies directly below here and is named so."""
+        return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+
+    def read_bytes(self) -> bytes:
+        """Return the whole object.
+
+        Raises:
+            OSError: As `Path.read_bytes`.
+        """
+        with _errors_of(self) as (store, key):
+            return store.cat_file(key)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the object piece by piece."""
+        with _errors_of(self) as (store, key), store.open(key, "rb", cache_type="readahead") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                yield block
+
+    def size_bytes(self) -> int:
+        """Return the object's size."""
+        with _errors_of(self) as (store, key):
+            return int(store.info(key)["size"])
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        """Delete the object."""
+        try:
+            with _errors_of(self) as (store, key):
+                store.rm_file(key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def publish(self, stream: BinaryIO) -> None:
+        """Put a whole object here; see the module for what happens where something lies already.
+
+        Args:
+            stream: Local file, read from its start.
+
+        Raises:
+            OSError: The store failed, or somebody else changed the object at this moment.
+        """
+        digest = _digest(_blocks_of(stream))
+        if stream.tell() > _MAX_PUT_BYTES:
+            raise InputError(f"{self} would have {stream.tell()} bytes, a store takes 5 GiB; lower shard_size_mib")
+        try:
+            with _errors_of(self) as (store, key):
+                _put(self, store, key, stream, digest, {"IfNoneMatch": "*"})
+        except OSError as error:
+            if error.errno not in _EXISTS or not self.is_file():
+                raise
+            with _errors_of(self) as (store, key):
+                etag = store.info(key).get("ETag")
+                if _digest(self.blocks()) != digest:
+                    _put(self, store, key, stream, digest, {"IfMatch": etag} if etag else {})
+
+
+StoragePath: TypeAlias = RemotePath | Path
+"""A folder or file of a dataset, wherever it lies."""
+
+
+def parse_path(text: str) -> StoragePath:
+    """Return the path that a person wrote: a URL with `://`, or a local path.
+
+    Raises:
+        InputError: It is empty, or no URL in spite of its `://`.
+    """
+    if not text:
+        raise InputError("an empty path; give a folder, or a URL such as s3://bucket/prefix")
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    return RemotePath(text) if "://" in text else Path(text)
+
+
+def size_bytes(path: StoragePath) -> int:
+    """Return the size of a file or object.
+
+    Raises:
+        OSError: It is missing or cannot be asked for.
+    """
+    return path.size_bytes() if isinstance(path, RemotePath) else path.stat().st_size
+
+
+def blocks(path: StoragePath) -> Iterator[bytes]:
+    """Yield a file's bytes, at most a MiB at once.
+
+    Raises:
+        OSError: It is missing or cannot be read.
+    """
+    if isinstance(path, RemotePath):
+        yield from path.blocks()
+    else:
+        with path.open("rb") as stream:
+            yield from _blocks_of(stream)
+
+
+def _blocks_of(stream: BinaryIO) -> Iterator[bytes]:
+    stream.seek(0)
+    while block := stream.read(_BLOCK_BYTES):
+        yield block
+
+
+def _digest(pieces: Iterator[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _put(path: RemotePath, store: Any, key: str, stream: BinaryIO, digest: bytes, condition: dict[str, str]) -> None:
+    stream.seek(0)
+    if path.protocol not in _S3:
+        mode = "create" if "IfNoneMatch" in condition else "overwrite"
+        store.pipe_file(key, stream.read(), mode=mode)
+        return
+    # One PUT, not fsspec's several parts: the store then checks one SHA-256 over all, and a killed writer leaves
+    # no half upload behind.
+    bucket, name, _ = store.split_path(key)
+    checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(digest).decode("ascii")}
+    try:
+        store.call_s3("put_object", Bucket=bucket, Key=name, Body=stream, **checksum, **condition)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        stream.seek(0)
+        store.call_s3("put_object", Bucket=bucket, Key=name, Body=stream, **checksum)
+
+
+@contextlib.contextmanager
+def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
+    """Give the store and the key, and make whatever its client raises an `OSError` that names the URL."""
+    store, key = _open_store(path)
+    try:
+        yield store, key
+    except OSError as error:
+        raise OSError(_code_of(error), _first_line(error), path.url) from error
+    except Exception as error:  # each client has errors of its own, with no common base
+        raise OSError(errno.EIO, _first_line(error), path.url) from error
+
+
+def _open_store(path: RemotePath) -> tuple[Any, str]:
+    # Listings are not cached: other machines write here too.
+    options = {"use_listings_cache": False} if path.protocol in _S3 else {}
+    try:
+        return fsspec.url_to_fs(path.url, **options)
+    except (ImportError, ValueError) as error:
+        extra = _EXTRAS.get(path.protocol)
+        remedy = f"pip install 'sed-trainer[{extra}]' on every machine" if extra else "install the package it names"
+        raise InputError(f"cannot use {path}: {_first_line(error)}; {remedy}, or give a local folder") from error
+
+
+def _code_of(error: OSError) -> int:
+    # Clients raise the right class, often without a number.
+    named = {FileNotFoundError: errno.ENOENT, FileExistsError: errno.EEXIST, PermissionError: errno.EACCES}
+    return error.errno or next((code for kind, code in named.items() if isinstance(error, kind)), errno.EIO)
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]

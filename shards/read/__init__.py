@@ -1,0 +1,1 @@
+"""Shards to samples: the sampling order, the reader, the cache of a machine, verification."""

@@ -1,0 +1,246 @@
+"""Local copies of shards that lie in an object store, shared by all processes of a machine.
+
+Guarantees: each file is fetched by one process while the others wait; it is checked against its SHA-256 before it gets
+its name; a file that is wrong is fetched again once; the folder stays below its limit, and what was used last stays
+longest; a process killed while it fetches leaves nothing that another would take for a shard, and its locks fall with
+it.
+
+A tar is named by its hash, so several datasets and runs may share a folder. A tar that is wrong a second time is kept
+as `HASH.damaged.tar` for a while: most of its samples may be good, and each is checked when it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from shards.errors import InputError, ShardError
+from shards.format.files import open_atomic, sha256_of, write_atomically
+from shards.format.sidecars import ShardEntry, read_sidecar
+from shards.format.storage import StoragePath, blocks
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+_PAUSES_S = (1.0, 4.0)
+_LASTING = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.ENOTDIR})
+# A mended object is taken after this time at the latest.
+_DAMAGED_LIFETIME_S = 600.0
+_MAX_PREFETCHES = 4
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """A folder of copies. Small and picklable: nothing is kept but the files.
+
+    Attributes:
+        folder: On a disk of this machine; made when it is missing.
+        limit_bytes: Tars together take no more, but for those being fetched or still open in some process.
+    """
+
+    folder: Path
+    limit_bytes: int
+
+    def prepare(self, largest_bytes: int) -> None:
+        """Make the folder, and remove what killed processes left.
+
+        Args:
+            largest_bytes: Of the largest shard.
+
+        Raises:
+            InputError: The folder cannot be made, or its limit is below the largest shard.
+        """
+        if self.limit_bytes < largest_bytes:
+            raise InputError(
+                f"data.cache_gib={self.limit_bytes / 2**30:g} is below the largest shard of "
+                f"{largest_bytes / 2**30:.3g} GiB; give room for twice data.window_shards shards"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make data.cache_dir={self.folder}: {error.strerror}; give another") from error
+        for digest in {path.name.split(".")[1] for path in self.folder.glob(".*.sed-tmp")}:
+            with self._lock(_slot(digest), wait=False) as is_mine:
+                if is_mine:
+                    self._remove_torn(digest)
+
+    def tar(self, home: StoragePath, entry: ShardEntry) -> Path:
+        """Return the copy of a tar; fetch it if it is not there.
+
+        Args:
+            home: Folder of the dataset in the store.
+            entry: The shard.
+
+        Returns:
+            A file with the entry's SHA-256, or, if the store's own is wrong, that wrong file. Another process may evict
+            it at any time, so open it at once and try again if it is gone.
+
+        Raises:
+            ShardError: It cannot be fetched.
+        """
+        found = self._cached_tar(entry)
+        if found is not None:
+            return found
+        with self._lock(_slot(entry.sha256)):
+            return self._cached_tar(entry) or self._fetch_tar(home, entry)
+
+    def sidecar(self, home: StoragePath, entry: ShardEntry) -> Path:
+        """Return the copy of a sidecar; fetch it if it is not there or damaged.
+
+        Raises:
+            ShardError: It cannot be fetched.
+        """
+        copy = self.folder / f"{entry.sha256}.json"
+        if not _is_sidecar_of(copy, entry):
+            with self._lock(_slot(entry.sha256)):
+                for _ in range(2):
+                    if not _is_sidecar_of(copy, entry):
+                        _retried(lambda: write_atomically(copy, (home / entry.sidecar_name).read_bytes()))
+        return copy
+
+    def prefetch(self, home: StoragePath, entry: ShardEntry) -> None:
+        """Fetch a tar, unless it is there, or this machine is busy with enough others.
+
+        Raises:
+            ShardError: It cannot be fetched.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._cached_tar(entry) is None and any(
+                stack.enter_context(self._lock(f"prefetch-{slot}", wait=False)) for slot in range(_MAX_PREFETCHES)
+            ):
+                self.tar(home, entry)
+
+    def renew(self, home: StoragePath, entry: ShardEntry) -> bool:
+        """Fetch a tar again if its copy has gone bad on our disk.
+
+        Returns:
+            Whether there is another copy now.
+
+        Raises:
+            ShardError: It cannot be fetched.
+        """
+        with self._lock(_slot(entry.sha256)):
+            copy = self._whole(entry)
+            if not copy.is_file() or sha256_of(copy) == entry.sha256:
+                return False
+            _LOG.warning("%s went bad on this machine's disk; fetching it again", copy)
+            copy.unlink()
+            self._fetch_tar(home, entry)
+            return True
+
+    def size_bytes(self) -> int:
+        """Return what all tars take, those being fetched included."""
+        return sum(size for _, size, _ in self._tars())
+
+    def _whole(self, entry: ShardEntry) -> Path:
+        return self.folder / f"{entry.sha256}.tar"
+
+    def _damaged(self, entry: ShardEntry) -> Path:
+        return self.folder / f"{entry.sha256}.damaged.tar"
+
+    def _cached_tar(self, entry: ShardEntry) -> Path | None:
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._whole(entry))  # used last now
+            return self._whole(entry)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - self._damaged(entry).stat().st_mtime < _DAMAGED_LIFETIME_S:
+                return self._damaged(entry)
+        return None
+
+    def _fetch_tar(self, home: StoragePath, entry: ShardEntry) -> Path:
+        """Fetch, check and publish a tar. The caller holds its lock."""
+        self._remove_torn(entry.sha256)
+        self._damaged(entry).unlink(missing_ok=True)
+        self._make_room(entry.size_bytes)
+        source, whole, damaged = home / entry.tar_name, self._whole(entry), self._damaged(entry)
+        if _retried(lambda: _download(source, damaged)) != entry.sha256:
+            _LOG.warning("%s is not the file that the manifest names; fetching it again", source)
+            if _retried(lambda: _download(source, damaged)) != entry.sha256:
+                _LOG.error("%s is wrong again; its damaged samples will be replaced", source)
+                return damaged
+        damaged.replace(whole)
+        self._make_room(0)  # others may have fetched at the same time
+        return whole
+
+    def _remove_torn(self, digest: str) -> None:
+        for path in self.folder.glob(f".{digest}.*.sed-tmp"):
+            path.unlink(missing_ok=True)
+
+    def _make_room(self, size_bytes: int) -> None:
+        with self._lock("space"):
+            tars = sorted(self._tars())
+            used_bytes = sum(size for _, size, _ in tars)
+            for _, size, path in tars:
+                if used_bytes + size_bytes <= self.limit_bytes:
+                    break
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.name.partition('.')[0]}.json").unlink(missing_ok=True)
+                used_bytes -= size
+
+    def _tars(self) -> list[tuple[float, int, Path]]:
+        """Return (time of last use, size, path) of every tar."""
+        found = []
+        for path in self.folder.glob("*.tar"):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                found.append((facts.st_mtime, facts.st_size, path))
+        return found
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold a lock of the machine's; give whether it was had. The system frees it when a process dies."""
+        with (self.folder / f"{name}.lock").open("ab") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def _slot(digest: str) -> str:
+    # Hashes share 256 lock files, which stay: there is no safe time to delete one.
+    return digest[:2]
+
+
+def _is_sidecar_of(copy: Path, entry: ShardEntry) -> bool:
+    try:
+        return read_sidecar(copy).entry == entry
+    except ShardError:
+        return False
+
+
+def _download(source: StoragePath, target: Path) -> str:
+    """Copy a file; return the SHA-256 of what came."""
+    digest = hashlib.sha256()
+    with open_atomic(target) as stream:
+        for block in blocks(source):
+            digest.update(block)
+            stream.write(block)
+    return digest.hexdigest()
+
+
+def _retried(fetch: Callable[[], T]) -> T:
+    """Call, and call again after failures that may pass."""
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return fetch()
+        except OSError as error:
+            if pause_s is None or error.errno in _LASTING:
+                raise ShardError(
+                    f"cannot fetch a shard: {error.strerror or error} ({error.filename}); check that the store "
+                    "answers, its credentials (AWS_* or ~/.aws for s3://), and the space in data.cache_dir"
+                ) from error
+            _LOG.warning("fetching failed (%s); again in %g s", error, pause_s)
+            time.sleep(pause_s)
+    raise AssertionError

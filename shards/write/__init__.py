@@ -1,0 +1,1 @@
+"""Photos to shards: sources, survey, plan, cutting, spool, generations."""

@@ -1,0 +1,243 @@
+"""Decides what every shard will hold, before anything is written.
+
+A plan is a pure function of the surveyed inputs and the settings: the same on any machine, for any number of
+workers. Photos are put in a seeded hash order and their sub-images laid end to end, grid by grid; this line
+is cut into equal shards. So every shard is a mix of unrelated photos, a photo is decoded once for each shard
+that needs it (one, or two at a cut), and no shard is larger than planned, however large a photo. All
+sub-images have the same size in pixels, so equal numbers are equal sizes. The order in which training reads
+is another permutation altogether (`shards.read.order`).
+
+The plan is kept as `plan.json` beside the shards. Photos that are added later get a plan and shards of their own
+(`shards.write.generations`); nothing that was planned once is planned otherwise again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shards.config import ShardConfig
+from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
+from shards.format.files import write_atomically
+from shards.format.manifest import Reject, plan_file
+from shards.format.png import ENCODER
+from shards.format.storage import StoragePath
+from shards.write.subimages import cut_side, starts
+from shards.write.survey import Photo
+
+RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1"}
+SHARD_PREFIX = "images"
+
+_NO_PLAN = "bring it back from a copy, or delete it and run jobs/shard.py again with the same settings and photos"
+
+# Photos take 1.7 to 2.2 bytes a pixel as PNG; a record 300 bytes and 35 a seed; a tar header and padding 768
+# a member.
+_BYTES_PER_PIXEL = 2.0
+_RECORD_BYTES = 300
+_SEED_BYTES = 35
+_MEMBER_BYTES = 768
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive sub-images of one photo, by their number in its grid."""
+
+    photo: Photo
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What one shard will hold, in this order."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    predicted_bytes: int
+
+    @property
+    def num_samples(self) -> int:
+        """Sub-images of the shard."""
+        return sum(piece.count for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One generation of a dataset, before it is written."""
+
+    settings: Mapping[str, Any]
+    """Everything but the inputs that decides a byte of the output."""
+    photos: tuple[Photo, ...]
+    rejects: tuple[Reject, ...]
+    shards: tuple[ShardPlan, ...]
+    generation: int = 0
+    previous: str = ""
+    """Fingerprint of the generation before."""
+    first_shard: int = 0
+    """Number of the first shard; the generations before have those below."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Plain data that the fingerprint is taken over."""
+        return {
+            "kind": "plan",
+            "generation": self.generation,
+            "previous": self.previous,
+            "first_shard": self.first_shard,
+            "settings": dict(self.settings),
+            "photos": [dict(vars(photo)) for photo in self.photos],
+            "rejects": [dict(vars(reject)) for reject in self.rejects],
+        }
+
+    @property
+    def file_name(self) -> str:
+        """Where it is kept, beside the shards."""
+        return plan_file(self.generation)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over settings and inputs; nothing of the machine, the output folder or the time."""
+        return digest_of({**self.content, "format_version": FORMAT_VERSION})
+
+    @property
+    def num_samples(self) -> int:
+        """Sub-images of all shards."""
+        return sum(shard.num_samples for shard in self.shards)
+
+    @property
+    def predicted_bytes(self) -> int:
+        """Expected size of all tars; real photos differ by some 20%."""
+        return sum(shard.predicted_bytes for shard in self.shards)
+
+
+def settings_of(config: ShardConfig) -> dict[str, Any]:
+    """Return what of a configuration decides the bytes of the output."""
+    return {
+        "alpha": config.alpha,
+        "degradation": config.degradation,
+        "encoder": ENCODER,
+        "max_pixels": config.max_pixels,
+        "recipe": RECIPES[config.degradation],
+        "scale": config.scale,
+        "seed": config.seed,
+        "shard_size_mib": config.shard_size_mib,
+        "stride_px": config.stride_px,
+        "sub_image_px": config.sub_image_px,
+        "variants": config.variants,
+    }
+
+
+def make_plan(config: ShardConfig, photos: Sequence[Photo], rejects: Sequence[Reject]) -> Plan:
+    """Plan a new dataset.
+
+    Args:
+        config: Settings; its paths have no influence.
+        photos: Photos with distinct pixels, each at least a sub-image large, in any order; at least one.
+        rejects: Inputs left out.
+
+    Returns:
+        The plan.
+    """
+    return plan_generation(settings_of(config), photos, rejects)
+
+
+def plan_generation(
+    settings: Mapping[str, Any],
+    photos: Sequence[Photo],
+    rejects: Sequence[Reject],
+    *,
+    generation: int = 0,
+    previous: str = "",
+    first_shard: int = 0,
+) -> Plan:
+    """Distribute the sub-images of photos over shards.
+
+    Args:
+        settings: From `settings_of`.
+        photos: Photos of this generation, in any order; none gives a plan without shards.
+        rejects: Inputs of this generation that are left out.
+        generation: Its number.
+        previous: Fingerprint of the generation before.
+        first_shard: Number of its first shard.
+
+    Returns:
+        The plan.
+    """
+    ordered = sorted(photos, key=lambda photo: _order_key(settings["seed"], photo))
+    counts = [num_sub_images(photo, settings) for photo in ordered]
+    sample_bytes = _predict_sample_bytes(settings)
+    per_shard = max(1, int(settings["shard_size_mib"] * 2**20 / sample_bytes))
+    num_samples = sum(counts)
+    num_shards = math.ceil(num_samples / per_shard)
+    bounds = [number * num_samples // num_shards for number in range(num_shards + 1)] if num_shards else []
+    shards = tuple(
+        ShardPlan(f"{SHARD_PREFIX}-{number:06d}", pieces, sum(piece.count for piece in pieces) * sample_bytes)
+        for number, pieces in enumerate(_cut(ordered, counts, bounds), first_shard)
+    )
+    by_name = tuple(sorted(photos, key=lambda photo: photo.name))
+    by_path = tuple(sorted(rejects, key=lambda reject: reject.path))
+    return Plan(settings, by_name, by_path, shards, generation, previous, first_shard)
+
+
+def num_sub_images(photo: Photo, settings: Mapping[str, Any]) -> int:
+    """Return how many sub-images a photo gives."""
+    return math.prod(
+        len(starts(cut_side(side_px, settings["scale"]), settings["sub_image_px"], settings["stride_px"]))
+        for side_px in (photo.height_px, photo.width_px)
+    )
+
+
+def _order_key(seed: int, photo: Photo) -> bytes:
+    # The seed has a fixed width, so no two (seed, photo) pairs give the same text.
+    text = seed.to_bytes(8, "big") + photo.pixels_sha256.encode("ascii")
+    return hashlib.blake2b(text, digest_size=16, person=b"sed-plan-1").digest()
+
+
+def _predict_sample_bytes(settings: Mapping[str, Any]) -> int:
+    num_pixels = settings["sub_image_px"] ** 2
+    num_members = 2
+    if settings["degradation"] == "classical":
+        num_pixels += (settings["sub_image_px"] // settings["scale"]) ** 2
+        num_members = 3
+    record_bytes = _RECORD_BYTES + _SEED_BYTES * settings["variants"]
+    return math.ceil(_BYTES_PER_PIXEL * num_pixels) + record_bytes + _MEMBER_BYTES * num_members
+
+
+def _cut(photos: Sequence[Photo], counts: Sequence[int], bounds: Sequence[int]) -> Iterator[tuple[Piece, ...]]:
+    pieces: list[Piece] = []
+    position, shard = 0, 0
+    for photo, count in zip(photos, counts, strict=True):
+        first = 0
+        while first < count:
+            taken = min(count - first, bounds[shard + 1] - position)
+            pieces.append(Piece(photo, first, taken))
+            first, position = first + taken, position + taken
+            if position == bounds[shard + 1]:
+                yield tuple(pieces)
+                pieces, shard = [], shard + 1
+
+
+def write_plan(folder: StoragePath, plan: Plan) -> None:
+    """Keep a plan beside its shards."""
+    write_atomically(folder / plan.file_name, seal(plan.content))
+
+
+def read_plan(folder: StoragePath, generation: int) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ShardError: It is missing or damaged.
+    """
+    content = read_sealed(folder / plan_file(generation), remedy=_NO_PLAN)
+    return plan_generation(
+        content["settings"],
+        [Photo(**photo) for photo in content["photos"]],
+        [Reject(**reject) for reject in content["rejects"]],
+        generation=content["generation"],
+        previous=content["previous"],
+        first_shard=content["first_shard"],
+    )

@@ -1,0 +1,143 @@
+"""Keeps what the survey has cut and encoded beside the shards, until they are written.
+
+The survey has to decode every photo before anything can be planned. Encoding is nine tenths of all the work, so the
+survey does it as well while it has the pixels, and no photo is decoded twice. A photo's sub-images lie in one file
+below `.spool` in the output folder; it goes when all shards that need it are there, so the room that spool and shards
+take together is hardly more than the shards'.
+
+A file here is a convenience and never trusted: what is missing or damaged is cut from the photo again, with the same
+bytes. It is an uncompressed ZIP, which checks a CRC of every member. Nothing is synchronised to the disk: after a power
+cut a torn file costs one photo's work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.format.documents import canonical_json, digest_of
+from shards.format.files import open_atomic
+from shards.format.storage import RemotePath, StoragePath
+from shards.write.cutting import CutPhoto, SubImage
+
+_FOLDER = ".spool"
+_RECORD = "photo.json"
+# What Python's ZIP reader raises on files that are missing, torn or changed.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Spool:
+    """The spool of one output folder; small and picklable, every worker has its own."""
+
+    folder: Path
+    """Output folder."""
+    settings: Mapping[str, Any]
+    """The plan's: what was cut by others is not found."""
+
+    @classmethod
+    def beside(cls, output: StoragePath, settings: Mapping[str, Any]) -> Spool | None:
+        """Return the spool of an output, or None where there is none: an object store would carry every byte twice."""
+        return None if isinstance(output, RemotePath) else cls(output, settings)
+
+    @functools.cached_property
+    def _place(self) -> Path:
+        return self.folder / _FOLDER / digest_of(dict(self.settings))[:16]
+
+    def _path(self, sha256: str) -> Path:
+        return self._place / f"{sha256}.zip"
+
+    def keep(self, sha256: str, facts: Mapping[str, Any], photo: CutPhoto) -> None:
+        """Cut a photo and keep its sub-images.
+
+        Args:
+            sha256: Of the photo's file, the name that it is found by.
+            facts: Plain data about the photo, handed out by `facts`.
+            photo: Its pixels; one encoded sub-image at a time is in memory.
+
+        Raises:
+            OSError: Storage failed.
+        """
+        self._place.mkdir(parents=True, exist_ok=True)
+        hashes: list[str] = []
+        with open_atomic(self._path(sha256), durable=False) as stream, zipfile.ZipFile(stream, "w") as archive:
+            for number in range(len(photo)):
+                sub_image = photo[number]
+                hashes.append(sub_image.pixels_sha256)
+                archive.writestr(_member(number, "png"), sub_image.gt_png)
+                if sub_image.lq_png is not None:
+                    archive.writestr(_member(number, "lq.png"), sub_image.lq_png)
+            archive.writestr(_RECORD, canonical_json({"facts": dict(facts), "pixels_sha256": hashes}))
+
+    def facts(self, sha256: str) -> dict[str, Any] | None:
+        """Return what was kept along with a photo, or None if it is not here."""
+        with self.open(sha256) as photo:
+            return photo.facts
+
+    @contextlib.contextmanager
+    def open(self, sha256: str) -> Iterator[SpooledPhoto]:
+        """Open a photo's sub-images; where there are none, a photo that has none."""
+        with contextlib.ExitStack() as stack:
+            archive = None
+            with contextlib.suppress(*_DAMAGE):
+                archive = stack.enter_context(zipfile.ZipFile(self._path(sha256)))
+            yield SpooledPhoto(archive, has_lq=self.settings["degradation"] == "classical")
+
+    def drop(self, sha256: str) -> None:
+        """Let go of a photo whose shards are all there."""
+        self._path(sha256).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Let go of everything, also of what other settings left."""
+        shutil.rmtree(self.folder / _FOLDER, ignore_errors=True)
+
+
+class SpooledPhoto:
+    """The sub-images of one photo, as far as they are here.
+
+    Args:
+        archive: Its file; None if there is none.
+        has_lq: Whether an LR image belongs to each.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile | None, *, has_lq: bool) -> None:
+        self._archive = archive
+        self._has_lq = has_lq
+        self.facts: dict[str, Any] | None = None
+        self._hashes: list[str] = []
+        if archive is not None:
+            with contextlib.suppress(*_DAMAGE):
+                record = json.loads(archive.read(_RECORD))
+                self.facts, self._hashes = record["facts"], record["pixels_sha256"]
+
+    def read(self, number: int) -> SubImage | None:
+        """Return a sub-image, or None if it is missing or damaged."""
+        if self._archive is None or number >= len(self._hashes):
+            return None
+        try:
+            lq_png = self._archive.read(_member(number, "lq.png")) if self._has_lq else None
+            return SubImage(self._hashes[number], self._archive.read(_member(number, "png")), lq_png)
+        except _DAMAGE:
+            return None
+
+
+def _member(number: int, extension: str) -> str:
+    return f"{number}.{extension}"

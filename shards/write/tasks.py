@@ -1,0 +1,147 @@
+"""Makes one shard of a plan: takes what the survey has cut, cuts what it has not, and publishes.
+
+A pure function of the task: it may run anywhere, again, or twice at once, and the files come out the same.
+Peak memory is one decoded photo with its LR image and one encoded sub-image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.degradation.draws import variant_seed
+from shards.errors import ShardError
+from shards.format.documents import canonical_json
+from shards.format.photos import decode_photo
+from shards.format.sidecars import ShardEntry
+from shards.format.storage import StoragePath
+from shards.format.tars import publish_shard
+from shards.write.cutting import CutPhoto, SubImage, positions_in
+from shards.write.plan import Piece, Plan, ShardPlan
+from shards.write.spool import Spool
+from shards.write.subimages import Position
+from shards.write.survey import Photo
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write, and where its photos are on this cluster."""
+
+    folder: StoragePath
+    shard: ShardPlan
+    paths: Mapping[str, Path]
+    """Files by photo name."""
+    settings: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the sidecar says of the whole shard."""
+        return {
+            "kind": "images",
+            "fingerprint": self.fingerprint,
+            "degradation": self.settings["degradation"],
+        }
+
+    @property
+    def max_photo_pixels(self) -> int:
+        """Pixels of the largest photo."""
+        return max(piece.photo.height_px * piece.photo.width_px for piece in self.shard.pieces)
+
+
+def shard_tasks(plan: Plan, folder: StoragePath, paths: Mapping[str, Path]) -> list[ShardTask]:
+    """Return one task a shard of one generation."""
+    fingerprint = plan.fingerprint
+    return [
+        ShardTask(
+            folder,
+            shard,
+            {piece.photo.name: paths[piece.photo.name] for piece in shard.pieces},
+            plan.settings,
+            fingerprint,
+        )
+        for shard in plan.shards
+    ]
+
+
+def write_shard(task: ShardTask) -> ShardEntry:
+    """Write a shard and its sidecar.
+
+    Raises:
+        ShardError: This machine encodes differently from the one that planned, or a photo changed since.
+        OSError: Storage failed; worth another try.
+    """
+    return publish_shard(task.folder, task.shard.name, _members(task), task.header)
+
+
+def _members(task: ShardTask) -> Iterator[tuple[str, bytes]]:
+    for piece in task.shard.pieces:
+        yield from _piece_members(piece, task)
+
+
+def _piece_members(piece: Piece, task: ShardTask) -> Iterator[tuple[str, bytes]]:
+    photo = piece.photo
+    positions = positions_in(photo.height_px, photo.width_px, task.settings)
+    for number, sub_image in _sub_images(piece, task):
+        key = sample_key(photo, positions[number])
+        yield f"{key}.png", sub_image.gt_png
+        if sub_image.lq_png is not None:
+            yield f"{key}.lq.png", sub_image.lq_png
+        record = _record(photo, positions[number], sub_image.pixels_sha256, task.settings)
+        yield f"{key}.json", canonical_json(record)
+
+
+def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]:
+    """Yield a piece's sub-images with their numbers: what the survey has cut, the rest from the photo."""
+
+    @functools.cache
+    def photo() -> CutPhoto:
+        return _read_photo(piece.photo, task)
+
+    spool = Spool.beside(task.folder, task.settings)
+    with spool.open(piece.photo.sha256) if spool else contextlib.nullcontext() as spooled:
+        for number in range(piece.first, piece.first + piece.count):
+            yield number, (spooled and spooled.read(number)) or photo()[number]
+
+
+def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
+    path = task.paths[photo.name]
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, PermissionError) as error:
+        raise ShardError(f"photo {path} went away while the job ran ({error.strerror}); run it again") from error
+    if hashlib.sha256(data).hexdigest() != photo.sha256:
+        raise ShardError(f"photo {path} changed while the job ran; leave the source alone and run it again")
+    return CutPhoto(decode_photo(data, max_pixels=task.settings["max_pixels"]), task.settings)
+
+
+def sample_key(photo: Photo, position: Position) -> str:
+    """Return the key of a sub-image: file stem, start of the photo's pixel hash, row and column.
+
+    Args:
+        photo: Photo it is cut from.
+        position: Where.
+
+    Returns:
+        At most 70 of `a-z A-Z 0-9 _ -`. Unique, because photos have distinct pixels; the same in every
+        dataset that cuts this sub-image from this file.
+    """
+    stem = photo.name.rpartition("/")[2].rpartition(".")[0]
+    readable = "".join(char if char.isascii() and char.isalnum() else "-" for char in stem)[:32]
+    return f"{readable}-{photo.pixels_sha256[:16]}-{position.top_px:05d}-{position.left_px:05d}"
+
+
+def _record(photo: Photo, position: Position, sample_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    seeds = [variant_seed(settings["seed"], sample_id, variant) for variant in range(settings["variants"])]
+    return {
+        "source": photo.name,
+        "position_px": list(position),
+        "size_px": [settings["sub_image_px"], settings["sub_image_px"]],
+        "pixels_sha256": sample_id,
+        "degradation": {"recipe": settings["recipe"], "scale": settings["scale"], "seeds": seeds},
+    }
