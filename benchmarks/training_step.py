@@ -256,8 +256,8 @@ def measure_overhead(options: argparse.Namespace) -> list[str]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from harness import write_photos, write_shards  # pyright: ignore[reportMissingImports]
 
-    from pipeline.config import Preset
     from pipeline.config.presets import load_preset, structure, to_plain
+    from pipeline.config.schema import Preset
 
     with tempfile.TemporaryDirectory() as folder:
         plain = to_plain(load_preset("rrdb_sed_p_x4"))

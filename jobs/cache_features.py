@@ -14,12 +14,12 @@ import torch
 
 from jobs.ray_tasks import RaySession, ray_session
 from jobs.terminal import Progress, run_job, say
-from pipeline.config import SemanticsConfig, TrainConfig
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
+from pipeline.config.schema import SemanticsConfig, TrainConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
+from pipeline.inference.build import build_extractor
 from pipeline.inference.features import FeatureTask, feature_identity, write_features
 from pipeline.models import SemanticExtractor
-from pipeline.models.build import build_extractor
 from shards.format.documents import digest_of
 from shards.format.files import check_writable, clean_stale
 from shards.format.manifest import Manifest, write_manifest

@@ -11,11 +11,11 @@ import sys
 from dataclasses import dataclass, replace
 
 from jobs.terminal import run_job
-from pipeline.config import TrainConfig
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.config.ranges import positive, refuse
+from pipeline.config.schema import TrainConfig
 from pipeline.data.features import image_manifest
-from pipeline.models.build import semantic_channels
+from pipeline.inference.build import semantic_channels
 from shards.format.manifest import Manifest
 from shards.format.storage import StoragePath
 

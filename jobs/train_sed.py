@@ -14,8 +14,8 @@ import traceback
 
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job, say
-from pipeline.config import Preset, TrainConfig
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
+from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.features import image_manifest
 from pipeline.errors import RunStoppedError
 from pipeline.run.dry_run import describe

@@ -17,8 +17,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from pipeline.config import Preset
 from pipeline.config.presets import load_preset, structure, to_plain
+from pipeline.config.schema import Preset
 from shards.config import ShardConfig
 from shards.format.manifest import Manifest
 from shards.write.generations import extend, publish

@@ -10,7 +10,7 @@ import torch
 from harness import changed
 from safetensors.torch import load_file
 
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.run.session import Outcome, Session
 from pipeline.runtime.backend import Backend, RuntimeChoice
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pipeline.config import Preset
 from pipeline.config.presets import load_preset, to_plain
+from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from shards.format.files import check_writable, write_atomically
 

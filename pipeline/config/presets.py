@@ -19,7 +19,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.v import format_exception
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from shards.errors import InputError
 from shards.format.storage import RemotePath, StoragePath, parse_path

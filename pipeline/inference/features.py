@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import SemanticsConfig
+from pipeline.config.schema import SemanticsConfig
 from pipeline.data.decode import decode_png
 from pipeline.data.features import DTYPE, FeatureIdentity, extractor_name, feature_extension, identity
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
+from pipeline.inference.build import build_extractor
 from pipeline.models import SemanticExtractor
-from pipeline.models.build import build_extractor
 from shards.errors import ShardError
 from shards.format.manifest import Manifest
 from shards.format.sidecars import ShardEntry

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config import LossConfig, RuntimeConfig, TrainConfig
+from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
 from pipeline.errors import ConfigError
+from pipeline.inference.build import build_discriminator, build_generator
 from pipeline.losses import CharbonnierLoss, L1Loss, LocallyDiscriminativeLoss, PerceptualLoss, build_adversarial_loss
-from pipeline.models.build import build_discriminator, build_generator
 from pipeline.runtime.backend import Backend
 from pipeline.train.ema import MovingAverage
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.checkpoint.run_folder import RunFolder
-from pipeline.config import Preset, TrainConfig
-from pipeline.models.build import build_discriminator, build_generator, semantic_channels
+from pipeline.config.schema import Preset, TrainConfig
+from pipeline.inference.build import build_discriminator, build_generator, semantic_channels
 from pipeline.runtime.launch import check_batch, launched_world_size
 
 _BYTES = 4

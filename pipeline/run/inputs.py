@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import SemanticsConfig, TrainConfig
+from pipeline.config.schema import SemanticsConfig, TrainConfig
 from pipeline.data.batch import Batch
 from pipeline.data.features import FeatureStore, extractor_name, identity
 from pipeline.degrade import degrade
+from pipeline.inference.build import build_extractor
 from pipeline.models import SemanticExtractor
-from pipeline.models.build import build_extractor
 from pipeline.train.phases import StepInput
 from shards.format.manifest import Manifest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline.checkpoint import Checkpoint, CheckpointStore, Retention
-from pipeline.config import TrainConfig
+from pipeline.config.schema import TrainConfig
 from pipeline.errors import CheckpointError
 from pipeline.runtime.backend import Backend
 from pipeline.train.report import MetricsFile

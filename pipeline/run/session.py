@@ -17,8 +17,8 @@ from safetensors.torch import save
 
 from pipeline.checkpoint import BackgroundWriter, CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder, RunState
-from pipeline.config import Preset, TrainConfig
 from pipeline.config.presets import load_preset, to_plain
+from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.data.evaluation import check_sets

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import BackgroundWriter
-from pipeline.config import TrainConfig
+from pipeline.config.schema import TrainConfig
 from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.errors import SaveError

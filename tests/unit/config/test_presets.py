@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.checkpoint.run_folder import RunFolder
-from pipeline.config import Preset
 from pipeline.config.presets import PRESET_DIR, apply_flags, load_preset, parse_job, preset_names, structure, to_plain
+from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from pipeline.run.dry_run import describe
 

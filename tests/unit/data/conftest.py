@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import prepare_tiny_data
 
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 
 
 @pytest.fixture(scope="session")

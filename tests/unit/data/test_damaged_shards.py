@@ -13,7 +13,7 @@ import torch
 from test_training_samples import plan_of, write_numbered_features
 from torch.utils.data import Sampler
 
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.data.damage import DamageTally
 from pipeline.data.features import feature_extension
 from pipeline.data.samples import Item, RankBatches, TrainingSamples, batches, collate

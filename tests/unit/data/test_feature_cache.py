@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import Preset, SemanticsConfig
+from pipeline.config.schema import Preset, SemanticsConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
 from pipeline.errors import ConfigError
+from pipeline.inference.build import build_extractor
 from pipeline.inference.features import FeatureTask, feature_identity, write_features
-from pipeline.models.build import build_extractor
 from pipeline.run.inputs import open_semantics
 from shards.errors import InputError, ShardError
 from shards.format.documents import digest_of

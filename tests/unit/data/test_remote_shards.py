@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_training_samples import plan_of
 
-from pipeline.config import Preset
 from pipeline.config.presets import structure, to_plain
+from pipeline.config.schema import Preset
 from pipeline.data.samples import Item, SamplePlan, TrainingSamples
 from shards.format.manifest import read_manifest
 from shards.format.storage import RemotePath, parse_path

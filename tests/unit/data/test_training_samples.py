@@ -13,7 +13,7 @@ import torch
 from harness import write_shards
 from PIL import Image
 
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.data.features import feature_extension
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches, draw_sample_crop

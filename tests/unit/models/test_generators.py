@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config import GeneratorConfig
+from pipeline.config.schema import GeneratorConfig
+from pipeline.inference.build import build_generator
 from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR
-from pipeline.models.build import build_generator
 from pipeline.models.generators.swinir.windows import (
     join_windows,
     relative_position_index,

@@ -11,7 +11,7 @@ import torch
 from harness import tiny_preset
 from torch import Tensor, nn
 
-from pipeline.config import ScheduleConfig
+from pipeline.config.schema import ScheduleConfig
 from pipeline.errors import SaveError
 from pipeline.train.ema import MovingAverage
 from pipeline.train.loop import is_adversarial_at

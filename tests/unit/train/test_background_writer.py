@@ -16,7 +16,7 @@ from sessions import assert_same_end, run_session, saved_positions
 
 import pipeline.run.session
 from pipeline.checkpoint import BackgroundWriter, Checkpoint, CheckpointStore, Retention, load_checkpoint
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.errors import SaveError
 from pipeline.tracking import NullTracker
 

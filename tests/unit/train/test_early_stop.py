@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sessions import assert_same_end, assert_same_exports, lines_of, run_session, saved_positions
 
 import pipeline.run.session
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.errors import CheckpointError
 from pipeline.models import UNetDiscriminator
 from pipeline.tracking import NullTracker

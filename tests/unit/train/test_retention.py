@@ -11,7 +11,7 @@ from sessions import run_session, saved_positions
 
 import pipeline.run.session
 from pipeline.checkpoint import Retention
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from pipeline.tracking import NullTracker
 from pipeline.train.report import MetricsFile

@@ -15,7 +15,7 @@ from sessions import lines_of, run_session
 from torch import Tensor, nn
 
 import pipeline.run.session
-from pipeline.config import Preset
+from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.errors import NonFiniteError
 from pipeline.run.inputs import StepInputs

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sessions import lines_of, run_session
 
 import pipeline.run.session
-from pipeline.config import Preset, ScheduleConfig
+from pipeline.config.schema import Preset, ScheduleConfig
 from pipeline.errors import ConfigError
 from pipeline.models.discriminators.base import Discriminator, Prepared
 from pipeline.run.dry_run import describe

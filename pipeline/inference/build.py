@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.config import DiscriminatorConfig, GeneratorConfig, SemanticsConfig
+from pipeline.config.schema import DiscriminatorConfig, GeneratorConfig, SemanticsConfig
 from pipeline.errors import ConfigError
 from pipeline.models import (
     ImageDiscriminator,

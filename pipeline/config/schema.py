@@ -1,0 +1,88 @@
+"""Every knob of a run: frozen dataclasses, checked when built, never edited afterwards.
+
+A preset is one `Preset`: the `[shards]` table is what `jobs/shard.py` writes, the `[train]` tables are what
+`jobs/train_sed.py` does with it. Amounts of work are counted in images, not steps, so that batch size and number
+of processes may change without touching a schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config.data import DataConfig
+from pipeline.config.learning import LossConfig, ScheduleConfig
+from pipeline.config.networks import DiscriminatorConfig, GeneratorConfig, SemanticsConfig
+from pipeline.config.ranges import refuse
+from pipeline.config.running import ReportConfig, RuntimeConfig
+from shards.config import ShardConfig
+
+__all__ = [
+    "DataConfig",
+    "DiscriminatorConfig",
+    "GeneratorConfig",
+    "LossConfig",
+    "Preset",
+    "ReportConfig",
+    "RuntimeConfig",
+    "ScheduleConfig",
+    "SemanticsConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    run_dir: Path
+    """Folder of the run; the same command on the same folder resumes."""
+    seed: int
+    """Seed of the initial weights and of the order of samples."""
+    data: DataConfig
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    semantics: SemanticsConfig
+    losses: LossConfig
+    schedule: ScheduleConfig
+    runtime: RuntimeConfig
+    report: ReportConfig
+
+    def __post_init__(self) -> None:
+        """Check what no section can check alone."""
+        batch, scale = self.data.batch_size, self.generator.scale
+        refuse(
+            [
+                f"data.crop_px={self.data.crop_px} is no multiple of generator.scale={scale}"
+                if self.data.crop_px % scale
+                else None,
+                f"report.every_images={self.report.every_images} is no multiple of data.batch_size={batch}; "
+                f"nearest is {max(batch, round(self.report.every_images / batch) * batch)}"
+                if self.report.every_images % batch
+                else None,
+                f"losses.ldl_weight={self.losses.ldl_weight} compares with the averaged generator, but "
+                "schedule.ema_half_life_images=0 keeps none; LDL's own average has a decay of 0.999 a step, here "
+                f"{693 * batch}"
+                if self.losses.ldl_weight and not self.schedule.ema_half_life_images
+                else None,
+            ]
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """Optimisation steps of the whole run."""
+        return math.ceil(self.schedule.total_images / self.data.batch_size)
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether any step of the run trains the discriminator."""
+        return self.losses.adversarial_weight > 0 and self.schedule.pixel_only_images < self.schedule.total_images
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset file: what to write, and what to train on it."""
+
+    shards: ShardConfig
+    train: TrainConfig
