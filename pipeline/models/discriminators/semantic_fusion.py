@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.ops.spectral_norm import without_autocast
+from pipeline.models.ops.autocast import without_autocast
 
 NUM_GROUPS = 32
 FUSIONS = ("cross_attention", "concatenation", "modulation")

@@ -7,64 +7,20 @@ state dict is read by other tools as it is. With 64 features, 23 blocks, growth 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.models.ops.dense_convolutions import dense_convolutions
 from pipeline.models.ops.enlarged_convolution import convolve_enlarged
-from pipeline.models.ops.memory_layout import new_map
-from pipeline.models.ops.spectral_norm import without_autocast
 from pipeline.models.shapes import check_finite, check_image
 
 _UPSAMPLING_STEPS = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 _RESIDUAL_SCALE = 0.2
 _SLOPE = 0.2
-
-
-class _DenseConvolutions(torch.autograd.Function):
-    """The convolutions of a dense block, which write what they make behind what they see.
-
-    Composed of torch's own operators every concatenation is kept for the backward pass, 768 channels a block of 64 and
-    32. They all begin alike, so here the longest is kept alone, 192 channels. The same bits, forward and backward.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, *parameters: Tensor) -> Tensor:
-        """Map (n, c, h, w) to what the last convolution makes; `parameters` are weight and bias of each in turn."""
-        weights, biases = parameters[::2], parameters[1::2]
-        n, channels, height, width = features.shape
-        seen = new_map(features, (n, weights[-1].shape[1], height, width))
-        seen[:, :channels] = features
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            start, stop = weight.shape[1], weight.shape[1] + weight.shape[0]
-            grown = F.conv2d(seen[:, :start], weight, bias, padding=1)
-            seen[:, start:stop] = F.leaky_relu_(grown, _SLOPE)
-        ctx.save_for_backward(seen, *weights)
-        return F.conv2d(seen, weights[-1], biases[-1], padding=1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        """Go back from the last convolution to the first, adding up what each map gets from all that see it."""
-        (gradient,) = gradients
-        seen, *weights = ctx.saved_tensors
-        to_seen, *to_parameters = _convolution_backward(gradient, seen, weights[-1])
-        for weight in reversed(weights[:-1]):
-            start, stop = weight.shape[1], weight.shape[1] + weight.shape[0]
-            grown = torch.ops.aten.leaky_relu_backward(to_seen[:, start:stop], seen[:, start:stop], _SLOPE, True)
-            more, *own = _convolution_backward(grown, seen[:, :start], weight)
-            to_seen, to_parameters = to_seen[:, :start].add_(more), [*own, *to_parameters]
-        return (to_seen, *to_parameters)
-
-
-def _convolution_backward(gradient: Tensor, seen: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the map, the weight and the bias of a 3x3 convolution with padding 1."""
-    one, zero = (1, 1), (0, 0)
-    return torch.ops.aten.convolution_backward(
-        gradient, seen, weight, [weight.shape[0]], one, one, one, False, zero, 1, (True, True, True)
-    )
 
 
 class ResidualDenseBlock(nn.Module):
@@ -93,12 +49,7 @@ class ResidualDenseBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, num_features, h, w) to the same shape."""
-        inputs = [features, *(part for layer in self._convolutions() for part in (layer.weight, layer.bias))]
-        device = features.device
-        if device.type != "meta" and torch.is_autocast_enabled(device.type):
-            inputs = [part.to(torch.get_autocast_dtype(device.type)) for part in inputs]
-        with without_autocast(device):
-            return features + _RESIDUAL_SCALE * _DenseConvolutions.apply(*inputs)
+        return features + _RESIDUAL_SCALE * dense_convolutions(features, self._convolutions(), _SLOPE)
 
     def _convolutions(self) -> list[nn.Conv2d]:
         return [self.conv1, self.conv2, self.conv3, self.conv4, self.conv5]

@@ -8,13 +8,13 @@ iteration, in the order of torch's first implementation, which the reference use
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.ops.autocast import without_autocast
 from pipeline.models.ops.memory_layout import layout
 
 _EPSILON = 1e-12
@@ -133,10 +133,3 @@ def _from_memory_order(vector: Tensor, weight: Tensor) -> Tensor:
         return vector
     channels, height, width = weight.shape[1:]
     return vector.view(height, width, channels).permute(2, 0, 1).flatten()
-
-
-def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the context in which arithmetic on weights keeps the precision of the weights."""
-    if device.type == "meta":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
