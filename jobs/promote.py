@@ -20,7 +20,7 @@ from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 from pipeline.checkpoint import CheckpointStore
 from pipeline.data.evaluation import check_sets, evaluation_files
-from pipeline.inference.evaluate import METRICS, evaluate_folder
+from pipeline.inference.evaluate import evaluate_folder, result_names
 from pipeline.inference.named_model import NamedModel, open_model
 from pipeline.models import save_generator
 from pipeline.tracking import registry
@@ -70,13 +70,13 @@ def main(argv: list[str]) -> int:
 
 def measure(model: NamedModel, sets: Sequence[Path], description: str) -> dict[str, float]:
     """Return the mean of every metric over all images of the sets."""
-    sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
+    sums: dict[str, float] = dict.fromkeys(result_names(), 0.0)
     num_images = sum(len(evaluation_files(folder)) for folder in sets)
     model.generator.to("cuda" if torch.cuda.is_available() else "cpu")
     with Progress(description, num_images, "images") as progress:
         for folder in sets:
             for image in evaluate_folder(model.generator, folder, model.scale):
-                for name in METRICS:
+                for name in result_names():
                     sums[name] += image.metrics[name] / num_images
                 progress.advance(1)
     return sums

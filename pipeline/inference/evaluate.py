@@ -1,7 +1,6 @@
-"""Numbers of a generator on evaluation sets, by the protocol of the field's tables.
+"""Metrics of a generator on evaluation sets, beside those of bicubic upscaling, the baseline to beat.
 
-PSNR and SSIM on the Y of BT.601 of the rounded 8-bit image, with a border of `scale` px left out; beside them the
-same numbers of bicubic enlargement, so that nobody has to look up what was to beat.
+`pipeline.metrics` has the metrics and their protocols; the border they ignore is `scale` px.
 """
 
 from __future__ import annotations
@@ -15,16 +14,25 @@ from torch import nn
 
 from pipeline.data.evaluation import EvaluationPair, evaluation_files, read_pair
 from pipeline.inference.upscale import upscale
-from pipeline.metrics import psnr_y, ssim_y
+from pipeline.metrics import METRICS, Metric
 from shards.degradation import bicubic
 
-METRICS: tuple[str, ...] = ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y")
-PROTOCOL = "BT.601 Y of the rounded 8-bit image, border = scale"
+DEFAULT_METRICS: tuple[Metric, ...] = (METRICS["psnr_y"], METRICS["ssim_y"])
+
+
+def result_names(metrics: Sequence[Metric] = DEFAULT_METRICS) -> tuple[str, ...]:
+    """Names of the results of one image: of the generator by each metric, then of bicubic upscaling."""
+    return (*(metric.name for metric in metrics), *(f"bicubic_{metric.name}" for metric in metrics))
+
+
+def protocol_of(metrics: Sequence[Metric]) -> str:
+    """What the metrics compare, each distinct protocol once."""
+    return "; ".join(dict.fromkeys(metric.protocol for metric in metrics))
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One image: its pictures, (H, W, 3) uint8, and its numbers by the names in `METRICS`."""
+    """One image: its pictures, (H, W, 3) uint8, and its results by `result_names`."""
 
     pair: EvaluationPair
     sr: np.ndarray
@@ -32,27 +40,25 @@ class Evaluated:
     metrics: dict[str, float]
 
 
-def evaluate_image(generator: nn.Module, pair: EvaluationPair, scale: int) -> Evaluated:
-    """Enlarge one image and compare it, and bicubic's, with the truth."""
-    sr = upscale(generator, pair.lq, scale)
-    enlarged = bicubic.upscale(pair.lq, scale)
-    values = (
-        psnr_y(sr, pair.gt, scale),
-        ssim_y(sr, pair.gt, scale),
-        psnr_y(enlarged, pair.gt, scale),
-        ssim_y(enlarged, pair.gt, scale),
-    )
-    return Evaluated(pair, sr, enlarged, dict(zip(METRICS, map(float, values), strict=True)))
+def evaluate_image(
+    generator: nn.Module, pair: EvaluationPair, scale: int, metrics: Sequence[Metric] = DEFAULT_METRICS
+) -> Evaluated:
+    """Upscale one image by the generator and by bicubic, and compare both with the ground truth."""
+    sr, enlarged = upscale(generator, pair.lq, scale), bicubic.upscale(pair.lq, scale)
+    values = [metric(picture, pair.gt, scale) for picture in (sr, enlarged) for metric in metrics]
+    return Evaluated(pair, sr, enlarged, dict(zip(result_names(metrics), values, strict=True)))
 
 
-def evaluate_folder(generator: nn.Module, folder: Path, scale: int) -> Iterator[Evaluated]:
+def evaluate_folder(
+    generator: nn.Module, folder: Path, scale: int, metrics: Sequence[Metric] = DEFAULT_METRICS
+) -> Iterator[Evaluated]:
     """Evaluate a set, image by image, in the order of names.
 
     Raises:
         InputError: The folder is no evaluation set.
     """
     for hr_file in evaluation_files(folder):
-        yield evaluate_image(generator, read_pair(hr_file, scale), scale)
+        yield evaluate_image(generator, read_pair(hr_file, scale), scale, metrics)
 
 
 def validate(
@@ -81,18 +87,19 @@ def validate(
     Returns:
         `SET/METRIC` to its mean over the set, on every rank; None when it left.
     """
+    names = result_names()
     means: dict[str, float] = {}
     for folder in folders:
         files = evaluation_files(folder)
-        sums = np.zeros(len(METRICS))
+        sums = np.zeros(len(names))
         # Rounds of an image a rank: every rank asks as often, also the one for whom no image is left.
         for first in range(0, len(files), world_size):
             if must_leave():
                 return None
             for hr_file in files[first + rank : first + rank + 1]:
                 evaluated = evaluate_image(generator, read_pair(hr_file, scale), scale)
-                sums += [evaluated.metrics[name] for name in METRICS]
+                sums += [evaluated.metrics[name] for name in names]
                 keep(folder.name, evaluated)
-        for name, value in zip(METRICS, total(sums) / len(files), strict=True):
+        for name, value in zip(names, total(sums) / len(files), strict=True):
             means[f"{folder.name}/{name}"] = float(value)
     return means

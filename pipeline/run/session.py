@@ -25,7 +25,7 @@ from pipeline.data.evaluation import check_sets
 from pipeline.data.features import has_features, image_manifest
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
 from pipeline.errors import ConfigError, saving
-from pipeline.inference.evaluate import METRICS, Evaluated, validate
+from pipeline.inference.evaluate import Evaluated, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
 from pipeline.models import save_generator
 from pipeline.run.assembly import build_losses, build_phases, build_state, memory_format_of, place
@@ -129,7 +129,7 @@ class Session:
     def _check_best(self) -> None:
         report = self._config.report
         sets = [folder.name for folder in report.validation_sets]
-        known = [*METRICS, *(f"{name}/{metric}" for name in sets for metric in METRICS)]
+        known = [*result_names(), *(f"{name}/{metric}" for name in sets for metric in result_names())]
         if report.keep_best and report.keep_best.removeprefix("-") not in known:
             raise ConfigError(
                 f"report.keep_best={report.keep_best!r} is no metric of the validation: {', '.join(known)}"
@@ -184,7 +184,7 @@ class Session:
             metrics_file.rewind(self._state.images_seen)
             self._store(metrics_file).tidy(self._state.images_seen)
             # Left unfinished once, and perhaps done by a call that was killed afterwards.
-            self._state.validation_due &= self._state.images_seen not in metrics_file.scores(METRICS[0])
+            self._state.validation_due &= self._state.images_seen not in metrics_file.scores(result_names()[0])
         self._state.validation_due = backend.any_rank(self._state.validation_due and backend.is_leader)
         if self._state.images_seen >= config.num_steps * config.data.batch_size and not self._state.validation_due:
             if backend.any_rank(backend.is_leader and exported_position(self._folder) != self._state.images_seen):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pipeline.metrics import psnr_rgb, psnr_y, ssim_y
-from pipeline.metrics.colour import to_y
+from pipeline.metrics import METRICS
+from pipeline.metrics.pixels import to_y
+
+psnr_y, psnr_rgb, ssim_y = METRICS["psnr_y"], METRICS["psnr_rgb"], METRICS["ssim_y"]
 
 
 @pytest.fixture

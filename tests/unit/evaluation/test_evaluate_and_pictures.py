@@ -10,10 +10,10 @@ import torch
 from harness import photo, write_photos
 from torch import nn
 
-from pipeline.inference.evaluate import METRICS, Evaluated, evaluate_folder, validate
+from pipeline.inference.evaluate import Evaluated, evaluate_folder, result_names, validate
 from pipeline.inference.pictures import before_and_after, captioned_panels, side_by_side
 from pipeline.inference.upscale import upscale
-from pipeline.metrics import psnr_y, ssim_y
+from pipeline.metrics import METRICS
 from pipeline.models import SRVGGNetCompact
 from shards.degradation import bicubic
 from shards.errors import InputError
@@ -40,12 +40,12 @@ def test_numbers_of_an_image_are_the_metrics_of_its_own_pictures(generator: nn.M
         assert np.array_equal(image.bicubic, bicubic.upscale(image.pair.lq, 4))
         gt = image.pair.gt
         expected = (
-            psnr_y(image.sr, gt, 4),
-            ssim_y(image.sr, gt, 4),
-            psnr_y(image.bicubic, gt, 4),
-            ssim_y(image.bicubic, gt, 4),
+            METRICS["psnr_y"](image.sr, gt, 4),
+            METRICS["ssim_y"](image.sr, gt, 4),
+            METRICS["psnr_y"](image.bicubic, gt, 4),
+            METRICS["ssim_y"](image.bicubic, gt, 4),
         )
-        assert image.metrics == dict(zip(METRICS, expected, strict=True)), number
+        assert image.metrics == dict(zip(result_names(), expected, strict=True)), number
 
 
 def validated(generator: nn.Module, folders: list[Path], rank: int, world_size: int, total, seen: list[str]):
@@ -59,9 +59,9 @@ def validated(generator: nn.Module, folders: list[Path], rank: int, world_size: 
 
 def test_validation_on_one_rank_is_the_mean_of_each_set(generator: nn.Module, folders: list[Path]) -> None:
     means = validated(generator, folders, 0, 1, lambda sums: sums, [])
-    assert means.keys() == {f"{name}/{metric}" for name in ("five", "two") for metric in METRICS}
+    assert means.keys() == {f"{name}/{metric}" for name in ("five", "two") for metric in result_names()}
     for folder in folders:
-        for metric in METRICS:
+        for metric in result_names():
             values = [image.metrics[metric] for image in evaluate_folder(generator, folder, 4)]
             assert means[f"{folder.name}/{metric}"] == pytest.approx(np.mean(values), rel=1e-12)
 

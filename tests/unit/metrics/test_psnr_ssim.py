@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.metrics import psnr_rgb, psnr_y, ssim_y
-from pipeline.metrics.colour import to_y
+from pipeline.metrics import METRICS
+from pipeline.metrics.pixels import to_y
 from shards.errors import InputError
+
+psnr_y, psnr_rgb, ssim_y = METRICS["psnr_y"], METRICS["psnr_rgb"], METRICS["ssim_y"]
 
 GRAY = np.full((24, 30, 3), 100, dtype=np.uint8)
 
@@ -42,6 +44,6 @@ def test_metrics_with_a_border_ignore_what_is_in_it() -> None:
         (GRAY, 8, "11 px a side"),
     ],
 )
-def test_ssim_of_unfit_input_names_the_fault(sr: np.ndarray, border_px: int, text: str) -> None:
+def test_metric_of_unfit_input_names_the_fault(sr: np.ndarray, border_px: int, text: str) -> None:
     with pytest.raises(InputError, match=text):
         ssim_y(sr, GRAY, border_px)

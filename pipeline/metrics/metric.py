@@ -1,0 +1,79 @@
+"""The contract of a metric: what a job must know to compute it, show it and compare two models by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from pipeline.metrics.pixels import check_pair
+from shards.errors import InputError
+
+
+class Measure(Protocol):
+    """Computes one number from an image, its ground truth, and the width of the border that is ignored."""
+
+    def __call__(self, sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
+        """A no-reference metric does not read `gt`."""
+        ...
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric; its file registers one of these.
+
+    Attributes:
+        name: As in `--metrics` and in the written results.
+        label: As at the terminal.
+        measure: Computes it. Only called on pairs that passed `check_pair`.
+        protocol: What exactly is compared, so that the numbers can be set beside a paper's.
+        is_higher_better: Which of two models is the better one.
+        needs_reference: Whether it compares with the ground truth, or scores `sr` alone.
+        smallest_side_px: Of an image without its border; a smaller one is refused.
+        decimals: Shown at the terminal.
+        unit: Shown after the number.
+        missing: What has to be installed or downloaded before `measure` can run ("FILE from WHERE"); None when
+            nothing. Jobs report such a metric as not computed and never replace it by another.
+    """
+
+    name: str
+    label: str
+    measure: Measure
+    protocol: str
+    is_higher_better: bool
+    needs_reference: bool = True
+    smallest_side_px: int = 1
+    decimals: int = 4
+    unit: str = ""
+    missing: Callable[[], str | None] = _nothing
+
+    def __call__(self, sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
+        """Check the pair and compute the metric.
+
+        Args:
+            sr: RGB, rounded to 8 bits.
+            gt: Ground truth.
+            border_px: Ignored on each side; the super-resolution papers take the scale.
+
+        Raises:
+            InputError: Not 8-bit RGB, two sizes, or too small without the border.
+        """
+        check_pair(sr, gt, border_px)
+        height_px, width_px = (side - 2 * border_px for side in sr.shape[:2])
+        if min(height_px, width_px) < self.smallest_side_px:
+            raise InputError(
+                f"{self.name} needs {self.smallest_side_px} px a side without the border of {border_px} px; "
+                f"got {height_px}x{width_px} px; use larger images or drop the metric"
+            )
+        return float(self.measure(sr, gt, border_px))
+
+    def text(self, value: float) -> str:
+        """The number as it is shown: `31.25 dB`."""
+        return f"{value:.{self.decimals}f} {self.unit}".rstrip()
