@@ -6,7 +6,7 @@
 `shards.degradation.parameters` draws the parameters; `docs/degradations.md` states the law.
 """
 
-from pipeline.degrade.chain import DegradedBatch, check_images, degrade
+from pipeline.degrade.chain import DegradedBatch, degrade
 from pipeline.degrade.stack import DegradationBatch, stack_parameters
 
-__all__ = ["DegradationBatch", "DegradedBatch", "check_images", "degrade", "stack_parameters"]
+__all__ = ["DegradationBatch", "DegradedBatch", "degrade", "stack_parameters"]

@@ -53,8 +53,8 @@ def degrade(hr: Tensor, parameters: DegradationBatch, *, dtype: torch.dtype = to
         The aligned crops.
 
     Raises:
-        InputError: Shapes, type or devices do not fit. Values are not looked at, as that would wait for the device;
-            `check_images` does.
+        InputError: Shapes, type or devices do not fit. Values are not checked: reading them would synchronise with
+            the device.
     """
     _check(hr, parameters)
     with torch.autocast(hr.device.type, enabled=False):
@@ -139,19 +139,3 @@ def _check(hr: Tensor, parameters: DegradationBatch) -> None:
             f"images are on {hr.device}, their degradation on {parameters.seed.device}; "
             f"move it with parameters.to({str(hr.device)!r})"
         )
-
-
-def check_images(hr: Tensor, names: list[str]) -> None:
-    """Refuse values that no image has; waits for the device.
-
-    Args:
-        hr: (N, 3, H, W).
-        names: One a sample, for the error.
-
-    Raises:
-        InputError: Values that are not finite or lie outside [0, 1]; names the first such sample.
-    """
-    low, high = hr.flatten(1).amin(dim=1).tolist(), hr.flatten(1).amax(dim=1).tolist()
-    for name, least, most in zip(names, low, high, strict=True):
-        if not 0 <= least <= most <= 1:
-            raise InputError(f"image values must be in [0, 1]; got {least:g} to {most:g}; sample {name}")
