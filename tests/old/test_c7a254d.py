@@ -23,7 +23,6 @@ from harness import job, run_command
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.config.presets import load_preset
 from pipeline.data.samples import SamplePlan, TrainingSamples, collate
 from pipeline.degrade import degrade
 
@@ -61,15 +60,18 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run
 
 
+def sample_plan(shards: Path, features: Path | None) -> SamplePlan:
+    train = json.loads(Path("run/config.json").read_text())["train"]
+    return SamplePlan(shards, features, train["seed"], train["data"]["crop_px"], train["data"]["canvas_px"])
+
+
 def sha256(array: np.ndarray | None) -> str:
     assert array is not None
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def test_samples_and_cached_features_are_the_same_bytes() -> None:
-    train = load_preset("run").train
-    plan = SamplePlan(train.data.shards, train.semantics.cache, train.seed, train.data.crop_px, train.data.canvas_px)
-    samples = TrainingSamples(plan)
+    samples = TrainingSamples(sample_plan(Path("shards"), Path("features")))
     items = [samples[position] for position in range(len(EXPECTED["samples"]))]
     assert [
         {"key": item.key, "hr": sha256(item.hr), "lq": sha256(item.lq), "semantics": sha256(item.semantics)}
@@ -78,8 +80,7 @@ def test_samples_and_cached_features_are_the_same_bytes() -> None:
 
 
 def test_real_world_samples_are_degraded_as_before() -> None:
-    train = load_preset("run").train
-    samples = TrainingSamples(SamplePlan(Path("realworld"), None, train.seed, train.data.crop_px, train.data.canvas_px))
+    samples = TrainingSamples(sample_plan(Path("realworld"), None))
     batch = collate([samples[position] for position in range(len(EXPECTED["realworld_keys"]))])
     assert list(batch.keys) == EXPECTED["realworld_keys"]
     assert batch.degradation is not None
