@@ -4,11 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from shards.errors import ConfigError as ConfigError
 from shards.errors import InputError
-
-
-class ConfigError(InputError):
-    """A preset or flag is wrong; lists every fault with its path and the nearest valid name."""
 
 
 class CheckpointError(InputError):

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """The user's input (a path, a file, a setting) cannot be used; the text says what to do."""
 
 
+class ConfigError(InputError):
+    """A preset, flag or recipe is wrong; lists every fault with its path and the nearest valid name."""
+
+
 class ShardError(InputError):
     """A tar, sidecar or manifest is missing, damaged or of another plan; names the file and the sample."""
 
