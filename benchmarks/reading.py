@@ -34,12 +34,10 @@ from torch.utils.data import DataLoader
 from pipeline.data.decode import decode_png
 from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
 from shards.config import ShardConfig
-from shards.format.manifest import Manifest, write_manifest
 from shards.read.reader import ShardSet
-from shards.write.plan import make_plan, write_plan
+from shards.write.dataset import survey_and_plan, write
+from shards.write.execution import SERIAL
 from shards.write.sources import discover
-from shards.write.survey import SurveyTask, reject_duplicates, survey
-from shards.write.tasks import shard_tasks, write_shard
 
 CROP_PX, SCALE = 256, 4
 WAYS = ("reference", "ours", "ours + float")
@@ -49,12 +47,7 @@ def write_shards(photos: Path, output: Path) -> None:
     """Write classical shards in this process."""
     config = ShardConfig((photos,), output, "classical", SCALE, 480, 240, 1, 0, 64.0)
     files = discover(config.source)
-    plan = make_plan(config, *reject_duplicates(survey(SurveyTask(files, 480, config.max_pixels, {})), {}))
-    output.mkdir()
-    write_plan(output, plan)
-    tasks = shard_tasks(plan, output, {file.name: file.path for file in files})
-    entries = tuple(write_shard(task) for task in tasks)
-    write_manifest(output, Manifest("images", plan.fingerprint, plan.settings, entries, plan.rejects))
+    write(survey_and_plan(config, files, (), SERIAL), output, files, SERIAL)
 
 
 def write_folder(shards: Path, output: Path) -> None:

@@ -38,11 +38,11 @@ import psutil
 from _measure import import_script
 
 from jobs.ray_tasks import RaySession, ray_session
-from jobs.shard import survey_and_plan, write
 from shards.config import ShardConfig
 from shards.degradation.bicubic import downscale
 from shards.format.photos import decode_photo
 from shards.format.png import ENCODER, encode_png
+from shards.write.dataset import survey_and_plan, write
 from shards.write.plan import Plan, make_plan, write_plan
 from shards.write.sources import SourceFile, discover
 from shards.write.subimages import cut_side, grid
@@ -106,7 +106,7 @@ def timed(body: Callable[[Path], object]) -> Timing:
 def job_once(config: ShardConfig, sources: tuple[SourceFile, ...], session: RaySession, folder: Path) -> None:
     """Survey, plan and write into a new folder."""
     config = replace(config, output=folder)
-    write(survey_and_plan(config, sources, (), session), folder, sources, session)
+    write(survey_and_plan(config, sources, (), session.executor), folder, sources, session.executor)
 
 
 def load_reference(checkout: Path) -> Any:
@@ -152,7 +152,7 @@ def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference:
         multiprocessing.get_context("spawn").Pool(NUM_PROCESSES) as pool,
     ):
         files = discover(config.source)
-        plan = survey_and_plan(config, files, (), session, cut=False)[0]
+        plan = survey_and_plan(config, files, (), session.executor, cut=False)[0]
         paths = {file.name: file.path for file in files}
         used = [SourceFile(photo.name, paths[photo.name]) for photo in plan.photos]
         links = Path(scratch, "photos")

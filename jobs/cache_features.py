@@ -7,27 +7,20 @@ something else. Run it again: finished tars are kept.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from jobs.ray_tasks import RaySession, ray_session
-from jobs.terminal import Progress, run_job, say
+from jobs.ray_tasks import ray_session
+from jobs.terminal import run_job, say
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
-from pipeline.config.schema import SemanticsConfig, TrainConfig
+from pipeline.config.schema import DataConfig, SemanticsConfig, TrainConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.inference.build import build_extractor
-from pipeline.inference.features import FeatureTask, feature_identity, write_features
-from pipeline.models import SemanticExtractor
-from shards.format.documents import digest_of
-from shards.format.files import check_writable, clean_stale
-from shards.format.manifest import Manifest, write_manifest
-from shards.format.sidecars import ShardEntry, find_all_finished
+from pipeline.inference.features import FeatureTask, plan_features, write_feature_dataset
+from shards.format.files import check_writable
 from shards.format.storage import StoragePath
-from shards.read.cache import ShardCache
-
-_WORKER_BYTES = 1500 * 2**20
 
 
 @dataclass(frozen=True)
@@ -55,15 +48,17 @@ class CacheConfig:
     cache_gib: float
     """What the copies may take."""
 
-    @property
-    def semantics(self) -> SemanticsConfig:
-        """The extractor's settings."""
-        return SemanticsConfig("cached", self.output, self.architecture, self.layer, self.weights, self.seed)
-
-    @property
-    def copies(self) -> ShardCache:
-        """Where copies of remote shards are kept."""
-        return ShardCache(self.cache_dir, int(self.cache_gib * 2**30))
+    def applied_to(self, train: TrainConfig) -> tuple[DataConfig, SemanticsConfig]:
+        """Return the preset's data and semantics with these settings."""
+        data = replace(
+            train.data,
+            shards=self.shards,
+            crop_px=self.crop_px,
+            canvas_px=max(self.crop_px, train.data.canvas_px),  # for real-world shards, whose features are not cached
+            cache_dir=self.cache_dir,
+            cache_gib=self.cache_gib,
+        )
+        return data, SemanticsConfig("cached", self.output, self.architecture, self.layer, self.weights, self.seed)
 
 
 def from_preset(train: TrainConfig) -> CacheConfig:
@@ -90,14 +85,16 @@ def main(argv: list[str]) -> int:
         "Cache the semantic features of every seeded crop; run again, it finishes what is missing.\n\n"
         f"Preset: {name} (first argument; known: {', '.join(preset_names())})"
     )
-    default = from_preset(load_preset(name).train)
-    config, dry_run = apply_flags(default, flags, "python jobs/cache_features.py [PRESET]", description)
-    images = image_manifest(config.shards)
-    extractor = build_extractor(config.semantics)
-    tasks = plan(config, images, extractor)
-    size_mib = images.num_samples * _sample_bytes(tasks) / 2**20
+    train = load_preset(name).train
+    config, dry_run = apply_flags(from_preset(train), flags, "python jobs/cache_features.py [PRESET]", description)
+    data, semantics = config.applied_to(train)
+    image_manifest(data.shards)  # before the extractor is built: missing shards are the most common mistake
+    extractor = build_extractor(semantics)
+    tasks = plan_features(config.output, data, semantics, extractor)
+    num_samples = sum(task.image_shard.num_samples for task in tasks)
+    size_mib = num_samples * _sample_bytes(tasks) / 2**20
     say(
-        f"{images.num_samples} samples x {tasks[0].identity.num_variants} variants; {extractor.description}; "
+        f"{num_samples} samples x {tasks[0].identity.num_variants} variants; {extractor.description}; "
         f"about {size_mib:.1f} MiB in {config.output}"
     )
     if config.weights == "random":
@@ -107,68 +104,16 @@ def main(argv: list[str]) -> int:
         return 0
     check_writable(config.output)
     if has_features(config.output):
-        FeatureStore(config.output, config.copies).require(tasks[0].identity)
+        FeatureStore(config.output, data.cache).require(tasks[0].identity)
     with ray_session() as session:
         say(f"using {session.description}")
-        write(config, tasks, session)
+        write_feature_dataset(config.output, tasks, session.executor, num_gpus=config.num_gpus_per_task)
     return 0
-
-
-def plan(config: CacheConfig, images: Manifest, extractor: SemanticExtractor) -> list[FeatureTask]:
-    """Return one task for every image shard."""
-    identity = feature_identity(images, config.semantics, extractor, config.crop_px)
-    return [
-        FeatureTask(
-            config.shards.resolve(),
-            entry,
-            number,
-            config.output.resolve(),
-            config.semantics,
-            identity,
-            int(images.config["seed"]),
-            config.copies,
-        )
-        for number, entry in enumerate(images.shards)
-    ]
 
 
 def _sample_bytes(tasks: list[FeatureTask]) -> int:
     channels, height, width = tasks[0].identity.shape
     return 2 * channels * height * width * tasks[0].identity.num_variants
-
-
-def write(config: CacheConfig, tasks: list[FeatureTask], session: RaySession) -> Manifest:
-    """Write what is missing, and the manifest last."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    clean_stale(config.output)
-    entries = find_all_finished(config.output, {task.name: task.header for task in tasks})
-    if entries:
-        say(f"reusing {len(entries)} of {len(tasks)} feature tars")
-    missing = [task for task in tasks if task.name not in entries]
-    if missing:
-        _write_missing(config, missing, entries, session)
-    header = tasks[0].identity.to_header()
-    manifest = Manifest(
-        kind="features",
-        fingerprint=digest_of(header),
-        config=header,
-        shards=tuple(entries[task.name] for task in tasks),
-    )
-    write_manifest(config.output, manifest)
-    say(f"{config.output}: {manifest.num_samples} samples, {manifest.size_bytes / 2**20:.1f} MiB")
-    return manifest
-
-
-def _write_missing(
-    config: CacheConfig, missing: list[FeatureTask], entries: dict[str, ShardEntry], session: RaySession
-) -> None:
-    with Progress("caching features", sum(task.image_shard.num_samples for task in missing), "samples") as progress:
-        for task, entry in session.map(
-            write_features, missing, num_gpus=config.num_gpus_per_task, memory_bytes=_WORKER_BYTES
-        ):
-            entries[task.name] = entry
-            progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
-    clean_stale(config.output)  # of workers that were killed on the way
 
 
 if __name__ == "__main__":

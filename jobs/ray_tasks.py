@@ -24,8 +24,9 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError, say
+from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError, Progress, say
 from shards.errors import InputError
+from shards.write.execution import Executor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,6 +51,11 @@ class RaySession:
     """Set to drain."""
     double_after_s: float = 30.0
     """No task is begun a second time before it has taken this long."""
+
+    @property
+    def executor(self) -> Executor:
+        """This session as the library takes it, with the terminal's progress display."""
+        return Executor(self.map, Progress, say)
 
     def map(
         self,

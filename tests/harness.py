@@ -21,11 +21,9 @@ from pipeline.config.presets import load_preset, structure, to_plain
 from pipeline.config.schema import Preset
 from shards.config import ShardConfig
 from shards.format.manifest import Manifest
-from shards.write.generations import extend, publish
-from shards.write.plan import make_plan, write_plan
+from shards.write.dataset import survey_and_plan, write
+from shards.write.execution import SERIAL
 from shards.write.sources import discover
-from shards.write.survey import SurveyTask, reject_duplicates, survey
-from shards.write.tasks import shard_tasks, write_shard
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -72,16 +70,7 @@ def write_photos(folder: Path, sizes_px: Sequence[tuple[int, int]]) -> Path:
 def write_shards(config: ShardConfig) -> Manifest:
     """Write shards in this process, without Ray, by the same functions that the job maps over."""
     files = discover(config.source)
-    surveyed = survey(SurveyTask(files, config.sub_image_px, config.max_pixels, {}))
-    config.output.mkdir(parents=True, exist_ok=True)
-    plans = extend(config.output, make_plan(config, *reject_duplicates(surveyed, {})))
-    paths = {file.name: file.path for file in files}
-    entries = {}
-    for plan in plans:
-        write_plan(config.output, plan)
-        for task in shard_tasks(plan, config.output.resolve(), paths):
-            entries[task.shard.name] = write_shard(task)
-    return publish(config.output, plans, entries)
+    return write(survey_and_plan(config, files, (), SERIAL, cut=False), config.output, files, SERIAL)
 
 
 def tiny_preset(folder: Path, **train_changes: Any) -> Preset:

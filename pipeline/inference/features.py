@@ -7,27 +7,33 @@ is there, with the right header, is not written again.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.config.schema import SemanticsConfig
+from pipeline.config.schema import DataConfig, SemanticsConfig
 from pipeline.data.decode import decode_png
-from pipeline.data.features import DTYPE, FeatureIdentity, extractor_name, feature_extension, identity
+from pipeline.data.features import DTYPE, FeatureIdentity, extractor_name, feature_extension, identity, image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
 from pipeline.inference.build import build_extractor
 from pipeline.models import SemanticExtractor
 from shards.errors import ShardError
-from shards.format.manifest import Manifest
+from shards.format.documents import digest_of
+from shards.format.files import clean_stale
+from shards.format.manifest import Manifest, write_manifest
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
 from shards.read.cache import ShardCache
 from shards.read.reader import Sample, ShardSet
+from shards.write.execution import Executor
+from shards.write.missing import finished_entries, missing_tasks, require_all
+
+_WORKER_BYTES = 1500 * 2**20
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,63 @@ def feature_identity(
         channels=extractor.channels,
         stride_px=extractor.stride_px,
     )
+
+
+def plan_features(
+    output: StoragePath, data: DataConfig, semantics: SemanticsConfig, extractor: SemanticExtractor
+) -> list[FeatureTask]:
+    """Plan one feature tar per image shard.
+
+    Args:
+        output: Folder or URL of the features.
+        data: Names the image shards, the crop, and where copies of remote shards are kept.
+        semantics: Builds the extractor again in a worker.
+        extractor: What `semantics` builds; identifies the features.
+
+    Raises:
+        InputError: There are no image shards, or their features cannot be cached; see `feature_identity`.
+    """
+    images = image_manifest(data.shards)
+    identity = feature_identity(images, semantics, extractor, data.crop_px)
+    folder, seed = data.shards.resolve(), int(images.config["seed"])
+    return [
+        FeatureTask(folder, entry, number, output.resolve(), semantics, identity, seed, data.cache)
+        for number, entry in enumerate(images.shards)
+    ]
+
+
+def write_feature_dataset(
+    output: StoragePath, tasks: Sequence[FeatureTask], executor: Executor, *, num_gpus: float
+) -> Manifest:
+    """Write the feature tars that are missing, and the manifest last.
+
+    Args:
+        output: Folder or URL; created if it does not exist.
+        tasks: From `plan_features`.
+        executor: Where the features are computed.
+        num_gpus: GPUs per task; fractions share one.
+
+    Raises:
+        ShardError: A tar was removed while others were written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    clean_stale(output)
+    entries = finished_entries(output, tasks)
+    if entries:
+        executor.say(f"reusing {len(entries)} of {len(tasks)} feature tars")
+    missing = missing_tasks(tasks, entries)
+    num_samples = sum(task.image_shard.num_samples for task in missing)
+    if missing:
+        with executor.progress("caching features", num_samples, "samples") as progress:
+            for _, entry in executor.map(write_features, missing, num_gpus=num_gpus, memory_bytes=_WORKER_BYTES):
+                progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
+        clean_stale(output)  # what killed workers left
+        entries = require_all(output, tasks)
+    header = tasks[0].identity.to_header()
+    manifest = Manifest("features", digest_of(header), header, tuple(entries[task.name] for task in tasks))
+    write_manifest(output, manifest)
+    executor.say(f"{output}: {manifest.num_samples} samples, {manifest.size_bytes / 2**20:.1f} MiB")
+    return manifest
 
 
 def write_features(task: FeatureTask) -> ShardEntry:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from shards.format.photos import DecodeError, decode_photo
 from shards.format.png import pixels_sha256
 from shards.format.sidecars import Member, ShardEntry, Sidecar, order_fault, read_sidecar
 from shards.format.storage import StoragePath
+
+_NUM_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,13 @@ def _digest_claimed(path: StoragePath) -> str | None:
         return read_sealed(path)["digest"]
     except ShardError:
         return None  # damage is reported where every document is read
+
+
+def verify_shards(folder: StoragePath, shards: Sequence[ShardEntry]) -> Iterator[tuple[ShardEntry, list[Fault]]]:
+    """Hash and decode shards, several at a time; yield each with its faults, in order."""
+    # Hashing and decoding release the interpreter's lock; each thread holds one tar in memory.
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        yield from zip(shards, pool.map(lambda entry: verify_shard(folder, entry), shards), strict=True)
 
 
 def verify_shard(folder: StoragePath, entry: ShardEntry) -> list[Fault]:

@@ -40,8 +40,13 @@ class ShardTask:
     fingerprint: str
 
     @property
+    def name(self) -> str:
+        """Name of the shard, without suffix."""
+        return self.shard.name
+
+    @property
     def header(self) -> dict[str, Any]:
-        """What the sidecar says of the whole shard."""
+        """Header of the shard's sidecar."""
         return {
             "kind": "images",
             "fingerprint": self.fingerprint,

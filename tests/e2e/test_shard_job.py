@@ -26,6 +26,7 @@ from jobs.terminal import JobStoppedError, run_job
 from shards.config import ShardConfig
 from shards.errors import InputError
 from shards.read.reader import ShardSet
+from shards.write.dataset import survey_and_plan, write
 from shards.write.plan import Plan, make_plan
 from shards.write.sources import SourceFile, discover
 from shards.write.survey import SurveyTask, reject_duplicates, survey
@@ -91,9 +92,9 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
 ) -> None:
     sources = discover(config.source)
     here = dataclasses.replace(config, output=tmp_path / "out")
-    by_ray = jobs.shard.survey_and_plan(here, sources, (), session)
+    by_ray = survey_and_plan(here, sources, (), session.executor)
     assert by_ray == (plan,)
-    first = jobs.shard.write((plan,), here.output, sources, session)
+    first = write((plan,), here.output, sources, session.executor)
     assert shard_hashes(here.output) == expected
     assert [reject.reason for reject in first.rejects] == ["truncated"]
     assert not (here.output / ".spool").exists()
@@ -109,7 +110,7 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     kept = here.output / "images-000002.tar"
     before_ns = kept.stat().st_mtime_ns
     capfd.readouterr()
-    jobs.shard.write((plan,), here.output, sources, session)
+    write((plan,), here.output, sources, session.executor)
     assert f"reusing {len(plan.shards) - 2} of {len(plan.shards)} shards" in capfd.readouterr().err
     assert shard_hashes(here.output) == expected
     assert (here.output / "manifest.json").read_bytes() == manifest
@@ -127,7 +128,7 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     manifest_file.write_bytes(manifest_file.read_bytes().replace(b"images-000002", b"images-000003"))
     arguments = [str(here.output), "--repair", str(config.source[0])]
     assert run_job(jobs.verify.main, arguments) == 0
-    assert "making 1 of" in capfd.readouterr().err
+    assert "rewriting 1 of" in capfd.readouterr().err
     assert shard_hashes(here.output) == expected
     assert manifest_file.read_bytes() == manifest
     assert kept.stat().st_mtime_ns == before_ns
@@ -242,7 +243,7 @@ def test_job_when_killed_and_run_again_ends_as_if_undisturbed(
         # A fast machine may finish before the signal comes; then there is nothing more to stop.
         if not (output / "manifest.json").exists():
             assert process.returncode == (143 if stop == signal.SIGTERM else -stop)
-    jobs.shard.write((plan,), output, discover(config.source), session)
+    write((plan,), output, discover(config.source), session.executor)
     assert "reusing" in capfd.readouterr().err
     assert shard_hashes(output) == expected
     assert run_job(jobs.verify.main, [str(output)]) == 0
@@ -292,15 +293,15 @@ def test_rejects_when_above_the_limit_stop_before_any_shard_is_written(
     sources: tuple[SourceFile, ...] = discover(strict.source)
     # As soon as it is clear: no more photos are looked at than were under way.
     with pytest.raises(InputError, match=r"1 of \d photos are rejected \(1 truncated\)"):
-        jobs.shard.survey_and_plan(strict, sources, (), session)
+        survey_and_plan(strict, sources, (), session.executor)
     # All six photos that decode are given as evaluation images too: nothing is left to train on.
     evaluation = tuple(file for file in sources if "broken" not in file.name)
     lenient = dataclasses.replace(strict, max_reject_fraction=0.5)
     with pytest.raises(InputError, match=r"7 of 7 photos are rejected \(6 duplicate, 1 truncated\)"):
-        jobs.shard.survey_and_plan(lenient, sources, evaluation, session)
+        survey_and_plan(lenient, sources, evaluation, session.executor)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {".spool", "status.json"}
     # What was cut counts for the run that follows.
-    jobs.shard.write(jobs.shard.survey_and_plan(lenient, sources, (), session), lenient.output, sources, session)
+    write(survey_and_plan(lenient, sources, (), session.executor), lenient.output, sources, session.executor)
     assert not (tmp_path / "out" / ".spool").exists()
 
 
@@ -309,9 +310,9 @@ def test_photos_when_no_spool_is_wanted_are_not_cut_by_the_survey(
 ) -> None:
     here = dataclasses.replace(config, output=tmp_path / "out", spool=False)
     sources = discover(here.source)
-    assert jobs.shard.survey_and_plan(here, sources, (), session) == (plan,)
+    assert survey_and_plan(here, sources, (), session.executor) == (plan,)
     assert not here.output.exists()
-    jobs.shard.write((plan,), here.output, sources, session)
+    write((plan,), here.output, sources, session.executor)
     assert shard_hashes(here.output) == expected
 
 
@@ -320,15 +321,15 @@ def test_settings_when_they_differ_are_refused_before_any_photo_is_cut(
 ) -> None:
     here = dataclasses.replace(config, output=tmp_path / "out")
     sources = discover(here.source)
-    jobs.shard.write(jobs.shard.survey_and_plan(here, sources, (), session), here.output, sources, session)
+    write(survey_and_plan(here, sources, (), session.executor), here.output, sources, session.executor)
     status = (here.output / "status.json").read_bytes()
-    jobs.shard.survey_and_plan(here, sources, (), session)  # nothing is new: nothing is cut either
+    survey_and_plan(here, sources, (), session.executor)  # nothing is new: nothing is cut either
     assert (here.output / "status.json").read_bytes() == status
     with pytest.raises(InputError, match="seed: 3 there, 4 now"):
-        jobs.shard.survey_and_plan(dataclasses.replace(here, seed=4), sources, (), session)
+        survey_and_plan(dataclasses.replace(here, seed=4), sources, (), session.executor)
     (here.output / "manifest.json").unlink()
     with pytest.raises(InputError, match="1 input"):
-        jobs.shard.survey_and_plan(here, sources[1:], (), session)
+        survey_and_plan(here, sources[1:], (), session.executor)
     assert not (here.output / ".spool").exists()
 
 
