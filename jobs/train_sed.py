@@ -15,12 +15,12 @@ import traceback
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job, say
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
-from pipeline.config.schema import Preset, TrainConfig
+from pipeline.config.schema import Preset
 from pipeline.data.features import image_manifest
 from pipeline.errors import RunStoppedError
 from pipeline.run.dry_run import describe
 from pipeline.run.session import Session
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
 
 _SHOWN = ("generator/pixel", "generator/adversarial", "discriminator/real", "discriminator/fake")
@@ -81,7 +81,9 @@ def train(preset: Preset) -> int:
     stop = StopRequest()
     stop.listen()
     prepare_validation_photos(config.report.validation_sets)
-    backend = Backend(_runtime_choice(config))
+    backend = Backend(
+        config.runtime, batch_size=config.data.batch_size, gradient_clip_norm=config.schedule.gradient_clip_norm
+    )
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("pipeline").setLevel(logging.INFO if backend.is_leader else logging.ERROR)
     tell = say if backend.is_leader else lambda message: None
@@ -101,16 +103,6 @@ def train(preset: Preset) -> int:
     session.close()
     backend.close()
     return 0 if outcome.is_finished else EXIT_PREEMPTED
-
-
-def _runtime_choice(config: TrainConfig) -> RuntimeChoice:
-    return RuntimeChoice(
-        precision=config.runtime.precision,
-        deterministic=config.runtime.deterministic,
-        gradient_clip_norm=config.schedule.gradient_clip_norm,
-        batch_size=config.data.batch_size,
-        timeout_s=config.runtime.timeout_s,
-    )
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from pipeline.config.presets import load_preset, structure, to_plain
-from pipeline.config.schema import Preset
+from pipeline.config.schema import Preset, RuntimeConfig
 from shards.config import ShardConfig
 from shards.format.manifest import Manifest
 from shards.write.dataset import survey_and_plan, write
@@ -113,6 +113,11 @@ def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
             table = table[section]
         table[name] = value
     return structure(plain, Preset, "tiny preset")
+
+
+def runtime_config(**changes: Any) -> RuntimeConfig:
+    """Deterministic float32, as most tests compute; `changes` say otherwise."""
+    return dataclasses.replace(load_preset("demo").train.runtime, **changes)
 
 
 def write_preset(preset: Preset, path: Path) -> Path:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.config.schema import Preset
 from pipeline.run.session import Outcome, Session
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 
 
 class Screen:
@@ -43,7 +43,7 @@ def run_session(
         position = screens[0].positions[-1] if screens else 0
         return must_stop(position) if must_stop is not None else stop_at is not None and position >= stop_at
 
-    session = Session(preset, Backend(RuntimeChoice("float32", True, 0.0, preset.train.data.batch_size)))
+    session = Session(preset, Backend(preset.train.runtime, batch_size=preset.train.data.batch_size))
     try:
         outcome = session.run(progress_of, asked)
     finally:

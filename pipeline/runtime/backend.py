@@ -20,9 +20,8 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,6 +30,7 @@ from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs, Ini
 from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from pipeline.config.running import RuntimeConfig
 from pipeline.errors import ConfigError
 from pipeline.runtime import launch
 from pipeline.runtime.host_memory import keep_freed_memory
@@ -53,42 +53,33 @@ _DECIDED_BY_THE_PRESET = {
 }
 
 
-@dataclass(frozen=True)
-class RuntimeChoice:
-    """What a backend needs to know of the configuration."""
-
-    precision: Literal["float32", "bf16", "fp16"]
-    deterministic: bool
-    gradient_clip_norm: float
-    batch_size: int
-    timeout_s: float = 600.0
-
-
 class Backend:
     """Ranks, device and wrapping. Build one a process, before any network; `close` it at the end.
 
     Args:
-        choice: Precision, determinism, clipping and the global batch.
+        runtime: Precision, determinism and timeout; the memory layout and compilation are the caller's.
+        batch_size: Images per step over all ranks; the number of ranks must divide it.
+        gradient_clip_norm: Largest gradient norm of each network; 0: no clipping.
 
     Raises:
         ConfigError: The launcher's world is not the library's, the batch cannot be split, or the DeepSpeed
             configuration asks for what is not supported.
     """
 
-    def __init__(self, choice: RuntimeChoice) -> None:
+    def __init__(self, runtime: RuntimeConfig, *, batch_size: int, gradient_clip_norm: float = 0.0) -> None:
         launch.check_installed()
         world_size = launch.launched_world_size()
-        self.micro_batch_size = launch.check_batch(choice.batch_size, world_size)
-        self._precision = choice.precision
-        self._gradient_clip_norm = choice.gradient_clip_norm
-        self._timeout = datetime.timedelta(seconds=choice.timeout_s)
+        self.micro_batch_size = launch.check_batch(batch_size, world_size)
+        self._precision = runtime.precision
+        self._gradient_clip_norm = gradient_clip_norm
+        self._timeout = datetime.timedelta(seconds=runtime.timeout_s)
         self._uses_deepspeed = launch.wants_deepspeed()
-        if self._uses_deepspeed and choice.precision == "fp16":
+        if self._uses_deepspeed and runtime.precision == "fp16":
             raise ConfigError(
                 "runtime.precision='fp16' does not work under DeepSpeed here; set --runtime.precision bf16, or start "
                 "with infra/accelerate/node.yaml (DDP)"
             )
-        if choice.deterministic:
+        if runtime.deterministic:
             set_deterministic()
         if launch.restart_count():
             _join_restarted(world_size, self._timeout)
@@ -98,8 +89,8 @@ class Backend:
         launch.check_launcher()
         launch.check_world(self._accelerator.num_processes, self._accelerator.process_index)
         # Flags and sums of a few numbers go over the CPU, so that asking never waits for the device.
-        self._control_group = _gloo_group(choice.timeout_s) if world_size > 1 else None
-        self._roll_call = RollCall(self._control_group, choice.timeout_s) if self._control_group else None
+        self._control_group = _gloo_group(runtime.timeout_s) if world_size > 1 else None
+        self._roll_call = RollCall(self._control_group, runtime.timeout_s) if self._control_group else None
 
     def _build_accelerator(self) -> Accelerator:
         on_cpu = not torch.cuda.is_available()

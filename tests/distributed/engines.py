@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from harness import runtime_config
 from torch import Tensor, nn
 
 from pipeline.losses import L1Loss, VanillaLoss
 from pipeline.models import PatchDiscriminator, RRDBNet
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import OptimizerState
 from pipeline.train.ema import MovingAverage
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
@@ -42,14 +43,15 @@ def build_networks() -> tuple[nn.Module, nn.Module]:
     return RRDBNet(8, 1, 4, 4), PatchDiscriminator(8, CHANNELS)
 
 
-def open_backend(engine: str, folder: Path, **choice: Any) -> Backend:
+def open_backend(
+    engine: str, folder: Path, *, batch_size: int = BATCH, gradient_clip_norm: float = 0.0, **runtime: Any
+) -> Backend:
     """Build a backend as the launcher's environment for this engine would have it.
 
     Leave it to the next call: only the last one is closed, with the process group.
     """
     launch_as(engine, folder)
-    values = {"precision": "float32", "deterministic": True, "gradient_clip_norm": 0.0, "batch_size": BATCH}
-    return Backend(RuntimeChoice(**values | choice))
+    return Backend(runtime_config(**runtime), batch_size=batch_size, gradient_clip_norm=gradient_clip_norm)
 
 
 def launch_as(engine: str, folder: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from harness import runtime_config
 from torch import nn
 
 import pipeline.runtime.roll_call
 from pipeline.errors import RankLostError
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 
 HANG_S = 90
 
@@ -52,7 +53,7 @@ def on_rank(rank: int, port: int, fault: str, lost: int, folder: str) -> None:
     os.environ |= {name: str(value) for name, value in ranks.items()}
     torch.set_num_threads(1)
     pipeline.runtime.roll_call.WINDOW_S = 3.0
-    backend = Backend(RuntimeChoice("float32", True, 0.0, 3, timeout_s=3.0))
+    backend = Backend(runtime_config(timeout_s=3), batch_size=3)
     misbehave, collective_of = FAULTS[fault]
     collective = collective_of(backend)
     collective()
@@ -91,7 +92,7 @@ def test_rank_when_lost_is_named_by_the_others(tmp_path: Path, fault: str, lost:
 
 def test_error_of_another_kind_is_left_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        raise_inside(Backend(RuntimeChoice("float32", True, 0.0, 3)), RuntimeError("shape mismatch"))
+        raise_inside(Backend(runtime_config(), batch_size=3), RuntimeError("shape mismatch"))
 
 
 def raise_inside(backend: Backend, error: Exception) -> None:

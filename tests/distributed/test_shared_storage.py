@@ -11,13 +11,13 @@ from sessions import run_session
 import pipeline.run.session
 from pipeline.errors import CheckpointError
 from pipeline.run.session import Session
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker
 
 
 def on_rank(rank: int, world_size: int, folder: str) -> None:
     preset = tiny_preset(Path(folder), run_dir=str(Path(folder) / f"run{rank}"))
-    session = Session(preset, Backend(RuntimeChoice("float32", True, 0.0, preset.train.data.batch_size)))
+    session = Session(preset, Backend(preset.train.runtime, batch_size=preset.train.data.batch_size))
     message = r"rank 0 goes on at 0 images, rank . at \d+; --run-dir .* must lie on storage that all machines share"
     with pytest.raises(CheckpointError, match=message):
         session.run(lambda seen, total: None, lambda: False)

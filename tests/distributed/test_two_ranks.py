@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from engines import BATCH, step_input
-from harness import run_ranks
+from harness import run_ranks, runtime_config
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.losses import L1Loss, VanillaLoss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase
 
 STEPS = 3
@@ -39,12 +39,12 @@ def weights_of(network: nn.Module, name: str) -> dict[str, Tensor]:
     return {f"{name}.{key}": value.clone() for key, value in network.state_dict().items()}
 
 
-def choice(batch_size: int = BATCH) -> RuntimeChoice:
-    return RuntimeChoice(precision="float32", deterministic=True, gradient_clip_norm=0.0, batch_size=batch_size)
+def open_backend(batch_size: int = BATCH) -> Backend:
+    return Backend(runtime_config(), batch_size=batch_size)
 
 
 def on_rank(rank: int, world_size: int, reference: str) -> None:
-    backend = Backend(choice())
+    backend = open_backend()
     assert (backend.rank, backend.world_size, backend.micro_batch_size) == (rank, world_size, BATCH // world_size)
     assert backend.is_leader == (rank == 0)
     assert backend.any_rank(rank == 1)
@@ -58,13 +58,13 @@ def on_rank(rank: int, world_size: int, reference: str) -> None:
         # Adam divides by the gradient's own size, which makes rounding of near-zero gradients visible.
         assert max(worst.values()) < 2e-5, sorted(worst.items(), key=lambda item: -item[1])[:3]
     with pytest.raises(ConfigError, match="3 images a step cannot be split over 2 processes"):
-        Backend(choice(batch_size=3))
+        open_backend(batch_size=3)
     backend.close()
 
 
 @pytest.mark.distributed
 def test_two_ranks_with_half_a_batch_each_train_what_one_does_with_the_whole(tmp_path: Path) -> None:
     for shares in (False, True):
-        weights = train_steps(Backend(choice()), slice(0, BATCH), shares=shares)
+        weights = train_steps(open_backend(), slice(0, BATCH), shares=shares)
         torch.save(weights, tmp_path / f"reference.{shares}")
     run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path / "reference"),))

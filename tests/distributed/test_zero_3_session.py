@@ -12,7 +12,7 @@ from sessions import lines_of, run_session
 
 import pipeline.run.session
 from pipeline.config.presets import load_preset
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker
 
 
@@ -24,7 +24,7 @@ def train_on_rank(rank: int, world_size: int, folder: str) -> None:
         outcome, _ = run_session(preset, run_dir, stop_at=stop_at)
         assert outcome.images_seen == position
     launch_as("zero 3", Path(folder))
-    Backend(RuntimeChoice("float32", True, 0.0, preset.train.data.batch_size)).close()
+    Backend(preset.train.runtime, batch_size=preset.train.data.batch_size).close()
 
 
 @pytest.mark.distributed

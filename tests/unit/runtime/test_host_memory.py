@@ -14,10 +14,11 @@ WARMUP_ROUNDS, ROUNDS, MIB = 16, 8, 48
 MEASURE = f"""
 import resource, sys
 import torch
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.config.running import RuntimeConfig
+from pipeline.runtime.backend import Backend
 
 if sys.argv[1] == "trains":
-    backend = Backend(RuntimeChoice("float32", deterministic=True, gradient_clip_norm=0.0, batch_size=1))
+    backend = Backend(RuntimeConfig("float32", False, False, "separate", deterministic=True), batch_size=1)
 for round in range({WARMUP_ROUNDS} + {ROUNDS}):
     if round == {WARMUP_ROUNDS}:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import sessions
 import torch
 from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file
@@ -15,7 +14,7 @@ from torch import nn
 
 import pipeline.run.session
 from pipeline.errors import ConfigError
-from pipeline.runtime.backend import Backend, RuntimeChoice
+from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.tracking import NullTracker
 
@@ -65,13 +64,11 @@ def test_scale_when_restored_goes_on_where_it_was() -> None:
 
 
 @pytest.fixture
-def half_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions of tests ask for float32 themselves."""
+def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
-    monkeypatch.setattr(sessions, "RuntimeChoice", lambda _, *others: RuntimeChoice("fp16", *others))
 
 
-def test_run_in_fp16_resumes_exactly_and_learns(tmp_path: Path, half_backends: None) -> None:
+def test_run_in_fp16_resumes_exactly_and_learns(tmp_path: Path, untracked: None) -> None:
     preset = prepare_tiny_data(tmp_path)
     preset = changed(preset, runtime=dataclasses.replace(preset.train.runtime, precision="fp16"))
     run_session(preset, tmp_path / "straight")
@@ -91,4 +88,4 @@ def test_fp16_when_it_cannot_be_had_is_refused(tmp_path: Path, monkeypatch: pyte
         dataclasses.replace(runtime, precision="fp16", discriminator_pass="shared")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match=r"precision='fp16' does not work under DeepSpeed.*bf16"):
-        Backend(RuntimeChoice("fp16", True, 0.0, 4))
+        Backend(dataclasses.replace(runtime, precision="fp16"), batch_size=4)
