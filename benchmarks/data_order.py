@@ -24,12 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from shards.format.manifest import Manifest, write_manifest
+from shards.format.settings import ImageSettings
 from shards.format.sidecars import ShardEntry
 from shards.read.order import order_samples
 from shards.read.reader import ShardSet
 
 NUM_RANKS, SHARE, NUM_INDICES = 4096, 32, 1000
 CUTS_A_PHOTO, PHOTOS_A_SHARD, SHARDS, BATCH = 40, 12, 270, 32
+SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=1)
 
 
 def positions(num_samples: int, rank: int) -> np.ndarray:
@@ -96,7 +98,7 @@ def write_large_manifest(folder: Path, num_shards: int) -> None:
     entries = tuple(
         ShardEntry(f"images-{number:06d}", f"{number:064x}", 200 * 2**20, 10_000) for number in range(num_shards)
     )
-    write_manifest(folder, Manifest("images", "0" * 64, {}, entries))
+    write_manifest(folder, Manifest("0" * 64, SETTINGS, entries))
 
 
 def same_photo_pairs(window_shards: int) -> float:

@@ -31,8 +31,9 @@ import torch
 from _measure import import_script
 from torch.utils.data import DataLoader
 
+from pipeline.config.data import DataConfig
 from pipeline.data.decode import decode_png
-from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
+from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from shards.config import ShardConfig
 from shards.read.reader import ShardSet
 from shards.write.dataset import survey_and_plan, write
@@ -81,7 +82,7 @@ def reference_loader(checkout: Path, folder: Path, batch: int, workers: int) -> 
 
 def our_loader(shards: Path, batch: int, workers: int) -> Iterable[object]:
     """Return our loader over several epochs."""
-    samples = TrainingSamples(SamplePlan(shards, None, 0, CROP_PX, CROP_PX))
+    samples = TrainingSamples(DataConfig(shards, CROP_PX, CROP_PX, batch, workers), seed=0)
     return batches(samples, RankBatches(0, 10**6, batch, 0, 1), workers, pin_memory=False)
 
 

@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     num_samples = sum(task.image_shard.num_samples for task in tasks)
     size_mib = num_samples * _sample_bytes(tasks) / 2**20
     say(
-        f"{num_samples} samples x {tasks[0].identity.num_variants} variants; {extractor.description}; "
+        f"{num_samples} samples x {tasks[0].settings.num_variants} variants; {extractor.description}; "
         f"about {size_mib:.1f} MiB in {config.output}"
     )
     if config.weights == "random":
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
         return 0
     check_writable(config.output)
     if has_features(config.output):
-        FeatureStore(config.output, data.cache).require(tasks[0].identity)
+        FeatureStore(config.output, data.cache).require(tasks[0].settings)
     with ray_session() as session:
         say(f"using {session.description}")
         write_feature_dataset(config.output, tasks, session.executor, num_gpus=config.num_gpus_per_task)
@@ -112,8 +112,8 @@ def main(argv: list[str]) -> int:
 
 
 def _sample_bytes(tasks: list[FeatureTask]) -> int:
-    channels, height, width = tasks[0].identity.shape
-    return 2 * channels * height * width * tasks[0].identity.num_variants
+    channels, height, width = tasks[0].settings.shape
+    return 2 * channels * height * width * tasks[0].settings.num_variants
 
 
 if __name__ == "__main__":

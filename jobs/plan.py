@@ -87,7 +87,7 @@ def weigh(cluster: ClusterConfig, images: Manifest, channels: int) -> Trade:
     """
     side = cluster.crop_px // _STRIDE_PX
     feature_bytes = _FLOAT16_BYTES * channels * side * side
-    num_crops = images.num_samples * int(images.config["variants"])
+    num_crops = images.num_samples * images.images.variants
     num_gpus = cluster.num_nodes * cluster.gpus_per_node
     sample_bytes = images.size_bytes / images.num_samples
     # On each machine; an image is read with its feature.
@@ -106,7 +106,7 @@ def weigh(cluster: ClusterConfig, images: Manifest, channels: int) -> Trade:
 
 def describe(cluster: ClusterConfig, images: Manifest, trade: Trade) -> str:
     """Return the trade as text."""
-    variants = int(images.config["variants"])
+    variants = images.images.variants
     cached_hours = trade.fill_hours + trade.cached_hours
     better = "cached" if cached_hours < trade.online_hours else "online"
     pace = "reading sets the pace" if trade.is_read_bound else "training sets the pace"

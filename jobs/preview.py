@@ -23,7 +23,6 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.presets import load_preset
 from pipeline.data.decode import Pixels, decode_png
 from pipeline.data.features import image_manifest
-from pipeline.data.samples import draw_sample_crop
 from pipeline.degrade import degrade, stack_parameters
 from pipeline.tracking import NullTracker, open_tracker
 from shards.degradation.parameters import Blur, Jpeg, Noise, Resize, SampleParameters, Step, draw_parameters
@@ -103,11 +102,11 @@ def degrade_sample(images: ShardSet, index: int, recipe: Recipe, config: Preview
         InputError: The sub-image is smaller than the canvas; names the sample.
     """
     sample = images.sample(index)
-    scale = int(images.manifest.config["scale"])
+    scale = images.manifest.images.scale
     hr = cut_canvas(decode_png(sample.members["png"], sample.key), sample.key, config.canvas_px, scale)
     parameters = [
         draw_parameters(recipe, seed, scale=scale, canvas_px=len(hr), crop_px=len(hr))
-        for seed in _seeds(sample, config.variants, int(images.manifest.config["seed"]))
+        for seed in _seeds(sample, config.variants, images.manifest.images.seed)
     ]
     batch = torch.from_numpy(hr).permute(2, 0, 1)[None].float().div(255).repeat(len(parameters), 1, 1, 1)
     lq = (degrade(batch, stack_parameters(parameters)).lq * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -115,9 +114,8 @@ def degrade_sample(images: ShardSet, index: int, recipe: Recipe, config: Preview
 
 
 def _seeds(sample: Sample, num_variants: int, dataset_seed: int) -> list[str]:
-    scale = int(sample.record["degradation"]["scale"])
-    # The smallest crop that there is: only the seed is used.
-    return [draw_sample_crop(sample.record, variant, dataset_seed, scale)[0] for variant in range(num_variants)]
+    record = sample.record
+    return [record.seed(variant, dataset_seed) for variant in range(num_variants)]
 
 
 def cut_canvas(image: Pixels, name: str, canvas_px: int | None, scale: int) -> Pixels:

@@ -7,49 +7,16 @@ another extractor or other weights is refused.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 
 from shards.errors import InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
+from shards.format.settings import FeatureSettings
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
 from shards.read.reader import ShardSet
 
-DTYPE = "float16"
 PREPROCESSING = "rgb-01-clip-normalised-1"
-
-
-@dataclass(frozen=True)
-class FeatureIdentity:
-    """Everything that the values of a cache depend on.
-
-    Attributes:
-        image_manifest: Digest of the manifest of the image shards.
-        crop_px: Side of the HR crop.
-        num_variants: Variants of each sample; training takes variant `epoch % num_variants`.
-        extractor: Architecture and layer, from `extractor_name`.
-        weights_sha256: Hash of the extractor's weights.
-        shape: (c, h, w) of one feature.
-    """
-
-    image_manifest: str
-    crop_px: int
-    num_variants: int
-    extractor: str
-    weights_sha256: str
-    shape: tuple[int, int, int]
-
-    def to_header(self) -> dict[str, Any]:
-        """Return what the manifest and every feature tar carry."""
-        return asdict(self) | {
-            "shape": list(self.shape),
-            "dtype": DTYPE,
-            "quantisation": "none",
-            "preprocessing": PREPROCESSING,
-        }
 
 
 def feature_extension(variant: int) -> str:
@@ -72,6 +39,7 @@ class FeatureStore:
 
     Attributes:
         shards: Its tars, in the order of the image shards, with the same samples in each.
+        settings: Everything that the features depend on.
 
     Args:
         folder: Folder or URL written by jobs/cache_features.py.
@@ -89,31 +57,21 @@ class FeatureStore:
             )
         self._folder = folder
         self.shards = ShardSet.open(folder, copies)
-        self._header = self.shards.manifest.config
         if self.shards.manifest.kind != "features":
             raise ShardError(f"{folder} holds {self.shards.manifest.kind} shards, not features")
+        self.settings = self.shards.manifest.features
 
-    @property
-    def num_variants(self) -> int:
-        """Variants of each sample."""
-        return int(self._header["num_variants"])
-
-    @property
-    def weights_sha256(self) -> str:
-        """Hash of the weights that made the features."""
-        return str(self._header["weights_sha256"])
-
-    def require(self, expected: FeatureIdentity) -> None:
+    def require(self, expected: FeatureSettings) -> None:
         """Refuse a cache that belongs to something else.
 
         Raises:
             ShardError: Lists every field that differs, with both values.
         """
-        wanted = expected.to_header()
+        found = self.settings.to_plain()
         differing = [
-            f"{name}: the cache has {self._header.get(name)!r}, the run needs {value!r}"
-            for name, value in wanted.items()
-            if self._header.get(name) != value
+            f"{name}: the cache has {found[name]!r}, the run needs {value!r}"
+            for name, value in expected.to_plain().items()
+            if found[name] != value
         ]
         if differing:
             raise ShardError(
@@ -140,22 +98,7 @@ class FeatureStore:
         owner, payload = self.shards.member(index, feature_extension(variant))
         if owner != key:
             raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
-        return np.frombuffer(payload, dtype="<f2").reshape(self._header["shape"])
-
-
-def identity(
-    images: Manifest,
-    *,
-    crop_px: int,
-    num_variants: int,
-    extractor: str,
-    weights_sha256: str,
-    channels: int,
-    stride_px: int,
-) -> FeatureIdentity:
-    """Return the identity of the features of some image shards."""
-    side = crop_px // stride_px
-    return FeatureIdentity(images.digest, crop_px, num_variants, extractor, weights_sha256, (channels, side, side))
+        return np.frombuffer(payload, dtype="<f2").reshape(self.settings.shape)
 
 
 def image_manifest(folder: StoragePath) -> Manifest:

@@ -13,53 +13,29 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.util import Finalize
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from pipeline.config.data import DataConfig
 from pipeline.data.batch import Batch
 from pipeline.data.decode import Pixels, decode_crop
 from pipeline.data.features import FeatureStore, image_manifest
 from pipeline.data.prefetch import Prefetcher
 from pipeline.degrade import stack_parameters
 from shards.degradation.crops import Crop, draw_crop
-from shards.degradation.draws import variant_seed
 from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import load_recipe
 from shards.errors import DamageError, InputError, ShardError
+from shards.format.records import SampleRecord
 from shards.format.storage import StoragePath
-from shards.read.cache import ShardCache
 from shards.read.order import order_samples
 from shards.read.reader import Sample, ShardSet
 
 # With one sample in a hundred damaged, 64 in a row never are; if they are, the data is lost anyway.
 _MAX_SUBSTITUTES = 64
-
-
-@dataclass(frozen=True)
-class SamplePlan:
-    """What turns a position into a sample.
-
-    Attributes:
-        shards: Folder or URL of the image shards.
-        features: Folder or URL of cached features, or None.
-        seed: Seed of the order.
-        crop_px: Side of the HR crop of classical samples.
-        canvas_px: Side of the HR patch that real-world degradations work on.
-        window_shards: Shards that the order reads from at a time; 0 mixes the whole dataset.
-        cache: Where copies of a URL's shards are kept; a local folder needs none.
-    """
-
-    shards: StoragePath
-    features: StoragePath | None
-    seed: int
-    crop_px: int
-    canvas_px: int
-    window_shards: int = 0
-    cache: ShardCache | None = None
 
 
 @dataclass(frozen=True)
@@ -74,48 +50,45 @@ class Item:
     fault: str | None = None
 
 
-def draw_sample_crop(record: dict[str, Any], variant: int, dataset_seed: int, crop_px: int) -> tuple[str, Crop]:
-    """Return a variant's seed and its crop: the one rule that training and the feature cache share.
+def draw_sample_crop(record: SampleRecord, seed: str, crop_px: int) -> Crop:
+    """Draw a variant's crop: the one rule that training and the feature cache share.
 
     Args:
-        record: The sample's `KEY.json`.
-        variant: Epoch, or epoch modulo the cached variants.
-        dataset_seed: Seed of the shards.
+        record: The sample's.
+        seed: The variant's, from `record.seed`.
         crop_px: Side of the HR patch.
     """
-    degradation = record["degradation"]
-    seeds = degradation["seeds"]
-    seed = seeds[variant] if variant < len(seeds) else variant_seed(dataset_seed, record["pixels_sha256"], variant)
-    height_px, width_px = record["size_px"]
-    crop = draw_crop(
-        seed, height_px=height_px, width_px=width_px, crop_px=crop_px, multiple_px=int(degradation["scale"])
-    )
-    return seed, crop
+    height_px, width_px = record.size_px
+    return draw_crop(seed, height_px=height_px, width_px=width_px, crop_px=crop_px, multiple_px=record.scale)
 
 
 class TrainingSamples(Dataset[Item]):
     """Map-style view of an endless run: item `position` is the run's sample number `position`.
 
+    Args:
+        data: Names the shards, crop and canvas, the window of the sampling order, and the cache of remote shards.
+        seed: Of the sampling order.
+        features: Folder or URL of cached features, or None.
+
     Raises:
         InputError: There are no shards, their sub-images are smaller than the crop, or the cache does not fit.
     """
 
-    def __init__(self, plan: SamplePlan) -> None:
-        self._manifest = image_manifest(plan.shards)
-        self._images = ShardSet(plan.shards, self._manifest, plan.cache)
-        self._features = FeatureStore(plan.features, plan.cache) if plan.features else None
+    def __init__(self, data: DataConfig, seed: int, features: StoragePath | None = None) -> None:
+        self._manifest = image_manifest(data.shards)
+        self._images = ShardSet(data.shards, self._manifest, data.cache)
+        self._features = FeatureStore(features, data.cache) if features else None
         sizes = [shard.num_samples for shard in self._manifest.shards]
-        self._order = order_samples(sizes, plan.seed, plan.window_shards)
+        self._order = order_samples(sizes, seed, data.window_shards)
         read = [self._images] if self._features is None else [self._images, self._features.shards]
         self._prefetcher = Prefetcher(read, self._order)
-        self._dataset_seed = int(self._manifest.config["seed"])
-        self._is_classical = self._manifest.config["degradation"] == "classical"
-        self._patch_px = plan.crop_px if self._is_classical else plan.canvas_px
-        self._crop_px = plan.crop_px
-        if self._patch_px > int(self._manifest.config["sub_image_px"]):
+        self._settings = self._manifest.images
+        self._patch_px = data.crop_px if self._settings.is_classical else data.canvas_px
+        self._crop_px = data.crop_px
+        if self._patch_px > self._settings.sub_image_px:
             raise InputError(
-                f"the step reads {self._patch_px} px of HR, but the sub-images in {plan.shards} have "
-                f"{self._manifest.config['sub_image_px']} px; lower --data.crop-px (or --data.canvas-px), "
+                f"the step reads {self._patch_px} px of HR, but the sub-images in {data.shards} have "
+                f"{self._settings.sub_image_px} px; lower --data.crop-px (or --data.canvas-px), "
                 "or write shards with a larger --sub-image-px"
             )
 
@@ -142,19 +115,22 @@ class TrainingSamples(Dataset[Item]):
 
     def _read(self, index: int, position: int) -> Item:
         epoch = position // len(self._images)
-        variant = epoch if self._features is None else epoch % self._features.num_variants
+        variant = epoch if self._features is None else epoch % self._features.settings.num_variants
         sample = self._images.sample(index)
         record = sample.record
-        seed, crop = draw_sample_crop(record, variant, self._dataset_seed, self._patch_px)
+        seed = record.seed(variant, self._settings.seed)
+        crop = draw_sample_crop(record, seed, self._patch_px)
         semantics = None if self._features is None else self._features.read(index, sample.key, variant)
         hr = _decode(sample, "png", crop)
         key = f"{sample.key}#{variant}"
-        if self._is_classical:
-            lq = _decode(sample, "lq.png", crop.scaled(int(record["degradation"]["scale"])))
-            return Item(key, hr, lq, None, semantics)
-        recipe = load_recipe(record["degradation"]["recipe"])
+        if self._settings.is_classical:
+            return Item(key, hr, _decode(sample, "lq.png", crop.scaled(record.scale)), None, semantics)
         parameters = draw_parameters(
-            recipe, seed, canvas_px=self._patch_px, crop_px=self._crop_px, scale=int(self._manifest.config["scale"])
+            load_recipe(record.recipe),
+            seed,
+            canvas_px=self._patch_px,
+            crop_px=self._crop_px,
+            scale=self._settings.scale,
         )
         return Item(key, hr, None, parameters, semantics)
 

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.config.schema import DataConfig, SemanticsConfig
 from pipeline.data.decode import decode_png
-from pipeline.data.features import DTYPE, FeatureIdentity, extractor_name, feature_extension, identity, image_manifest
+from pipeline.data.features import PREPROCESSING, extractor_name, feature_extension, image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
 from pipeline.inference.build import build_extractor
@@ -25,6 +25,7 @@ from shards.errors import ShardError
 from shards.format.documents import digest_of
 from shards.format.files import clean_stale
 from shards.format.manifest import Manifest, write_manifest
+from shards.format.settings import FEATURE_DTYPE, FeatureSettings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
@@ -45,7 +46,7 @@ class FeatureTask:
     number: int
     output: StoragePath
     semantics: SemanticsConfig
-    identity: FeatureIdentity
+    settings: FeatureSettings
     dataset_seed: int
     cache: ShardCache | None = None
 
@@ -58,37 +59,38 @@ class FeatureTask:
     def header(self) -> dict[str, Any]:
         """What binds the tar to its image shard and extractor."""
         bound = {"image_shard": self.image_shard.name, "image_shard_sha256": self.image_shard.sha256}
-        return self.identity.to_header() | bound
+        return self.settings.to_plain() | bound
 
 
-def feature_identity(
+def feature_settings(
     images: Manifest, semantics: SemanticsConfig, extractor: SemanticExtractor, crop_px: int
-) -> FeatureIdentity:
+) -> FeatureSettings:
     """Return what the features of some image shards depend on.
 
     Raises:
         ConfigError: The shards are of the real-world task, whose canvas is larger than the crop, or the crop does
             not fit.
     """
-    config = images.config
-    if config["degradation"] != "classical":
+    settings = images.images
+    if not settings.is_classical:
         raise ConfigError(
             "features are cached for classical shards only; real-world training computes them online "
             "(--semantics.source online)"
         )
-    if crop_px > config["sub_image_px"] or crop_px % extractor.stride_px:
+    if crop_px > settings.sub_image_px or crop_px % extractor.stride_px:
         raise ConfigError(
             f"crop_px={crop_px} must be a multiple of {extractor.stride_px} and at most the sub-images' "
-            f"{config['sub_image_px']} px"
+            f"{settings.sub_image_px} px"
         )
-    return identity(
-        images,
+    side = crop_px // extractor.stride_px
+    return FeatureSettings(
+        image_manifest=images.digest,
         crop_px=crop_px,
-        num_variants=int(config["variants"]),
+        num_variants=settings.variants,
         extractor=extractor_name(semantics.architecture, semantics.layer),
         weights_sha256=extractor.weights_sha256,
-        channels=extractor.channels,
-        stride_px=extractor.stride_px,
+        shape=(extractor.channels, side, side),
+        preprocessing=PREPROCESSING,
     )
 
 
@@ -104,13 +106,13 @@ def plan_features(
         extractor: What `semantics` builds; identifies the features.
 
     Raises:
-        InputError: There are no image shards, or their features cannot be cached; see `feature_identity`.
+        InputError: There are no image shards, or their features cannot be cached; see `feature_settings`.
     """
     images = image_manifest(data.shards)
-    identity = feature_identity(images, semantics, extractor, data.crop_px)
-    folder, seed = data.shards.resolve(), int(images.config["seed"])
+    settings = feature_settings(images, semantics, extractor, data.crop_px)
+    folder, seed = data.shards.resolve(), images.images.seed
     return [
-        FeatureTask(folder, entry, number, output.resolve(), semantics, identity, seed, data.cache)
+        FeatureTask(folder, entry, number, output.resolve(), semantics, settings, seed, data.cache)
         for number, entry in enumerate(images.shards)
     ]
 
@@ -142,8 +144,8 @@ def write_feature_dataset(
                 progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
         clean_stale(output)  # what killed workers left
         entries = require_all(output, tasks)
-    header = tasks[0].identity.to_header()
-    manifest = Manifest("features", digest_of(header), header, tuple(entries[task.name] for task in tasks))
+    settings = tasks[0].settings
+    manifest = Manifest(digest_of(settings.to_plain()), settings, tuple(entries[task.name] for task in tasks))
     write_manifest(output, manifest)
     executor.say(f"{output}: {manifest.num_samples} samples, {manifest.size_bytes / 2**20:.1f} MiB")
     return manifest
@@ -167,14 +169,14 @@ def _members(
     task: FeatureTask, images: ShardSet, extractor: SemanticExtractor, device: torch.device
 ) -> Iterator[tuple[str, bytes]]:
     for sample in images.samples_of(task.number):
-        features = extract_variants(sample, task.identity, task.dataset_seed, extractor, device)
+        features = extract_variants(sample, task.settings, task.dataset_seed, extractor, device)
         for variant, feature in enumerate(features):
             yield f"{sample.key}.{feature_extension(variant)}", feature.tobytes()
 
 
 @torch.inference_mode()
 def extract_variants(
-    sample: Sample, wanted: FeatureIdentity, dataset_seed: int, extractor: SemanticExtractor, device: torch.device
+    sample: Sample, wanted: FeatureSettings, dataset_seed: int, extractor: SemanticExtractor, device: torch.device
 ) -> np.ndarray:
     """Return the features of every variant of one sample.
 
@@ -184,13 +186,13 @@ def extract_variants(
     Raises:
         ShardError: A value does not fit float16.
     """
-    image = decode_png(sample.members["png"], sample.key)
+    record, image = sample.record, decode_png(sample.members["png"], sample.key)
     crops = [
-        draw_sample_crop(sample.record, variant, dataset_seed, wanted.crop_px)[1].apply(image)
+        draw_sample_crop(record, record.seed(variant, dataset_seed), wanted.crop_px).apply(image)
         for variant in range(wanted.num_variants)
     ]
     batch = torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 255
     features = extractor(batch).half()
     if not torch.isfinite(features).all():
-        raise ShardError(f"{sample.key}: a feature does not fit {DTYPE}; use --semantics.source online")
+        raise ShardError(f"{sample.key}: a feature does not fit {FEATURE_DTYPE}; use --semantics.source online")
     return features.cpu().numpy().astype("<f2", copy=False)

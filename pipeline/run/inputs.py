@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pipeline.config.schema import SemanticsConfig, TrainConfig
 from pipeline.data.batch import Batch
-from pipeline.data.features import FeatureStore, extractor_name, identity
+from pipeline.data.features import FeatureStore
 from pipeline.degrade import degrade
 from pipeline.inference.build import build_extractor
+from pipeline.inference.features import feature_settings
 from pipeline.models import SemanticExtractor
 from pipeline.train.phases import StepInput
 from shards.format.manifest import Manifest
@@ -59,17 +60,7 @@ def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) 
 def _check_cache(config: TrainConfig, images: Manifest, extractor: SemanticExtractor) -> None:
     semantics: SemanticsConfig = config.semantics
     store = FeatureStore(semantics.cache, config.data.cache)
-    store.require(
-        identity(
-            images,
-            crop_px=config.data.crop_px,
-            num_variants=store.num_variants,
-            extractor=extractor_name(semantics.architecture, semantics.layer),
-            weights_sha256=extractor.weights_sha256,
-            channels=extractor.channels,
-            stride_px=extractor.stride_px,
-        )
-    )
+    store.require(feature_settings(images, semantics, extractor, config.data.crop_px))
 
 
 @dataclass(frozen=True)

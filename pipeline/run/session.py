@@ -23,7 +23,7 @@ from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.data.evaluation import check_sets
 from pipeline.data.features import has_features, image_manifest
-from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
+from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError, saving
 from pipeline.inference.evaluate import Evaluated, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
@@ -84,17 +84,8 @@ class Session:
         self._manifest = image_manifest(config.data.shards)
         self._semantics = open_semantics(config, self._manifest, backend.device)
         is_cached = self._semantics is not None and self._semantics.extractor is None
-        self._samples = TrainingSamples(
-            SamplePlan(
-                shards=config.data.shards,
-                features=config.semantics.cache if is_cached else None,
-                seed=config.seed,
-                crop_px=config.data.crop_px,
-                canvas_px=config.data.canvas_px,
-                window_shards=config.data.window_shards,
-                cache=config.data.cache,
-            )
-        )
+        features = config.semantics.cache if is_cached else None
+        self._samples = TrainingSamples(config.data, config.seed, features)
         self._folder.check(self._preset)
         check_sets(config.report.validation_sets)
         self._check_scale()
@@ -120,10 +111,10 @@ class Session:
 
     def _check_scale(self) -> None:
         scale = self._config.generator.scale
-        if scale != self._manifest.config["scale"]:
+        if scale != self._manifest.images.scale:
             raise ConfigError(
                 f"generator.scale={scale}, but the shards in {self._config.data.shards} were written for "
-                f"scale {self._manifest.config['scale']}; give shards of the same scale, or change one"
+                f"scale {self._manifest.images.scale}; give shards of the same scale, or change one"
             )
 
     def _check_best(self) -> None:

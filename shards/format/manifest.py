@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from shards.errors import ShardError
 from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
 from shards.format.files import write_atomically
-from shards.format.photos import RejectReason
+from shards.format.rejects import Reject
+from shards.format.settings import FeatureSettings, ImageSettings, parse_settings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 
 MANIFEST_FILE = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Reject:
-    """An input that is not used, and why."""
-
-    path: str
-    """`FOLDER/PATH`."""
-    reason: RejectReason
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -41,20 +31,41 @@ class Generation:
 class Manifest:
     """A finished dataset: images, or features of images."""
 
-    kind: Literal["images", "features"]
     fingerprint: str
-    """Of the plan, the last generation's; the sidecars of its shards carry it too."""
-    config: Mapping[str, Any]
-    """Settings that decided the bytes; plain JSON data."""
+    """Of the last generation's plan; the sidecars of its shards carry it too."""
+    config: ImageSettings | FeatureSettings
+    """Settings that decided the bytes."""
     shards: tuple[ShardEntry, ...]
     rejects: tuple[Reject, ...] = ()
     generations: tuple[Generation, ...] = ()
     """Oldest first; their shards follow each other in `shards`. Features have none."""
 
     @property
-    def format_version(self) -> int:
-        """Version of the format that this program reads and writes."""
-        return FORMAT_VERSION
+    def kind(self) -> Literal["images", "features"]:
+        """What the samples are."""
+        return "images" if isinstance(self.config, ImageSettings) else "features"
+
+    @property
+    def images(self) -> ImageSettings:
+        """Settings of image shards.
+
+        Raises:
+            ShardError: These are no image shards.
+        """
+        if isinstance(self.config, ImageSettings):
+            return self.config
+        raise ShardError("features shards, not images; give the output of jobs/shard.py")
+
+    @property
+    def features(self) -> FeatureSettings:
+        """Settings of cached features.
+
+        Raises:
+            ShardError: These are no features.
+        """
+        if isinstance(self.config, FeatureSettings):
+            return self.config
+        raise ShardError("images shards, not features; give the output of jobs/cache_features.py")
 
     @property
     def num_samples(self) -> int:
@@ -72,7 +83,7 @@ class Manifest:
         return {
             "kind": self.kind,
             "fingerprint": self.fingerprint,
-            "config": dict(self.config),
+            "config": self.config.to_plain(),
             "num_samples": self.num_samples,
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
             "rejects": [dataclasses.asdict(reject) for reject in self.rejects],
@@ -129,14 +140,13 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
     content = read_sealed(path)
     try:
         return Manifest(
-            kind=content["kind"],
             fingerprint=content["fingerprint"],
-            config=content["config"],
+            config=parse_settings(content["kind"], content["config"]),
             shards=tuple(ShardEntry(**shard) for shard in content["shards"]),
             rejects=tuple(Reject(**reject) for reject in content["rejects"]),
             generations=tuple(Generation(**generation) for generation in content["generations"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{path} is no manifest of shards ({error}); write the shards again") from error
 
 

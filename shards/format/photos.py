@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-RejectReason = Literal["truncated", "not-an-image", "too-small", "too-large", "unreadable", "transparent", "duplicate"]
+from shards.format.rejects import RejectReason
 
 # Pillow's words for a file that ends too early, over its plugins.
 _TRUNCATION = re.compile(r"truncat|premature|unexpected end|not enough|no more data|buffer underrun", re.I)

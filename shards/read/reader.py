@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -24,6 +23,7 @@ from isal import isal_zlib
 
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
+from shards.format.records import SampleRecord, parse_record
 from shards.format.sidecars import Member, read_sidecar
 from shards.format.storage import RemotePath, StoragePath
 from shards.read.cache import ShardCache
@@ -46,9 +46,16 @@ class Sample:
     """File contents by extension: `png`, `lq.png`, `json`."""
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What the sample's `json` member says; empty if it has none."""
-        return json.loads(self.members["json"]) if "json" in self.members else {}
+    def record(self) -> SampleRecord:
+        """The sample's `json` member, parsed.
+
+        Raises:
+            ShardError: It has none, or it is no record.
+        """
+        try:
+            return parse_record(self.members["json"])
+        except (KeyError, ValueError) as error:
+            raise ShardError(f"sample {self.key} has no usable record ({error}); write the shards again") from error
 
 
 class _OpenTar:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from shards.config import MAX_DECODABLE_PIXELS
 from shards.errors import ShardError
@@ -16,6 +14,7 @@ from shards.format.documents import read_sealed
 from shards.format.manifest import MANIFEST_FILE, Manifest, kept_manifest_file, plan_file, read_manifest
 from shards.format.photos import DecodeError, decode_photo
 from shards.format.png import pixels_sha256
+from shards.format.records import parse_record
 from shards.format.sidecars import Member, ShardEntry, Sidecar, order_fault, read_sidecar
 from shards.format.storage import StoragePath
 
@@ -179,12 +178,12 @@ def _tar_faults(data: bytes, sidecar: Sidecar, *, named: bool) -> Iterator[Fault
 def _decode_faults(data: bytes, members: tuple[Member, ...], entry: ShardEntry) -> Iterator[Fault]:
     contents = {member.extension: data[member.offset : member.offset + member.size_bytes] for member in members}
     key = members[0].key
-    record: dict[str, Any] = {}
+    expected_sha256 = None
     if "json" in contents:
         try:
-            record = json.loads(contents["json"])
-        except ValueError:
-            yield Fault(entry.tar_name, key, "its record is no JSON")
+            expected_sha256 = parse_record(contents["json"]).pixels_sha256
+        except ValueError as error:
+            yield Fault(entry.tar_name, key, f"its json is {error}")
     for extension, content in contents.items():
         if not extension.endswith("png"):
             continue
@@ -193,5 +192,5 @@ def _decode_faults(data: bytes, members: tuple[Member, ...], entry: ShardEntry) 
         except DecodeError as error:
             yield Fault(entry.tar_name, key, f"its {extension} does not decode: {error}")
             continue
-        if extension == "png" and pixels_sha256(pixels) != record.get("pixels_sha256"):
+        if extension == "png" and pixels_sha256(pixels) != expected_sha256:
             yield Fault(entry.tar_name, key, "its pixels are not those that its record names")

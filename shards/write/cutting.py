@@ -6,8 +6,7 @@ the writer of a shard.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from shards.degradation.bicubic import downscale
 from shards.errors import ShardError
 from shards.format.png import ENCODER, encode_png, pixels_sha256
+from shards.format.settings import ImageSettings
 from shards.write.subimages import Position, cut_side, grid
 
 
@@ -28,14 +28,14 @@ class SubImage(NamedTuple):
     """Cut from the LR of the whole photo; None for the real-world task, whose LR is made while training."""
 
 
-def positions_in(height_px: int, width_px: int, settings: Mapping[str, Any]) -> list[Position]:
+def positions_in(height_px: int, width_px: int, settings: ImageSettings) -> list[Position]:
     """Return where the sub-images of a photo lie, in their order, by a plan's settings."""
     return grid(
         height_px,
         width_px,
-        scale=settings["scale"],
-        sub_image_px=settings["sub_image_px"],
-        stride_px=settings["stride_px"],
+        scale=settings.scale,
+        sub_image_px=settings.sub_image_px,
+        stride_px=settings.stride_px,
     )
 
 
@@ -50,17 +50,17 @@ class CutPhoto:
         ShardError: This machine encodes differently from the one that planned.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> None:
-        if settings["encoder"] != ENCODER:
+    def __init__(self, pixels: NDArray[np.uint8], settings: ImageSettings) -> None:
+        if settings.encoder != ENCODER:
             raise ShardError(
                 f"this machine would write other bytes: its encoder is {ENCODER!r}, the plan's is "
-                f"{settings['encoder']!r}; run the same Python, with the same zlib, on every machine of the cluster"
+                f"{settings.encoder!r}; run the same Python, with the same zlib, on every machine of the cluster"
             )
-        scale = settings["scale"]
+        scale = settings.scale
         height_px, width_px = (cut_side(side_px, scale) for side_px in pixels.shape[:2])
         self._gt = np.ascontiguousarray(pixels[:height_px, :width_px])
-        self._lq = downscale(self._gt, scale) if settings["degradation"] == "classical" else None
-        self._scale, self._size_px = scale, settings["sub_image_px"]
+        self._lq = downscale(self._gt, scale) if settings.is_classical else None
+        self._scale, self._size_px = scale, settings.sub_image_px
         self._positions = positions_in(height_px, width_px, settings)
 
     def __len__(self) -> int:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from shards.config import ShardConfig
 from shards.errors import ShardError
 from shards.format.files import clean_stale
-from shards.format.manifest import Manifest, Reject
+from shards.format.manifest import Manifest
+from shards.format.rejects import Reject
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.write.execution import Executor

@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from shards.errors import ShardError
-from shards.format.manifest import MANIFEST_FILE, Generation, Manifest, Reject, plan_file, read_manifest, write_manifest
+from shards.format.manifest import MANIFEST_FILE, Generation, Manifest, plan_file, read_manifest, write_manifest
+from shards.format.rejects import Reject
 from shards.format.sidecars import ShardEntry, read_sidecar
 from shards.format.storage import StoragePath
 from shards.write.plan import SHARD_PREFIX, Plan, plan_generation, read_plan
@@ -74,7 +75,10 @@ def extend(folder: StoragePath, wanted: Plan) -> tuple[Plan, ...]:
         _refuse(folder, _orphan_differences(folder, wanted))
         return (wanted,)
     old, new = _inputs(before), _inputs([wanted])
-    differences = [*_setting_differences(before[0].settings, wanted.settings), *_input_differences(old, new)]
+    differences = [
+        *_setting_differences(before[0].settings.to_plain(), wanted.settings.to_plain()),
+        *_input_differences(old, new),
+    ]
     added = sorted(new.keys() - old.keys())
     if added and (differences or not is_finished(folder, before[-1])):
         unfinished = f"; finish generation {before[-1].generation} without them first"
@@ -159,7 +163,7 @@ def manifests_of(plans: Sequence[Plan], entries: Mapping[str, ShardEntry]) -> li
         generations += (Generation(plan.fingerprint, len(own), sum(entry.num_samples for entry in own)),)
         known = manifests[-1].rejects if manifests else ()
         rejects = tuple(sorted((*known, *plan.rejects), key=lambda reject: reject.path))
-        manifests.append(Manifest("images", plan.fingerprint, plan.settings, shards, rejects, generations))
+        manifests.append(Manifest(plan.fingerprint, plan.settings, shards, rejects, generations))
     return manifests
 
 

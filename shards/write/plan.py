@@ -16,15 +16,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shards.config import ShardConfig
+from shards.errors import ShardError
 from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
 from shards.format.files import write_atomically
-from shards.format.manifest import Reject, plan_file
+from shards.format.manifest import plan_file
 from shards.format.png import ENCODER
+from shards.format.rejects import Reject
+from shards.format.settings import ImageSettings
 from shards.format.storage import StoragePath
 from shards.write.subimages import cut_side, starts
 from shards.write.survey import Photo
@@ -69,7 +72,7 @@ class ShardPlan:
 class Plan:
     """One generation of a dataset, before it is written."""
 
-    settings: Mapping[str, Any]
+    settings: ImageSettings
     """Everything but the inputs that decides a byte of the output."""
     photos: tuple[Photo, ...]
     rejects: tuple[Reject, ...]
@@ -88,7 +91,7 @@ class Plan:
             "generation": self.generation,
             "previous": self.previous,
             "first_shard": self.first_shard,
-            "settings": dict(self.settings),
+            "settings": self.settings.to_plain(),
             "photos": [dict(vars(photo)) for photo in self.photos],
             "rejects": [dict(vars(reject)) for reject in self.rejects],
         }
@@ -114,21 +117,21 @@ class Plan:
         return sum(shard.predicted_bytes for shard in self.shards)
 
 
-def settings_of(config: ShardConfig) -> dict[str, Any]:
+def settings_of(config: ShardConfig) -> ImageSettings:
     """Return what of a configuration decides the bytes of the output."""
-    return {
-        "alpha": config.alpha,
-        "degradation": config.degradation,
-        "encoder": ENCODER,
-        "max_pixels": config.max_pixels,
-        "recipe": RECIPES[config.degradation],
-        "scale": config.scale,
-        "seed": config.seed,
-        "shard_size_mib": config.shard_size_mib,
-        "stride_px": config.stride_px,
-        "sub_image_px": config.sub_image_px,
-        "variants": config.variants,
-    }
+    return ImageSettings(
+        alpha=config.alpha,
+        degradation=config.degradation,
+        encoder=ENCODER,
+        max_pixels=config.max_pixels,
+        recipe=RECIPES[config.degradation],
+        scale=config.scale,
+        seed=config.seed,
+        shard_size_mib=config.shard_size_mib,
+        stride_px=config.stride_px,
+        sub_image_px=config.sub_image_px,
+        variants=config.variants,
+    )
 
 
 def make_plan(config: ShardConfig, photos: Sequence[Photo], rejects: Sequence[Reject]) -> Plan:
@@ -146,7 +149,7 @@ def make_plan(config: ShardConfig, photos: Sequence[Photo], rejects: Sequence[Re
 
 
 def plan_generation(
-    settings: Mapping[str, Any],
+    settings: ImageSettings,
     photos: Sequence[Photo],
     rejects: Sequence[Reject],
     *,
@@ -167,10 +170,10 @@ def plan_generation(
     Returns:
         The plan.
     """
-    ordered = sorted(photos, key=lambda photo: _order_key(settings["seed"], photo))
+    ordered = sorted(photos, key=lambda photo: _order_key(settings.seed, photo))
     counts = [num_sub_images(photo, settings) for photo in ordered]
     sample_bytes = _predict_sample_bytes(settings)
-    per_shard = max(1, int(settings["shard_size_mib"] * 2**20 / sample_bytes))
+    per_shard = max(1, int(settings.shard_size_mib * 2**20 / sample_bytes))
     num_samples = sum(counts)
     num_shards = math.ceil(num_samples / per_shard)
     bounds = [number * num_samples // num_shards for number in range(num_shards + 1)] if num_shards else []
@@ -183,10 +186,10 @@ def plan_generation(
     return Plan(settings, by_name, by_path, shards, generation, previous, first_shard)
 
 
-def num_sub_images(photo: Photo, settings: Mapping[str, Any]) -> int:
+def num_sub_images(photo: Photo, settings: ImageSettings) -> int:
     """Return how many sub-images a photo gives."""
     return math.prod(
-        len(starts(cut_side(side_px, settings["scale"]), settings["sub_image_px"], settings["stride_px"]))
+        len(starts(cut_side(side_px, settings.scale), settings.sub_image_px, settings.stride_px))
         for side_px in (photo.height_px, photo.width_px)
     )
 
@@ -197,13 +200,13 @@ def _order_key(seed: int, photo: Photo) -> bytes:
     return hashlib.blake2b(text, digest_size=16, person=b"sed-plan-1").digest()
 
 
-def _predict_sample_bytes(settings: Mapping[str, Any]) -> int:
-    num_pixels = settings["sub_image_px"] ** 2
+def _predict_sample_bytes(settings: ImageSettings) -> int:
+    num_pixels = settings.sub_image_px**2
     num_members = 2
-    if settings["degradation"] == "classical":
-        num_pixels += (settings["sub_image_px"] // settings["scale"]) ** 2
+    if settings.is_classical:
+        num_pixels += (settings.sub_image_px // settings.scale) ** 2
         num_members = 3
-    record_bytes = _RECORD_BYTES + _SEED_BYTES * settings["variants"]
+    record_bytes = _RECORD_BYTES + _SEED_BYTES * settings.variants
     return math.ceil(_BYTES_PER_PIXEL * num_pixels) + record_bytes + _MEMBER_BYTES * num_members
 
 
@@ -232,12 +235,16 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
     Raises:
         ShardError: It is missing or damaged.
     """
-    content = read_sealed(folder / plan_file(generation), remedy=_NO_PLAN)
-    return plan_generation(
-        content["settings"],
-        [Photo(**photo) for photo in content["photos"]],
-        [Reject(**reject) for reject in content["rejects"]],
-        generation=content["generation"],
-        previous=content["previous"],
-        first_shard=content["first_shard"],
-    )
+    path = folder / plan_file(generation)
+    content = read_sealed(path, remedy=_NO_PLAN)
+    try:
+        return plan_generation(
+            ImageSettings(**content["settings"]),
+            [Photo(**photo) for photo in content["photos"]],
+            [Reject(**reject) for reject in content["rejects"]],
+            generation=content["generation"],
+            previous=content["previous"],
+            first_shard=content["first_shard"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{path} is no plan of shards ({error}); {_NO_PLAN}") from error

@@ -26,6 +26,7 @@ from typing import Any
 
 from shards.format.documents import canonical_json, digest_of
 from shards.format.files import open_atomic
+from shards.format.settings import ImageSettings
 from shards.format.storage import RemotePath, StoragePath
 from shards.write.cutting import CutPhoto, SubImage
 
@@ -50,17 +51,17 @@ class Spool:
 
     folder: Path
     """Output folder."""
-    settings: Mapping[str, Any]
+    settings: ImageSettings
     """The plan's: what was cut by others is not found."""
 
     @classmethod
-    def beside(cls, output: StoragePath, settings: Mapping[str, Any]) -> Spool | None:
+    def beside(cls, output: StoragePath, settings: ImageSettings) -> Spool | None:
         """Return the spool of an output, or None where there is none: an object store would carry every byte twice."""
         return None if isinstance(output, RemotePath) else cls(output, settings)
 
     @functools.cached_property
     def _place(self) -> Path:
-        return self.folder / _FOLDER / digest_of(dict(self.settings))[:16]
+        return self.folder / _FOLDER / digest_of(self.settings.to_plain())[:16]
 
     def _path(self, sha256: str) -> Path:
         return self._place / f"{sha256}.zip"
@@ -99,7 +100,7 @@ class Spool:
             archive = None
             with contextlib.suppress(*_DAMAGE):
                 archive = stack.enter_context(zipfile.ZipFile(self._path(sha256)))
-            yield SpooledPhoto(archive, has_lq=self.settings["degradation"] == "classical")
+            yield SpooledPhoto(archive, has_lq=self.settings.is_classical)
 
     def drop(self, sha256: str) -> None:
         """Let go of a photo whose shards are all there."""

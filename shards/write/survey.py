@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from shards.errors import InputError
-from shards.format.manifest import Reject
 from shards.format.photos import DecodeError, decode_photo
 from shards.format.png import pixels_sha256
+from shards.format.rejects import Reject
 from shards.write.cutting import CutPhoto
 from shards.write.sources import SourceFile
 from shards.write.spool import Spool

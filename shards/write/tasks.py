@@ -16,8 +16,9 @@ from typing import Any
 
 from shards.degradation.draws import variant_seed
 from shards.errors import ShardError
-from shards.format.documents import canonical_json
 from shards.format.photos import decode_photo
+from shards.format.records import SampleRecord
+from shards.format.settings import ImageSettings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
@@ -36,7 +37,7 @@ class ShardTask:
     shard: ShardPlan
     paths: Mapping[str, Path]
     """Files by photo name."""
-    settings: Mapping[str, Any]
+    settings: ImageSettings
     fingerprint: str
 
     @property
@@ -50,7 +51,7 @@ class ShardTask:
         return {
             "kind": "images",
             "fingerprint": self.fingerprint,
-            "degradation": self.settings["degradation"],
+            "degradation": self.settings.degradation,
         }
 
     @property
@@ -97,8 +98,7 @@ def _piece_members(piece: Piece, task: ShardTask) -> Iterator[tuple[str, bytes]]
         yield f"{key}.png", sub_image.gt_png
         if sub_image.lq_png is not None:
             yield f"{key}.lq.png", sub_image.lq_png
-        record = _record(photo, positions[number], sub_image.pixels_sha256, task.settings)
-        yield f"{key}.json", canonical_json(record)
+        yield f"{key}.json", _record(photo, positions[number], sub_image.pixels_sha256, task.settings).to_bytes()
 
 
 def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]:
@@ -122,7 +122,7 @@ def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
         raise ShardError(f"photo {path} went away while the job ran ({error.strerror}); run it again") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise ShardError(f"photo {path} changed while the job ran; leave the source alone and run it again")
-    return CutPhoto(decode_photo(data, max_pixels=task.settings["max_pixels"]), task.settings)
+    return CutPhoto(decode_photo(data, max_pixels=task.settings.max_pixels), task.settings)
 
 
 def sample_key(photo: Photo, position: Position) -> str:
@@ -141,12 +141,13 @@ def sample_key(photo: Photo, position: Position) -> str:
     return f"{readable}-{photo.pixels_sha256[:16]}-{position.top_px:05d}-{position.left_px:05d}"
 
 
-def _record(photo: Photo, position: Position, sample_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    seeds = [variant_seed(settings["seed"], sample_id, variant) for variant in range(settings["variants"])]
-    return {
-        "source": photo.name,
-        "position_px": list(position),
-        "size_px": [settings["sub_image_px"], settings["sub_image_px"]],
-        "pixels_sha256": sample_id,
-        "degradation": {"recipe": settings["recipe"], "scale": settings["scale"], "seeds": seeds},
-    }
+def _record(photo: Photo, position: Position, sample_id: str, settings: ImageSettings) -> SampleRecord:
+    return SampleRecord(
+        source=photo.name,
+        position_px=position,
+        size_px=(settings.sub_image_px, settings.sub_image_px),
+        pixels_sha256=sample_id,
+        recipe=settings.recipe,
+        scale=settings.scale,
+        seeds=tuple(variant_seed(settings.seed, sample_id, variant) for variant in range(settings.variants)),
+    )

@@ -60,13 +60,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_features_are_bound_to_their_shards_by_hash(folder: Path) -> None:
     images, features = read_manifest(folder / "shards"), read_manifest(folder / "features")
     assert features.kind == "features"
-    assert features.config["image_manifest"] == images.digest
-    assert features.config["dtype"] == "float16"
-    assert len(features.config["weights_sha256"]) == 64
+    assert features.features.image_manifest == images.digest
+    assert features.features.dtype == "float16"
+    assert len(features.features.weights_sha256) == 64
     for shard, image_shard in zip(features.shards, images.shards, strict=True):
         header = json.loads((folder / "features" / f"{shard.name}.json").read_text())["header"]
         assert header["image_shard_sha256"] == image_shard.sha256
-    assert FeatureStore(folder / "features").num_variants == 2
+    assert FeatureStore(folder / "features").settings.num_variants == 2
     again = succeed(["python", job("cache_features.py"), str(folder / "preset.json")], folder)
     assert f"reusing {len(images.shards)} of {len(images.shards)}" in again.stderr
 
@@ -163,4 +163,4 @@ def test_ray_job_submit_verbatim_runs_the_demo_preset(ray_head: Path) -> None:
     assert "the Ray cluster at" in submitted.stdout + submitted.stderr
     manifest = read_manifest(ray_head / "demo" / "shards")
     assert manifest.num_samples > 500
-    assert manifest.config["degradation"] == "classical"
+    assert manifest.images.degradation == "classical"

@@ -6,6 +6,7 @@ them. The jobs are called as users call them, so that these tests survive every 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import runpy
@@ -23,7 +24,8 @@ from harness import job, run_command
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.data.samples import SamplePlan, TrainingSamples, collate
+from pipeline.config.presets import load_preset
+from pipeline.data.samples import TrainingSamples, collate
 from pipeline.degrade import degrade
 
 OLD = Path(__file__).parent / "c7a254d"
@@ -60,9 +62,9 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run
 
 
-def sample_plan(shards: Path, features: Path | None) -> SamplePlan:
-    train = json.loads(Path("run/config.json").read_text())["train"]
-    return SamplePlan(shards, features, train["seed"], train["data"]["crop_px"], train["data"]["canvas_px"])
+def open_samples(shards: Path, features: Path | None) -> TrainingSamples:
+    train = load_preset("run").train
+    return TrainingSamples(dataclasses.replace(train.data, shards=shards), train.seed, features)
 
 
 def sha256(array: np.ndarray | None) -> str:
@@ -71,7 +73,7 @@ def sha256(array: np.ndarray | None) -> str:
 
 
 def test_samples_and_cached_features_are_the_same_bytes() -> None:
-    samples = TrainingSamples(sample_plan(Path("shards"), Path("features")))
+    samples = open_samples(Path("shards"), Path("features"))
     items = [samples[position] for position in range(len(EXPECTED["samples"]))]
     assert [
         {"key": item.key, "hr": sha256(item.hr), "lq": sha256(item.lq), "semantics": sha256(item.semantics)}
@@ -80,7 +82,7 @@ def test_samples_and_cached_features_are_the_same_bytes() -> None:
 
 
 def test_real_world_samples_are_degraded_as_before() -> None:
-    samples = TrainingSamples(sample_plan(Path("realworld"), None))
+    samples = open_samples(Path("realworld"), None)
     batch = collate([samples[position] for position in range(len(EXPECTED["realworld_keys"]))])
     assert list(batch.keys) == EXPECTED["realworld_keys"]
     assert batch.degradation is not None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from test_training_samples import plan_of, write_numbered_features
+from test_training_samples import samples_of, write_numbered_features
 from torch.utils.data import Sampler
 
 from pipeline.config.schema import Preset
@@ -68,12 +68,15 @@ def test_damaged_samples_are_replaced_by_the_same_others_on_any_ranks(
     preset: Preset, copy: Preset, window_shards: int
 ) -> None:
     lost = damage(copy.train.data.shards, DAMAGED_SHARD, samples=slice(None, None, 2))
-    plan = plan_of(copy, window_shards=window_shards)
-    healthy, num_samples = TrainingSamples(plan_of(preset, window_shards=window_shards)), read_manifest(plan.shards)
-    sizes = [shard.num_samples for shard in num_samples.shards]
-    order = order_samples(sizes, plan.seed, window_shards)
+
+    def open_samples() -> TrainingSamples:
+        return samples_of(copy, window_shards=window_shards)
+
+    healthy = samples_of(preset, window_shards=window_shards)
+    sizes = [shard.num_samples for shard in read_manifest(copy.train.data.shards).shards]
+    order = order_samples(sizes, copy.train.seed, window_shards)
     count = -(-2 * sum(sizes) // BATCH) * BATCH
-    items = all_items(TrainingSamples(plan), count)
+    items = all_items(open_samples(), count)
     for position, item in enumerate(items):
         if order.index(position) in lost:
             assert item.fault is not None
@@ -86,18 +89,20 @@ def test_damaged_samples_are_replaced_by_the_same_others_on_any_ranks(
     assert sum(item.fault is not None for item in items[: sum(sizes)]) == len(lost)
     expected = collate(items)
     for worlds in ((1, 1), (2, 2), (3, 4)):
-        batches_of = [collate_ranks(plan, world, first, count) for world, first in zip(worlds, (0, 1), strict=True)]
+        batches_of = [
+            collate_ranks(open_samples, world, first, count) for world, first in zip(worlds, (0, 1), strict=True)
+        ]
         assert tuple(itertools.chain(*(b.keys for b in batches_of))) == expected.keys
         assert torch.equal(torch.cat([b.hr for b in batches_of]), expected.hr)
         assert tuple(itertools.chain(*(b.faults for b in batches_of))) == expected.faults
 
 
-def collate_ranks(plan: object, world_size: int, half: int, count: int) -> object:
+def collate_ranks(open_samples: Callable[[], TrainingSamples], world_size: int, half: int, count: int) -> object:
     """One half of a run, by readers that have read nothing else."""
     middle = count // BATCH // 2 * BATCH
     first, end = ((0, middle), (middle, count))[half]
     ranks = [
-        (TrainingSamples(plan), RankBatches(first, (end - first) // BATCH, BATCH, rank, world_size))
+        (open_samples(), RankBatches(first, (end - first) // BATCH, BATCH, rank, world_size))
         for rank in range(world_size)
     ]
     return collate(
@@ -131,7 +136,7 @@ def test_sequence_is_the_same_for_all_world_sizes_and_workers_though_samples_are
     copy: Preset, num_workers: int
 ) -> None:
     damage(copy.train.data.shards, 0, samples=slice(None))
-    samples, order = TrainingSamples(plan_of(copy, window_shards=3)), AllRanks(LARGE_BATCH, num_steps=2)
+    samples, order = samples_of(copy, window_shards=3), AllRanks(LARGE_BATCH, num_steps=2)
     read = iter(batches(samples, order, num_workers, pin_memory=False))
     expected = [collate([samples[position] for position in range(first, first + LARGE_BATCH)]) for first in (24, 48)]
     assert any(batch.faults for batch in expected)
@@ -159,7 +164,7 @@ def test_png_that_does_not_decode_is_replaced_though_its_crc_is_right(copy: Pres
     ]
     entry = publish_shard(folder, manifest.shards[0].name, members, {})
     write_manifest(folder, dataclasses.replace(manifest, shards=(entry, *manifest.shards[1:])))
-    items = all_items(TrainingSamples(plan_of(copy)), len(images))
+    items = all_items(samples_of(copy), len(images))
     faults = [item.fault for item in items if item.fault]
     assert len(faults) == 1
     assert f"{images.key(spoiled)}.png: the image cannot be decoded" in faults[0]
@@ -170,7 +175,7 @@ def test_sidecar_when_damaged_loses_its_shard_and_no_other(copy: Preset) -> None
     images = ShardSet.open(folder)
     sidecar = folder / images.manifest.shards[DAMAGED_SHARD].sidecar_name
     sidecar.write_bytes(sidecar.read_bytes()[:-2])
-    items = all_items(TrainingSamples(plan_of(copy)), len(images))
+    items = all_items(samples_of(copy), len(images))
     faults = [item.fault for item in items if item.fault]
     assert len(faults) == len(images.range_of(DAMAGED_SHARD))
     assert all(f"{sidecar.name} is damaged" in fault for fault in faults)
@@ -181,7 +186,7 @@ def test_file_when_missing_stops_the_run_instead(copy: Preset, suffix: str) -> N
     folder = copy.train.data.shards
     (folder / f"images-000001.{suffix}").unlink()
     with pytest.raises(ShardError, match=rf"cannot read .*images-000001\.{suffix}"):
-        all_items(TrainingSamples(plan_of(copy)), len(ShardSet.open(folder)))
+        all_items(samples_of(copy), len(ShardSet.open(folder)))
 
 
 def test_samples_when_all_are_damaged_stop_with_the_first(copy: Preset) -> None:
@@ -189,7 +194,7 @@ def test_samples_when_all_are_damaged_stop_with_the_first(copy: Preset) -> None:
     for shard in range(len(read_manifest(folder).shards)):
         damage(folder, shard, samples=slice(None), extension="json")
     with pytest.raises(ShardError, match=r"64 samples in a row are damaged, the first: .*\.json has a wrong CRC"):
-        TrainingSamples(plan_of(copy))[0]
+        samples_of(copy)[0]
 
 
 def test_feature_when_damaged_takes_another_sample_with_its_own_feature(preset: Preset, tmp_path: Path) -> None:
@@ -200,7 +205,7 @@ def test_feature_when_damaged_takes_another_sample_with_its_own_feature(preset: 
     entry = read_manifest(folder).shards[0]
     members = read_sidecar(folder / entry.sidecar_name).members
     flip(folder, entry.tar_name, next(member for member in members if member.name == name))
-    cached = TrainingSamples(plan_of(preset, folder))
+    cached = samples_of(preset, folder)
     items = all_items(cached, 2 * len(images))
     replaced = [position for position, item in enumerate(items) if item.fault]
     # The first epoch reads variant 0 alone: what lies beside it does not matter.

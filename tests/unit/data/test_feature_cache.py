@@ -10,10 +10,10 @@ import torch
 
 from pipeline.config.schema import Preset, SemanticsConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
-from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches
+from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
 from pipeline.inference.build import build_extractor
-from pipeline.inference.features import FeatureTask, feature_identity, write_features
+from pipeline.inference.features import FeatureTask, feature_settings, write_features
 from pipeline.run.inputs import open_semantics
 from shards.errors import InputError, ShardError
 from shards.format.documents import digest_of
@@ -25,7 +25,7 @@ def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> 
     """Write the features of a dataset in this process; fewer shards than there are leave no manifest."""
     images = image_manifest(preset.train.data.shards)
     semantics = preset.train.semantics
-    wanted = feature_identity(images, semantics, build_extractor(semantics), preset.train.data.crop_px)
+    wanted = feature_settings(images, semantics, build_extractor(semantics), preset.train.data.crop_px)
     output.mkdir()
     entries = tuple(
         write_features(
@@ -34,8 +34,7 @@ def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> 
         for number, entry in enumerate(images.shards[:num_shards])
     )
     if len(entries) == len(images.shards):
-        header = wanted.to_header()
-        write_manifest(output, Manifest("features", digest_of(header), header, entries))
+        write_manifest(output, Manifest(digest_of(wanted.to_plain()), wanted, entries))
     return output
 
 
@@ -58,7 +57,7 @@ def test_features_when_cached_equal_the_online_extractor_on_the_batch_within_rou
     preset: Preset, cache: Path
 ) -> None:
     data = preset.train.data
-    samples = TrainingSamples(SamplePlan(data.shards, cache, preset.train.seed, data.crop_px, data.canvas_px))
+    samples = TrainingSamples(data, preset.train.seed, cache)
     num_samples = len(ShardSet.open(data.shards))
     extractor = build_extractor(preset.train.semantics)
     for epoch in (0, 3):
@@ -157,9 +156,9 @@ def test_identity_when_shards_are_real_world_or_the_crop_does_not_fit_is_refused
     images = image_manifest(preset.train.data.shards)
     extractor = build_extractor(preset.train.semantics)
     semantics: SemanticsConfig = preset.train.semantics
-    realworld = dataclasses.replace(images, config=images.config | {"degradation": "realworld"})
+    realworld = dataclasses.replace(images, config=dataclasses.replace(images.images, degradation="realworld"))
     with pytest.raises(ConfigError, match=r"classical shards only; .*--semantics\.source online"):
-        feature_identity(realworld, semantics, extractor, 48)
+        feature_settings(realworld, semantics, extractor, 48)
     for crop_px in (40, 80):
         with pytest.raises(ConfigError, match=f"crop_px={crop_px} must be a multiple of 16 and at most .* 64 px"):
-            feature_identity(images, semantics, extractor, crop_px)
+            feature_settings(images, semantics, extractor, crop_px)

@@ -14,13 +14,14 @@ import sys
 from pathlib import Path
 import torch
 import pipeline.data.samples as data
+from pipeline.config.data import DataConfig
 
 def large(items):
     return torch.ones(1 << 26)
 
 if __name__ == "__main__":
     data.collate = large
-    samples = data.TrainingSamples(data.SamplePlan(Path(sys.argv[1]), None, 0, 64, 64))
+    samples = data.TrainingSamples(DataConfig(Path(sys.argv[1]), 64, 64, 2, 2), seed=0)
     loader = iter(data.batches(samples, data.RankBatches(0, 10**6, 2, 0, 1), 2, pin_memory=False))
     assert next(loader).shape == next(loader).shape == (1 << 26,)
     del loader

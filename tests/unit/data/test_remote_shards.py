@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training_samples import plan_of
+from test_training_samples import samples_of
 
 from pipeline.config.presets import structure, to_plain
 from pipeline.config.schema import Preset
-from pipeline.data.samples import Item, SamplePlan, TrainingSamples
+from pipeline.data.samples import Item, TrainingSamples
 from shards.format.manifest import read_manifest
 from shards.format.storage import RemotePath, parse_path
 from shards.read.cache import ShardCache
@@ -29,8 +28,9 @@ def remote(preset: Preset, bucket: str) -> RemotePath:
     return home
 
 
-def remote_plan(preset: Preset, remote: RemotePath, cache: ShardCache) -> SamplePlan:
-    return dataclasses.replace(plan_of(preset, window_shards=WINDOW), shards=remote, cache=cache)
+def remote_samples(preset: Preset, remote: RemotePath, cache: ShardCache) -> TrainingSamples:
+    gib = cache.limit_bytes / 2**30
+    return samples_of(preset, window_shards=WINDOW, shards=remote, cache_dir=cache.folder, cache_gib=gib)
 
 
 def same(ours: Item, theirs: Item) -> bool:
@@ -42,8 +42,7 @@ def test_items_when_remote_are_those_of_the_folder_through_a_cache_of_two_window
 ) -> None:
     largest = max(entry.size_bytes for entry in read_manifest(remote).shards)
     cache = ShardCache(tmp_path, 2 * WINDOW * largest)
-    plan = remote_plan(preset, remote, cache)
-    samples, local = TrainingSamples(plan), TrainingSamples(plan_of(preset, window_shards=WINDOW))
+    samples, local = remote_samples(preset, remote, cache), samples_of(preset, window_shards=WINDOW)
     count = 2 * read_manifest(remote).num_samples + 5
     for position in range(count):
         assert same(samples[position], local[position])
@@ -55,7 +54,7 @@ def test_items_when_remote_are_those_of_the_folder_through_a_cache_of_two_window
 def test_shards_when_a_window_begins_are_fetched_ahead_of_the_reader(
     preset: Preset, remote: RemotePath, tmp_path: Path
 ) -> None:
-    samples = TrainingSamples(remote_plan(preset, remote, ShardCache(tmp_path, 2**30)))
+    samples = remote_samples(preset, remote, ShardCache(tmp_path, 2**30))
     entries = read_manifest(remote).shards
     windows = samples._order.windows_from(0, 3)
     samples[0]
@@ -71,7 +70,7 @@ def test_shards_when_a_window_begins_are_fetched_ahead_of_the_reader(
 
 
 def test_windows_when_listed_are_those_that_the_order_reads_from(preset: Preset) -> None:
-    samples = TrainingSamples(plan_of(preset, window_shards=WINDOW))
+    samples = samples_of(preset, window_shards=WINDOW)
     total = len(samples._images)
     for position in range(3 * total):
         windows = samples._order.windows_from(position, 3)

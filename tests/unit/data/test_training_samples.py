@@ -16,12 +16,14 @@ from PIL import Image
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.data.features import feature_extension
-from pipeline.data.samples import RankBatches, SamplePlan, TrainingSamples, batches, draw_sample_crop
+from pipeline.data.samples import RankBatches, TrainingSamples, batches, draw_sample_crop
 from pipeline.degrade import degrade
 from pipeline.run.inputs import StepInputs
 from shards.degradation import bicubic
 from shards.errors import InputError
 from shards.format.manifest import Manifest, write_manifest
+from shards.format.records import SampleRecord
+from shards.format.settings import FeatureSettings
 from shards.format.tars import publish_shard
 from shards.read.order import SampleOrder
 from shards.read.reader import ShardSet
@@ -30,15 +32,16 @@ BATCH = 24
 WORLD_SIZES = [1, 2, 3, 4, 6, 8]
 
 
-def plan_of(preset: Preset, features: Path | None = None, **changes: int) -> SamplePlan:
-    data = preset.train.data
-    plan = SamplePlan(data.shards, features, preset.train.seed, data.crop_px, data.canvas_px)
-    return dataclasses.replace(plan, **changes)
+def samples_of(
+    preset: Preset, features: Path | None = None, seed: int | None = None, **changes: object
+) -> TrainingSamples:
+    data = dataclasses.replace(preset.train.data, **changes)
+    return TrainingSamples(data, preset.train.seed if seed is None else seed, features)
 
 
 @pytest.fixture(scope="module")
 def samples(preset: Preset) -> TrainingSamples:
-    return TrainingSamples(plan_of(preset))
+    return samples_of(preset)
 
 
 def steps_of(world_size: int, first_image: int, num_steps: int) -> list[list[int]]:
@@ -71,14 +74,14 @@ def assert_same_item(first: object, second: object) -> None:
 
 def test_item_when_read_in_another_order_by_another_object_is_the_same(preset: Preset, samples: TrainingSamples):
     positions = [0, 1, 57, 400]
-    again = TrainingSamples(plan_of(preset))
+    again = samples_of(preset)
     other = {position: again[position] for position in reversed(positions)}
     for position in positions:
         assert_same_item(samples[position], other[position])
 
 
 def test_items_when_seed_differs_come_in_another_order(preset: Preset, samples: TrainingSamples) -> None:
-    others = TrainingSamples(plan_of(preset, seed=preset.train.seed + 1))
+    others = samples_of(preset, seed=preset.train.seed + 1)
     assert [samples[p].key for p in range(8)] != [others[p].key for p in range(8)]
 
 
@@ -99,13 +102,14 @@ def test_epoch_when_complete_holds_each_sample_once_and_the_next_another_variant
 
 def test_crop_when_variant_changes_moves_or_turns(preset: Preset) -> None:
     record = ShardSet.open(preset.train.data.shards).sample(0).record
-    seeds = [draw_sample_crop(record, variant, preset.shards.seed, 32)[0] for variant in range(6)]
+    seeds = [record.seed(variant, preset.shards.seed) for variant in range(6)]
     assert len(set(seeds)) == 6
-    assert seeds[: len(record["degradation"]["seeds"])] == record["degradation"]["seeds"]
+    assert tuple(seeds[: len(record.seeds)]) == record.seeds
+    assert len({draw_sample_crop(record, seed, 32) for seed in seeds}) > 1
 
 
-def whole_photo(preset: Preset, record: dict) -> tuple[np.ndarray, np.ndarray]:
-    photo = np.asarray(Image.open(preset.shards.source[0] / Path(record["source"]).name))
+def whole_photo(preset: Preset, record: SampleRecord) -> tuple[np.ndarray, np.ndarray]:
+    photo = np.asarray(Image.open(preset.shards.source[0] / Path(record.source).name))
     scale = preset.shards.scale
     height, width = (side - side % scale for side in photo.shape[:2])
     photo = photo[:height, :width]
@@ -120,8 +124,8 @@ def test_item_when_classical_is_the_photo_and_its_whole_bicubic_cut_at_one_place
     dihedrals = set()
     for position in range(12):
         item, record = samples[position], shards.sample(order.index(position)).record
-        _, crop = draw_sample_crop(record, 0, preset.shards.seed, preset.train.data.crop_px)
-        top, left = record["position_px"]
+        crop = draw_sample_crop(record, record.seeds[0], preset.train.data.crop_px)
+        top, left = record.position_px
         placed = dataclasses.replace(crop, top_px=top + crop.top_px, left_px=left + crop.left_px)
         photo, small = whole_photo(preset, record)
         assert np.array_equal(item.hr, placed.apply(photo))
@@ -132,7 +136,7 @@ def test_item_when_classical_is_the_photo_and_its_whole_bicubic_cut_at_one_place
 
 def test_samples_when_the_crop_is_larger_than_the_sub_images_are_refused(preset: Preset) -> None:
     with pytest.raises(InputError, match=r"reads 80 px of HR, but .* have 64 px; lower --data\.crop-px"):
-        TrainingSamples(plan_of(preset, crop_px=80))
+        samples_of(preset, crop_px=80, canvas_px=80)
 
 
 def write_numbered_features(images: ShardSet, folder: Path) -> None:
@@ -146,13 +150,14 @@ def write_numbered_features(images: ShardSet, folder: Path) -> None:
                 yield f"{images.key(index)}.{feature_extension(variant)}", values.tobytes()
 
     entry = publish_shard(folder, "features-000000", members(), {})
-    write_manifest(folder, Manifest("features", "0" * 64, {"num_variants": 2, "shape": [2, 1, 1]}, (entry,)))
+    settings = FeatureSettings(images.manifest.digest, 48, 2, "numbers", "0" * 64, (2, 1, 1), "none")
+    write_manifest(folder, Manifest("0" * 64, settings, (entry,)))
 
 
 def test_item_when_features_are_cached_takes_its_own_at_epoch_modulo_variants(preset: Preset, tmp_path: Path) -> None:
     images = ShardSet.open(preset.train.data.shards)
     write_numbered_features(images, tmp_path / "features")
-    cached = TrainingSamples(plan_of(preset, tmp_path / "features"))
+    cached = samples_of(preset, tmp_path / "features")
     order = SampleOrder(len(images), preset.train.seed)
     for epoch in range(4):
         position = epoch * len(images) + 3
@@ -183,7 +188,7 @@ def test_step_when_classical_has_the_batch_in_unit_range(samples: TrainingSample
 def realworld(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> TrainingSamples:
     output = tmp_path_factory.mktemp("realworld") / "shards"
     write_shards(dataclasses.replace(preset.shards, degradation="realworld", output=output))
-    return TrainingSamples(SamplePlan(output, None, seed=1, crop_px=32, canvas_px=64))
+    return samples_of(preset, seed=1, shards=output, crop_px=32, canvas_px=64)
 
 
 def test_step_when_shards_are_real_world_is_degraded_from_the_canvas(realworld: TrainingSamples) -> None:
@@ -205,4 +210,4 @@ def test_samples_when_the_canvas_is_larger_than_the_sub_images_are_refused(
 ) -> None:
     folder = realworld._images.folder
     with pytest.raises(InputError, match="reads 96 px of HR"):
-        TrainingSamples(SamplePlan(folder, None, seed=1, crop_px=32, canvas_px=96))
+        samples_of(preset, shards=folder, crop_px=32, canvas_px=96)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness import write_shards
 from PIL import Image
 
 from jobs import preview
@@ -11,11 +12,6 @@ from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
 from pipeline.tracking import NullTracker
 from shards.config import ShardConfig
 from shards.degradation.parameters import Blur, Jpeg, Noise, Resize
-from shards.format.manifest import Manifest, write_manifest
-from shards.write.plan import make_plan, write_plan
-from shards.write.sources import discover
-from shards.write.survey import SurveyTask, reject_duplicates, survey
-from shards.write.tasks import shard_tasks, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +22,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         coarse = np.random.RandomState(number).randint(0, 256, (8, 8, 3)).astype(np.uint8)
         Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(photos / f"{number}.png")
     config = ShardConfig((photos,), folder, "realworld", 4, 64, 64, variants=1, seed=5, shard_size_mib=1.0)
-    found = survey(SurveyTask(discover(config.source), config.sub_image_px, config.max_pixels, {}))
-    plan = make_plan(config, *reject_duplicates(found, {}))
-    write_plan(folder, plan)
-    paths = {file.name: file.path for file in discover(config.source)}
-    entries = tuple(write_shard(task) for task in shard_tasks(plan, folder, paths))
-    write_manifest(folder, Manifest("images", plan.fingerprint, plan.settings, entries, plan.rejects))
+    write_shards(config)
     return folder
 
 

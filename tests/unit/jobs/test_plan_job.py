@@ -11,6 +11,7 @@ from jobs import plan
 from jobs.plan import ClusterConfig, describe, weigh
 from pipeline.errors import ConfigError
 from shards.format.manifest import Manifest, write_manifest
+from shards.format.settings import ImageSettings
 from shards.format.sidecars import ShardEntry
 
 CLUSTER = ClusterConfig(
@@ -26,7 +27,8 @@ CLUSTER = ClusterConfig(
     read_mb_per_second=1000.0,
 )
 # 1,000,000 bytes a sample.
-IMAGES = Manifest("images", "", {"variants": 3}, (ShardEntry("images-000000", "", 36_000 * 10**6, 36_000),))
+SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=3)
+IMAGES = Manifest("", SETTINGS, (ShardEntry("images-000000", "", 36_000 * 10**6, 36_000),))
 
 
 def test_trade_when_weighed_is_what_a_pencil_gives() -> None:

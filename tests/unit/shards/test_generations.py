@@ -75,7 +75,7 @@ def test_photos_when_added_get_shards_of_their_own(grown: tuple) -> None:
         ("photos/a-copy-named-before.png", "duplicate")
     ]
     images = ShardSet.open(config.output)
-    sources = {images.sample(index).record["source"] for index in images.range_of(len(names) - 1)}
+    sources = {images.sample(index).record.source for index in images.range_of(len(names) - 1)}
     assert sources == {"photos/deep/later.png"}
     assert faults_of(config.output) == []
 

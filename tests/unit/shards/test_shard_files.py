@@ -129,21 +129,18 @@ def test_samples_when_written_show_the_same_place_in_hr_and_lr(dataset: Path, ph
     for index in range(0, len(images), 5):
         sample = images.sample(index)
         record = sample.record
-        photo = np.asarray(Image.open(photos.parent / record["source"]))
+        photo = np.asarray(Image.open(photos.parent / record.source))
         photo = photo[: cut_side(photo.shape[0], 4), : cut_side(photo.shape[1], 4)]
-        top_px, left_px = record["position_px"]
+        top_px, left_px = record.position_px
         gt = decode_photo(sample.members["png"], max_pixels=10**6)
         lq = decode_photo(sample.members["lq.png"], max_pixels=10**6)
         assert np.array_equal(gt, photo[top_px : top_px + 32, left_px : left_px + 32])
         small = downscale(np.ascontiguousarray(photo), 4)
         assert np.array_equal(lq, small[top_px // 4 : top_px // 4 + 8, left_px // 4 : left_px // 4 + 8])
-        assert record["pixels_sha256"] == pixels_sha256(gt)
-        assert record["size_px"] == [32, 32]
-        assert record["degradation"] == {
-            "recipe": "bicubic-1",
-            "scale": 4,
-            "seeds": [variant_seed(5, record["pixels_sha256"], variant) for variant in range(3)],
-        }
+        assert record.pixels_sha256 == pixels_sha256(gt)
+        assert record.size_px == (32, 32)
+        assert (record.recipe, record.scale) == ("bicubic-1", 4)
+        assert record.seeds == tuple(variant_seed(5, record.pixels_sha256, variant) for variant in range(3))
         assert sample.key.endswith(f"-{top_px:05d}-{left_px:05d}")
         assert "." not in sample.key
 
@@ -152,7 +149,7 @@ def test_samples_when_realworld_have_no_lr(make_config: Callable[..., ShardConfi
     images = ShardSet.open(write_here(make_config(degradation="realworld", stride_px=32)))
     sample = images.sample(0)
     assert sorted(sample.members) == ["json", "png"]
-    assert sample.record["degradation"]["recipe"] == "realesrgan-1"
+    assert sample.record.recipe == "realesrgan-1"
 
 
 def test_dataset_when_written_twice_has_the_same_bytes(

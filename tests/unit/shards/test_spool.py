@@ -15,6 +15,7 @@ import shards.write.survey
 from shards.config import ShardConfig
 from shards.errors import ShardError
 from shards.format.photos import DecodeError
+from shards.format.settings import ImageSettings
 from shards.format.storage import RemotePath
 from shards.write.cutting import CutPhoto
 from shards.write.plan import Plan, make_plan, settings_of, write_plan
@@ -27,7 +28,7 @@ SHA256 = "5" * 64
 FACTS = {"height_px": 48, "width_px": 64}
 
 
-def cut_photo(settings: dict) -> CutPhoto:
+def cut_photo(settings: ImageSettings) -> CutPhoto:
     return CutPhoto(np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8), settings)
 
 
@@ -39,21 +40,21 @@ def spool(request: pytest.FixtureRequest, make_config: Callable[..., ShardConfig
 @pytest.fixture
 def file(spool: Spool) -> Path:
     """The one file of a spool that holds one photo."""
-    spool.keep(SHA256, FACTS, cut_photo(dict(spool.settings)))
+    spool.keep(SHA256, FACTS, cut_photo(spool.settings))
     (path,) = spool.folder.rglob("*.zip")
     return path
 
 
 def test_spool_gives_back_what_was_cut(spool: Spool, file: Path) -> None:
-    photo = cut_photo(dict(spool.settings))
+    photo = cut_photo(spool.settings)
     assert len(photo) == 6
-    assert (photo[0].lq_png is not None) == (spool.settings["degradation"] == "classical")
+    assert (photo[0].lq_png is not None) == spool.settings.is_classical
     assert spool.facts(SHA256) == FACTS
     with spool.open(SHA256) as spooled:
         assert [spooled.read(number) for number in range(6)] == [photo[number] for number in range(6)]
         assert spooled.read(6) is None
     assert spool.facts("6" * 64) is None
-    others = dataclasses.replace(spool, settings={**spool.settings, "stride_px": 8})
+    others = dataclasses.replace(spool, settings=dataclasses.replace(spool.settings, stride_px=8))
     assert others.facts(SHA256) is None
     spool.drop(SHA256)
     assert spool.facts(SHA256) is None
@@ -63,7 +64,7 @@ def test_spool_gives_back_what_was_cut(spool: Spool, file: Path) -> None:
 
 
 def test_spool_when_any_byte_is_flipped_or_cut_never_gives_other_bytes(spool: Spool, file: Path) -> None:
-    photo = cut_photo(dict(spool.settings))
+    photo = cut_photo(spool.settings)
     expected = [photo[number] for number in range(6)]
     whole = file.read_bytes()
     with zipfile.ZipFile(file) as archive:
@@ -147,11 +148,13 @@ def test_photo_when_huge_is_not_cut_by_the_survey(
 
 def test_photo_when_this_machine_encodes_otherwise_is_not_cut(make_config: Callable[..., ShardConfig]) -> None:
     config = make_config()
-    spool = Spool(config.output, {**settings_of(config), "encoder": "png of tomorrow"})
+    spool = Spool(config.output, dataclasses.replace(settings_of(config), encoder="png of tomorrow"))
     with pytest.raises(ShardError, match="this machine would write other bytes"):
         survey(dataclasses.replace(survey_of(config), spool=spool))
     plan = make_plan(config, *reject_duplicates(survey(survey_of(config)), {}))
     shutil.rmtree(config.output / ".spool")
     task = shard_tasks(plan, config.output, {photo.name: config.source[0].parent / photo.name for photo in plan.photos})
     with pytest.raises(ShardError, match="the same zlib, on every machine"):
-        write_shard(dataclasses.replace(task[0], settings={**task[0].settings, "encoder": "png of tomorrow"}))
+        write_shard(
+            dataclasses.replace(task[0], settings=dataclasses.replace(task[0].settings, encoder="png of tomorrow"))
+        )
