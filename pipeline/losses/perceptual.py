@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
@@ -61,7 +62,7 @@ class PerceptualLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.layer_weights = dict(layer_weights)
-        # Hollow at first, so that torch's own initialisation draws nothing from the global generator.
+        # Built on the meta device, so that torch's own initialisation draws nothing from the global generator.
         with torch.device("meta"):
             hollow = _build_vgg(self.layer_weights)
         self.features = hollow.to_empty(device="cpu")
@@ -77,15 +78,8 @@ class PerceptualLoss(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Compare two batches.
-
-        Args:
-            sr: (n, 3, h, w), RGB in [0, 1], sides of at least 16 px; gets the gradient.
-            gt: The same shape; gets none.
-
-        Returns:
-            A scalar.
+    def forward(self, sr: Float[Tensor, "n 3 h w"], gt: Float[Tensor, "n 3 h w"]) -> Float[Tensor, ""]:
+        """Compare two batches of RGB images in [0, 1], with sides of at least 16 px; `gt` gets no gradient.
 
         Raises:
             ValueError: The shapes differ.
@@ -95,46 +89,19 @@ class PerceptualLoss(nn.Module):
             wanted = self._features(gt)
         total = torch.zeros((), device=sr.device)
         for layer, features in self._features(sr).items():
-            total = total + self.layer_weights[layer] * mean_absolute_difference(features, wanted.pop(layer))
+            total = total + self.layer_weights[layer] * F.l1_loss(features, wanted.pop(layer))
         return total
 
     def _features(self, image: Tensor) -> dict[int, Tensor]:
-        # A half-precision image is promoted here; autocast brings it down again where that is safe.
+        # A half-precision image is promoted here; autocast lowers it again for the convolutions.
         current = (image - self.mean) / self.std
         taken: dict[int, Tensor] = {}
         for index, layer in enumerate(self.features):
             current = layer(current)
             if index in self.layer_weights:
-                taken[index] = current
+                # A mean over millions of values needs float32, whatever autocast made of the features.
+                taken[index] = current.to(torch.promote_types(current.dtype, torch.float32))
         return taken
-
-
-def mean_absolute_difference(features: Tensor, target: Tensor) -> Tensor:
-    """Return `F.l1_loss` of two maps of one shape, in float32 or better; `target` gets no gradient."""
-    return _MeanAbsoluteDifference.apply(features, target)
-
-
-class _MeanAbsoluteDifference(torch.autograd.Function):
-    """L1 with fewer maps: the same bits, forward and backward.
-
-    The first layer's features are as large as all others' together, and a fresh map of that size costs a CPU more than
-    the arithmetic on it. Composed of torch's own operators, the backward pass builds three of them; here it is one.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, target: Tensor) -> Tensor:
-        """Return a scalar; half precision is promoted, as autocast does it for `F.l1_loss`."""
-        difference = features.to(torch.promote_types(features.dtype, torch.float32)) - target
-        ctx.dtype = features.dtype
-        ctx.save_for_backward(difference)
-        return difference.abs().mean()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Every element gets an equal share, with the difference's sign."""
-        (gradient,) = gradients
-        (difference,) = ctx.saved_tensors
-        return difference.sgn().mul_(gradient / difference.numel()).to(ctx.dtype), None
 
 
 def _build_vgg(layer_weights: Mapping[int, float]) -> nn.Sequential:
@@ -142,12 +109,12 @@ def _build_vgg(layer_weights: Mapping[int, float]) -> nn.Sequential:
     channels = 3
     for width in _VGG19:
         if width:
-            # In place, except where the feature before the ReLU is kept.
+            # In place, except where the loss reads the feature before the ReLU.
             is_kept = len(layers) in layer_weights
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=not is_kept)]
             channels = width
         else:
-            # Pooled before the ReLU, which is the same, on a quarter of the pixels, and then in place as well.
+            # Max pooling commutes with the ReLU, which then runs in place on a quarter of the pixels.
             layers[-1:] = [nn.MaxPool2d(2), nn.ReLU(inplace=True)]
     convolutions = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     unknown = sorted(set(layer_weights) - set(convolutions))

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 from pipeline.models.discriminators.base import Discriminator
 from pipeline.models.discriminators.image import ImageDiscriminator
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.generators.compact import SRVGGNetCompact
 from pipeline.models.generators.inference import infer_generator
 from pipeline.models.generators.rrdb import RRDBNet
 from pipeline.models.generators.swinir.network import SwinIR
 from pipeline.models.generators.swinir.windows import relative_position_index, shifted_window_mask
 from pipeline.models.key_layouts import legacy_spectral_norm, rrdb_from_any, rrdb_to_kair, sed_name
-from pipeline.models.ops.spectral_norm import SpectralNormConv2d
 from pipeline.weights.files import read_metadata, read_weights, strip_wrappers
 from shards.format.files import write_atomically
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias, overload
+from typing import TypeAlias, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.semantic_fusion import PreparedFusion, SemanticFusionBlock
-from pipeline.models.ops.spectral_norm import SpectralNormConv2d
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.shapes import check_finite, check_image, check_multiple
 
 SEMANTIC_STRIDE_PX = 16
@@ -149,38 +149,13 @@ class Discriminator(nn.Module, ABC):
 
 
 def activate(features: Tensor) -> Tensor:
-    """Apply the LeakyReLU of all discriminators in place, which halves the activations kept for the backward pass.
+    """Apply the discriminators' LeakyReLU in place, which halves the activations kept for the backward pass.
 
-    Only for what comes straight out of a convolution, whose own backward does not need its output.
+    Only for the output of a convolution or linear layer, whose backward pass does not need it.
     """
     return F.leaky_relu(features, _SLOPE, inplace=True)
 
 
-def activate_onto(skip: Tensor, features: Tensor) -> Tensor:
-    """Activate `features` in place and add `skip`, keeping one byte an element for the backward pass, not four."""
-    return _ActivateOnto.apply(features, skip)
-
-
-class _ActivateOnto(torch.autograd.Function):
-    """LeakyReLU plus skip connection: the backward pass needs the signs alone."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, skip: Tensor) -> Tensor:
-        ctx.mark_dirty(features)
-        ctx.save_for_backward(features > 0)
-        F.leaky_relu_(features, _SLOPE)
-        features.add_(skip)
-        return features
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (gradient,) = gradients
-        (is_positive,) = ctx.saved_tensors
-        # One new map, then in place: `torch.where` takes twice the time on a CPU.
-        bent = is_positive.to(gradient.dtype).mul_(1 - _SLOPE).add_(_SLOPE).mul_(gradient)
-        return bent, gradient
-
-
 def fuse(merge: SpectralNormConv2d, features: Tensor, block: SemanticFusionBlock, prepared: PreparedFusion) -> Tensor:
     """Merge `features` with what `block` makes of them: the one way for semantics into a discriminator."""
-    return merge(features, block(prepared, features))
+    return merge(torch.cat((features, block(prepared, features)), dim=1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
-from pipeline.models.ops.spectral_norm import SpectralNormConv2d
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 
 
 class ImageDiscriminator(Discriminator):

@@ -10,10 +10,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pipeline.models.discriminators.base import Discriminator, Prepared, activate, activate_onto, fuse
+from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
-from pipeline.models.ops.spectral_norm import SpectralNormConv2d
-from pipeline.models.ops.upsampled_convolution import convolve_upsampled
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
+from pipeline.models.ops.upsampled_convolution import upsampled_convolution
 
 PLACEMENTS = ("decoder", "encoder")
 
@@ -85,11 +85,11 @@ class UNetDiscriminator(Discriminator):
         level1 = activate(self._fuse(self.conv1(level0), 1, down))
         level2 = activate(self._fuse(self.conv2(level1), 2, down))
         features = activate(self._fuse(self.conv3(level2), 3, prepared))
-        features = activate_onto(level2, _convolve_doubled(self.conv4, features))
+        features = activate(_upsample(self.conv4, features)) + level2
         features = self._fuse(features, 2, up)
-        features = activate_onto(level1, _convolve_doubled(self.conv5, features))
+        features = activate(_upsample(self.conv5, features)) + level1
         features = self._fuse(features, 1, up)
-        features = activate_onto(level0, _convolve_doubled(self.conv6, features))
+        features = activate(_upsample(self.conv6, features)) + level0
         features = activate(self.conv7(features))
         return self.conv9(activate(self.conv8(features)))
 
@@ -108,5 +108,5 @@ def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
     return SpectralNormConv2d(channels + fusion.out_channels, channels, 3, bias=True)
 
 
-def _convolve_doubled(convolution: SpectralNormConv2d, features: Tensor) -> Tensor:
-    return convolve_upsampled(features, convolution.normalised_weight())
+def _upsample(convolution: SpectralNormConv2d, features: Tensor) -> Tensor:
+    return upsampled_convolution(features, convolution.normalised_weight())

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.models.ops.dense_convolutions import dense_convolutions
-from pipeline.models.ops.enlarged_convolution import convolve_enlarged
 from pipeline.models.shapes import check_finite, check_image
 
 _UPSAMPLING_STEPS = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
@@ -140,7 +139,8 @@ class RRDBNet(nn.Module):
         features = features + self.conv_body(self._run_body(features))
         for index, factor in enumerate(self.upsampling_steps):
             convolution = cast(nn.Conv2d, self.get_submodule(f"conv_up{index + 1}"))
-            features = F.leaky_relu_(convolve_enlarged(features, convolution, factor), _SLOPE)
+            enlarged = F.interpolate(features, scale_factor=factor, mode="nearest")
+            features = F.leaky_relu_(convolution(enlarged), _SLOPE)
         sr = self.conv_last(F.leaky_relu_(self.conv_hr(features), _SLOPE))
         return sr[..., : height * self.scale, : width * self.scale]
 

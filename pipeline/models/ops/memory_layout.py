@@ -1,19 +1,15 @@
-"""In which order a map lies in memory, and new maps that lie alike.
+"""Memory layouts of feature maps (n, c, h, w).
 
-A map that lies otherwise than what it meets is copied or, worse, read across its rows: at full resolution that takes
-longer than many a convolution.
+An operator whose inputs differ in layout copies one of them or reads it with large strides; at full resolution that
+takes longer than many a convolution.
 """
 
 import torch
 from torch import Tensor
 
 
-def layout(features: Tensor) -> torch.memory_format:
-    """Return the memory format of (n, c, h, w), or of the map that it is a part of."""
-    is_last = features.stride(1) == 1 and features.shape[1] > 1
-    return torch.channels_last if is_last else torch.contiguous_format
-
-
 def new_map(like: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    """Return an empty map of another shape, of the dtype, device and memory format of `like`."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout(like))
+    """Return an uninitialised map with the dtype, device and layout of `like`, or of the map that it is a slice of."""
+    is_channels_last = like.stride(1) == 1 and like.shape[1] > 1
+    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)

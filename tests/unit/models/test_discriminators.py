@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.models import ImageDiscriminator, PatchDiscriminator, SemanticFusionBlock, UNetDiscriminator
-from pipeline.models.ops.spectral_norm import SpectralNormConv2d
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 
 NETWORKS = [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator]
 LOGITS = {
@@ -186,6 +186,24 @@ def test_bf16_autocast_keeps_the_spectral_estimate_in_float32():
         weight = convolution.normalised_weight()
     assert weight.dtype == torch.float32
     assert torch.equal(weight, plain.normalised_weight())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_spectral_norm_over_training_steps_equals_torchs_own(memory_format):
+    torch.manual_seed(0)
+    ours = SpectralNormConv2d(5, 4, 3, bias=True).double()
+    theirs = nn.utils.spectral_norm(nn.Conv2d(5, 4, 3, padding=1).double())
+    theirs.load_state_dict(
+        {("weight_orig" if name == "weight" else name): tensor for name, tensor in ours.state_dict().items()}
+    )
+    ours.to(memory_format=memory_format)
+    image = torch.rand(1, 5, 6, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
+    for _ in range(3):
+        outputs = [network(image) for network in (ours, theirs)]
+        torch.testing.assert_close(*outputs)
+        pairs = zip((ours.weight, theirs.weight_orig), outputs, strict=True)
+        gradients = [torch.autograd.grad(out.square().sum(), weight)[0] for weight, out in pairs]
+        torch.testing.assert_close(*gradients)
 
 
 def test_spectral_norm_converges_to_the_largest_singular_value():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.losses import L1Loss, build_adversarial_loss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact, UNetDiscriminator
 from pipeline.models.discriminators.base import Prepared
-from pipeline.models.ops.spectral_norm import SpectralNormConv2d
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.runtime.trainable import DdpTrainable, OptimizerState, Trainable
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
 
