@@ -43,7 +43,8 @@ from torch import Tensor
 from pipeline.degrade import degrade, stack_parameters
 from pipeline.degrade.kernels import blur_kernels
 from shards.degradation.draws import variant_seed
-from shards.degradation.parameters import Blur, SampleParameters, draw_parameters
+from shards.degradation.operations.blur import Blur
+from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import load_recipe
 
 SCALE, CANVAS_PX, CROP_PX = 4, 400, 256

@@ -25,7 +25,7 @@ from pipeline.data.decode import Pixels, decode_png
 from pipeline.data.features import image_manifest
 from pipeline.degrade import degrade, stack_parameters
 from pipeline.tracking import NullTracker, open_tracker
-from shards.degradation.parameters import Blur, Jpeg, Noise, Resize, SampleParameters, Step, draw_parameters
+from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import Recipe, load_recipe
 from shards.errors import InputError
 from shards.format.files import check_writable, write_atomically
@@ -142,33 +142,6 @@ def cut_canvas(image: Pixels, name: str, canvas_px: int | None, scale: int) -> P
     return image[top_px : top_px + side_px, left_px : left_px + side_px].copy()
 
 
-def describe(step: Step) -> str:
-    """Say a step in one short line; empty where it does nothing."""
-    if isinstance(step, Blur):
-        return _describe_blur(step)
-    if isinstance(step, Resize):
-        return f"resize to {step.size_px} px, {step.mode.replace('_', ' ')}"
-    if isinstance(step, Noise):
-        if step.kind == "none":
-            return ""
-        return f"{step.kind} noise {step.strength:.2f}, {'gray' if step.is_gray else 'colour'}"
-    return _describe_jpeg(step)
-
-
-def _describe_blur(blur: Blur) -> str:
-    if blur.family == "none":
-        return ""
-    if blur.family == "sinc":
-        return f"sinc {blur.size_px} px, cutoff {blur.cutoff_rad:.2f} rad"
-    shape = "" if blur.family == "gaussian" else f", beta {blur.beta:.2f}"
-    other = "" if blur.sigma_x_px == blur.sigma_y_px else f" {blur.sigma_y_px:.2f}"
-    return f"{blur.family} {blur.size_px} px, sigma {blur.sigma_x_px:.2f}{other}{shape}"
-
-
-def _describe_jpeg(jpeg: Jpeg) -> str:
-    return "" if jpeg.quality is None else f"JPEG {jpeg.quality:.0f}"
-
-
 def draw_grid(rows: list[Row]) -> Pixels:
     """Draw one row a sub-image, as (H, W, 3) uint8: HR, then its variants, each with its parameters under it."""
     lines = [_captions(row) for row in rows]
@@ -183,7 +156,7 @@ def draw_grid(rows: list[Row]) -> Pixels:
 def _captions(row: Row) -> list[list[str]]:
     captions = [[row.name, f"HR, {len(row.hr)} px"]]
     for number, (parameters, lq) in enumerate(row.variants):
-        steps = [describe(step) for step in parameters.steps]
+        steps = [step.caption() for step in parameters.steps]
         captions.append([f"variant {number}, LQ, {len(lq)} px", *filter(None, steps)])
     return captions
 

@@ -1,9 +1,10 @@
-"""Blur kernels from their parameters: Gaussian, generalized Gaussian, plateau and sinc, float64, each summing to 1.
+"""Blur kernels from their parameters: Gaussian, generalized Gaussian, plateau and sinc, each summing to 1.
 
-Built on the host, because they are tiny and then the same on every device.
+Built on the host in float64: they are tiny, and thus the same on every device.
 
 References:
-    Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, sections 3.1 and 3.4.
+    Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, sections 3.1 and 3.3; `bivariate_*` and
+    `circular_lowpass_kernel` of BasicSR (`basicsr/data/degradations.py`).
 """
 
 from __future__ import annotations
@@ -12,20 +13,17 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from shards.degradation.parameters import Blur
-from shards.degradation.recipe import MAX_KERNEL_PX
+from shards.degradation.operations.blur import MAX_KERNEL_PX, Blur
 
 
-def blur_kernels(blurs: Sequence[Blur]) -> Tensor:
-    """Kernels of a batch.
+def blur_kernels(blurs: Sequence[Blur]) -> Float64[Tensor, "n 21 21"]:
+    """Kernels of a batch, rows then columns; smaller kernels are centred and padded with zeros.
 
     Args:
-        blurs: One a sample. `none` becomes the unit impulse.
-
-    Returns:
-        (N, 21, 21) float64: rows, then columns; smaller kernels sit in the middle of zeros.
+        blurs: One per image. `none` becomes the unit impulse.
     """
     sides_px = torch.tensor([blur.size_px for blur in blurs])
     axis = torch.arange(MAX_KERNEL_PX, dtype=torch.float64) - MAX_KERNEL_PX // 2
@@ -52,7 +50,7 @@ def _is(family: Sequence[str], name: str) -> Tensor:
 
 
 def _mahalanobis(x: Tensor, y: Tensor, blurs: Sequence[Blur]) -> Tensor:
-    """Squared distance from the middle, in standard deviations along the turned axes."""
+    """Squared distance from the centre, in standard deviations along the rotated axes."""
     cos = _column([math.cos(blur.theta_rad) for blur in blurs])
     sin = _column([math.sin(blur.theta_rad) for blur in blurs])
     along = (cos * x + sin * y) / _column([blur.sigma_x_px for blur in blurs])

@@ -1,6 +1,6 @@
 """Aligned random crops of a sample, drawn from its seed.
 
-A crop of the truth and the same crop of its low-quality image show the same place, in the same orientation:
+A crop of the ground truth and the same crop of its low-quality image show the same place in the same orientation:
 offsets are multiples of the scale, and `Crop.scaled` is exact or an error. NumPy only.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.degradation.draws import Operation, Stream
+from shards.degradation.draws import Stream, StreamNumber
 from shards.errors import InputError
 
 _FLIP_COLUMNS = 1
@@ -47,7 +47,7 @@ class Crop:
         return self.left_px + self.size_px
 
     def apply(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Cut and turn an image.
+        """Crop an image and apply the symmetry.
 
         Args:
             image: (H, W, C), or (H, W), of any type.
@@ -72,7 +72,7 @@ class Crop:
             raise InputError(f"crop {self} does not lie in an image of {height_px}x{width_px} px")
 
     def turn(self, window: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Turn what was cut already: (size_px, size_px, C), or without C, to the same, contiguous and a copy."""
+        """Apply the symmetry to a window that is cut already: a contiguous copy of the same shape."""
         if self.dihedral & _FLIP_COLUMNS:
             window = window[:, ::-1]
         if self.dihedral & _FLIP_ROWS:
@@ -93,7 +93,7 @@ class Crop:
 
 
 def draw_crop(seed_hex: str, *, height_px: int, width_px: int, crop_px: int, multiple_px: int) -> Crop:
-    """Draw where a sample is cut and how it is turned.
+    """Draw the crop window of a sample and its symmetry.
 
     Args:
         seed_hex: The variant's seed.
@@ -117,7 +117,7 @@ def draw_crop(seed_hex: str, *, height_px: int, width_px: int, crop_px: int, mul
             f"crop_px {crop_px} is larger than the image of {height_px}x{width_px} px; sample {seed_hex}; "
             f"use a crop of at most {min(height_px, width_px) // multiple_px * multiple_px} px or larger sub-images"
         )
-    stream = Stream(seed_hex, Operation.CROP)
+    stream = Stream(seed_hex, StreamNumber.CROP)
     top_px = multiple_px * stream.integer(0, (height_px - crop_px) // multiple_px)
     left_px = multiple_px * stream.integer(0, (width_px - crop_px) // multiple_px)
     return Crop(top_px, left_px, crop_px, stream.integer(0, NUM_DIHEDRALS - 1))

@@ -1,9 +1,9 @@
 """Random draws that are the same everywhere and forever.
 
-A draw is a pure function of (dataset seed, sample, variant, operation): no global state, no worker, no rank. The
-bits are Philox4x64-10's, which NumPy promises as raw words; the way from words to numbers is ours, because NumPy
-promises its own only for one build. It uses additions, multiplications and comparisons alone, so it is exact in
-IEEE arithmetic on any machine. Golden vectors pin both.
+A draw is a pure function of (dataset seed, sample, variant, stream): it does not depend on global state, worker or
+rank. The bits are Philox4x64-10's, whose raw words NumPy guarantees across versions. NumPy's conversion from words to
+numbers has no such guarantee, so the conversion here is our own: additions, multiplications and comparisons only,
+exact in IEEE arithmetic on any machine. Golden vectors pin both.
 """
 
 from __future__ import annotations
@@ -21,19 +21,14 @@ _WORD_VALUES = 1 << 64
 _PROBABILITY_TOLERANCE = 1e-9
 
 
-class Operation(enum.IntEnum):
-    """What a stream of draws is for. Numbers are part of the data format: append, never renumber or reuse."""
+class StreamNumber(enum.IntEnum):
+    """Streams that belong to no operation of a recipe's stages; `Operation.streams` has the numbers of those that do.
+
+    Numbers are part of the data format: append, never renumber or reuse.
+    """
 
     CROP = 0
     PAIRED_CROP = 1
-    BLUR_1 = 2
-    RESIZE_1 = 3
-    NOISE_1 = 4
-    JPEG_1 = 5
-    BLUR_2 = 6
-    RESIZE_2 = 7
-    NOISE_2 = 8
-    JPEG_2 = 9
     END_ORDER = 10
     END_RESIZE = 11
     END_SINC = 12
@@ -44,8 +39,8 @@ def variant_seed(dataset_seed: int, sample_id: str, variant: int) -> str:
     """The seed of one variant of one sample.
 
     Args:
-        dataset_seed: The seed of the whole data set, any integer.
-        sample_id: What identifies the sample wherever it is stored: its pixels' SHA-256 in hex.
+        dataset_seed: The seed of the whole dataset, any integer.
+        sample_id: Identifies the sample wherever it is stored: the SHA-256 of its pixels in hex.
         variant: Which of the sample's degradations, from 0; the epoch, or the epoch modulo K.
 
     Returns:
@@ -82,19 +77,20 @@ def seed_words(seed_hex: str) -> tuple[int, int]:
 
 
 class Stream:
-    """The draws of one operation of one variant of one sample, in order.
+    """The draws of one operation for one variant of one sample, in order.
 
     Args:
-        seed_hex: What `variant_seed` returns.
-        operation: Whose draws these are; streams of different operations are independent.
+        seed_hex: From `variant_seed`.
+        number: Which stream of this seed; streams of different numbers are independent.
 
     References:
         Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3 (Philox4x64-10).
     """
 
-    def __init__(self, seed_hex: str, operation: Operation) -> None:
+    def __init__(self, seed_hex: str, number: int) -> None:
         key = np.array(seed_words(seed_hex), dtype=np.uint64)
-        counter = np.array([0, 0, int(operation), 0], dtype=np.uint64)
+        counter = np.array([0, 0, int(number), 0], dtype=np.uint64)
+        self.number = int(number)
         self._philox = np.random.Philox(key=key, counter=counter)
 
     def word(self) -> int:

@@ -1,23 +1,27 @@
-"""Degradation recipes: laws and order as versioned data, read strictly from TOML.
+"""Degradation recipes: operations, their order and distributions as versioned data, read strictly from TOML.
 
-A recipe says which operations run, in which order, and how each parameter is distributed. It is data: people
-write their own file beside the ones shipped in `recipes/`. A file with an unknown key, a missing one, a wrong
-type or an impossible value is refused, with every fault listed. A shipped recipe never changes; a changed law
-gets a new name (`realesrgan-2`), because data sets record the name.
+A recipe says which operations run, in which order, and how each parameter is distributed. It is data: users write
+their own files like those shipped in `recipes/`. A file with an unknown key, a missing one, a wrong type or an
+impossible value is refused, with every fault listed. A shipped recipe never changes; a changed law gets a new name
+(`realesrgan-2`), because datasets record the name.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Optional
 
 import cattrs
 from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.v import format_exception
 
+from shards.degradation.end import EndRecipe
+from shards.degradation.operation import MAX_STAGES
+from shards.degradation.operations import OPERATIONS
+from shards.degradation.rules import require
 from shards.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -27,44 +31,16 @@ else:
 
 FORMAT = 1
 FOLDER = Path(__file__).parent / "recipes"
-_TOLERANCE = 1e-9
-
-StageOperation = Literal["blur", "resize", "noise", "jpeg"]
-JpegMode = Literal["reference", "faithful"]
-Range = tuple[float, float]
-
-
-def _require(holds: bool, field: str, value: object, rule: str) -> None:
-    """Raise unless a field obeys its rule."""
-    if not holds:
-        raise InputError(f"{field} must be {rule}; got {value}")
-
-
-def _check_probability(field: str, value: float) -> None:
-    _require(0 <= value <= 1, field, value, "a probability in [0, 1]")
-
-
-def _check_range(field: str, value: Range, *, least: float) -> None:
-    _require(least <= value[0] <= value[1], field, list(value), f"[low, high] with {least} <= low <= high")
-
-
-def _check_mixture(recipe: object, names: tuple[str, ...]) -> None:
-    """Check fields that together are the chances of one draw."""
-    values = {f"{name}_probability": getattr(recipe, f"{name}_probability") for name in names}
-    for field, value in values.items():
-        _check_probability(field, value)
-    total = sum(values.values())
-    _require(abs(total - 1) <= _TOLERANCE, " + ".join(values), f"{total:g}", "1 in sum")
 
 
 @dataclass(frozen=True)
 class SharpenRecipe:
-    """Unsharp mask of the truth, before anything else and as the loss target.
+    """Unsharp mask of the ground truth, before every other step; also the target of pixel and perceptual losses.
 
     Attributes:
-        radius_px: Gaussian window; one is added when even.
+        radius_px: Side of the Gaussian window; one is added when even.
         weight: How much of the detail is added.
-        threshold_255: Detail up to this many gray levels is left alone.
+        threshold_255: Detail of at most this many gray levels is not sharpened.
     """
 
     radius_px: int
@@ -72,222 +48,23 @@ class SharpenRecipe:
     threshold_255: float
 
     def __post_init__(self) -> None:
-        _require(self.radius_px >= 1, "radius_px", self.radius_px, "1 or more")
-        _require(self.weight >= 0, "weight", self.weight, "0 or more")
-        _require(self.threshold_255 >= 0, "threshold_255", self.threshold_255, "0 or more")
-
-
-@dataclass(frozen=True)
-class SincRecipe:
-    """A circular low-pass filter, which rings.
-
-    Attributes:
-        probability: How often it is applied.
-        size_px: Kernel sides, odd, each as likely.
-        cutoff_pi: Cutoff frequency in units of pi radians a pixel.
-    """
-
-    probability: float
-    size_px: tuple[int, int]
-    cutoff_pi: Range
-
-    def __post_init__(self) -> None:
-        _check_probability("probability", self.probability)
-        _check_kernel_sizes(self.size_px)
-        _check_range("cutoff_pi", self.cutoff_pi, least=1e-3)
-
-
-MAX_KERNEL_PX = 21
-
-
-def _check_kernel_sizes(size_px: tuple[int, int]) -> None:
-    low, high = size_px
-    holds = low % 2 == high % 2 == 1 and 1 <= low <= high <= MAX_KERNEL_PX
-    _require(holds, "size_px", list(size_px), f"[low, high], odd, from 1 to {MAX_KERNEL_PX}")
-
-
-FAMILIES = (
-    "isotropic",
-    "anisotropic",
-    "generalized_isotropic",
-    "generalized_anisotropic",
-    "plateau_isotropic",
-    "plateau_anisotropic",
-)
-
-
-@dataclass(frozen=True)
-class BlurRecipe:
-    """One of six blur families, or a sinc.
-
-    Attributes:
-        probability: How often it is applied at all.
-        sinc_probability: How often it is a sinc rather than one of the six.
-        size_px: Kernel sides, odd, each as likely.
-        sigma_px: Standard deviation along each axis.
-        generalized_beta: Shape of the generalized Gaussian: evenly below and above 1.
-        plateau_beta: Shape of the plateau, likewise.
-        sinc_cutoff_pi: Cutoff of kernels of `sinc_small_below_px` or more, in units of pi.
-        sinc_cutoff_small_pi: Cutoff of smaller kernels.
-        sinc_small_below_px: Where the two meet.
-        isotropic_probability: Chances of the families; this and the next five sum to 1.
-    """
-
-    probability: float
-    sinc_probability: float
-    size_px: tuple[int, int]
-    sigma_px: Range
-    generalized_beta: Range
-    plateau_beta: Range
-    sinc_cutoff_pi: Range
-    sinc_cutoff_small_pi: Range
-    sinc_small_below_px: int
-    isotropic_probability: float
-    anisotropic_probability: float
-    generalized_isotropic_probability: float
-    generalized_anisotropic_probability: float
-    plateau_isotropic_probability: float
-    plateau_anisotropic_probability: float
-
-    def __post_init__(self) -> None:
-        _check_probability("probability", self.probability)
-        _check_probability("sinc_probability", self.sinc_probability)
-        _check_kernel_sizes(self.size_px)
-        _check_range("sigma_px", self.sigma_px, least=1e-3)
-        _check_mixture(self, FAMILIES)
-        for name in ("generalized_beta", "plateau_beta"):
-            value = getattr(self, name)
-            _require(0 < value[0] <= 1 <= value[1], name, list(value), "[low, high] with 0 < low <= 1 <= high")
-        _check_range("sinc_cutoff_pi", self.sinc_cutoff_pi, least=1e-3)
-        _check_range("sinc_cutoff_small_pi", self.sinc_cutoff_small_pi, least=1e-3)
-
-
-@dataclass(frozen=True)
-class ResizeRecipe:
-    """Change of size, without antialiasing.
-
-    Attributes:
-        base: What the factor multiplies: the image as it comes (`current`) or the low-quality size (`output`).
-        up_probability: Chances of enlarging, shrinking and keeping; this and the next two sum to 1.
-        up_factor: Range when enlarging.
-        down_factor: Range when shrinking.
-        area_probability: Chances of the three filters; this and the next two sum to 1.
-    """
-
-    base: Literal["current", "output"]
-    up_probability: float
-    down_probability: float
-    keep_probability: float
-    up_factor: Range
-    down_factor: Range
-    area_probability: float
-    bilinear_probability: float
-    bicubic_probability: float
-
-    def __post_init__(self) -> None:
-        _check_mixture(self, ("up", "down", "keep"))
-        _check_mixture(self, ("area", "bilinear", "bicubic"))
-        _check_range("up_factor", self.up_factor, least=1.0)
-        _check_range("down_factor", self.down_factor, least=0.05)
-        _require(self.down_factor[1] <= 1, "down_factor", list(self.down_factor), "at most 1")
-        _require(self.up_factor[1] <= 4, "up_factor", list(self.up_factor), "at most 4")
-
-
-@dataclass(frozen=True)
-class NoiseRecipe:
-    """Gaussian or Poisson noise, in gray or in colour.
-
-    Attributes:
-        probability: How often there is any.
-        gaussian_probability: How often it is Gaussian rather than Poisson.
-        gray_probability: How often all channels share one field.
-        sigma_255: Standard deviation of the Gaussian, in gray levels.
-        poisson_scale: Multiplies the Poisson noise.
-    """
-
-    probability: float
-    gaussian_probability: float
-    gray_probability: float
-    sigma_255: Range
-    poisson_scale: Range
-
-    def __post_init__(self) -> None:
-        for name in ("probability", "gaussian_probability", "gray_probability"):
-            _check_probability(name, getattr(self, name))
-        _check_range("sigma_255", self.sigma_255, least=0.0)
-        _check_range("poisson_scale", self.poisson_scale, least=0.0)
-
-
-@dataclass(frozen=True)
-class JpegRecipe:
-    """JPEG compression.
-
-    Attributes:
-        probability: How often.
-        quality: 1..100; fractions count in the reference's simulation and are rounded in the faithful one.
-        mode: `reference` simulates as Real-ESRGAN does, `faithful` follows libjpeg's integers.
-    """
-
-    probability: float
-    quality: Range
-    mode: JpegMode
-
-    def __post_init__(self) -> None:
-        _check_probability("probability", self.probability)
-        _check_range("quality", self.quality, least=1.0)
-        _require(self.quality[1] <= 100, "quality", list(self.quality), "at most 100")
+        require(self.radius_px >= 1, "radius_px", self.radius_px, "1 or more")
+        require(self.weight >= 0, "weight", self.weight, "0 or more")
+        require(self.threshold_255 >= 0, "threshold_255", self.threshold_255, "0 or more")
 
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """Operations in order. A table whose name is not in `order` does not belong in the file.
+    """One stage: operations in order, each at most once.
+
+    In a file, `order` lists the names, and each operation has a table of its own; a table that is not in `order` is
+    refused.
 
     Attributes:
-        order: Which operations run, each at most once.
-        blur: Needed when in `order`, as the others.
-        resize: See above.
-        noise: See above.
-        jpeg: See above.
+        operations: Name and table of each operation, in the order in which they run.
     """
 
-    order: tuple[StageOperation, ...]
-    blur: BlurRecipe | None = None
-    resize: ResizeRecipe | None = None
-    noise: NoiseRecipe | None = None
-    jpeg: JpegRecipe | None = None
-
-    def __post_init__(self) -> None:
-        given = {f.name for f in fields(self) if f.name != "order" and getattr(self, f.name) is not None}
-        holds = given == set(self.order) and len(given) == len(self.order)
-        _require(holds, "order", list(self.order), f"the stage's tables {sorted(given)}, each once")
-
-
-@dataclass(frozen=True)
-class EndRecipe:
-    """The last resize, to the low-quality size, with a sinc after it and JPEG before or after the two.
-
-    Attributes:
-        area_probability: Chances of the filters; this and the next three sum to 1.
-        matlab_bicubic_probability: This filter is antialiased, as in the classical task.
-        jpeg_last_probability: How often JPEG comes after resize and sinc rather than before.
-        sinc: Left out: none.
-        jpeg: Left out: none.
-    """
-
-    area_probability: float
-    bilinear_probability: float
-    bicubic_probability: float
-    matlab_bicubic_probability: float
-    jpeg_last_probability: float = 0.5
-    sinc: SincRecipe | None = None
-    jpeg: JpegRecipe | None = None
-
-    def __post_init__(self) -> None:
-        _check_mixture(self, ("area", "bilinear", "bicubic", "matlab_bicubic"))
-        _check_probability("jpeg_last_probability", self.jpeg_last_probability)
-
-
-MAX_STAGES = 2
+    operations: tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -296,10 +73,10 @@ class Recipe:
 
     Attributes:
         format: Version of this schema.
-        name: Recorded with every data set that uses it; ends in the version of the law.
+        name: Recorded with every dataset that uses it; ends in the version of the law.
         end: What produces the low-quality size.
         stages: Up to two.
-        sharpen: Left out: the truth is used as it is.
+        sharpen: Without this table, the ground truth is used as it is.
     """
 
     format: int
@@ -309,14 +86,14 @@ class Recipe:
     sharpen: SharpenRecipe | None = None
 
     def __post_init__(self) -> None:
-        _require(self.format == FORMAT, "format", self.format, f"{FORMAT}, the one this version reads")
-        _require(len(self.stages) <= MAX_STAGES, "stages", len(self.stages), f"at most {MAX_STAGES}")
-        _require(bool(self.name.strip()), "name", repr(self.name), "a name")
+        require(self.format == FORMAT, "format", self.format, f"{FORMAT}, the one this version reads")
+        require(len(self.stages) <= MAX_STAGES, "stages", len(self.stages), f"at most {MAX_STAGES}")
+        require(bool(self.name.strip()), "name", repr(self.name), "a name")
 
 
 @functools.lru_cache(maxsize=32)
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Read a shipped recipe by name, or any by path; once a process, so that callers may ask for every sample.
+    """Read a shipped recipe by name, or any by path; cached per process, so that calling it per sample is cheap.
 
     Args:
         name_or_path: `realesrgan-1`, `realesrgan-light-1`, `bicubic-1`, or a path that ends in `.toml`.
@@ -381,11 +158,23 @@ def _text(value: Any, _: type) -> str:
     return value
 
 
+def _stage(table: Any, _: type) -> StageRecipe:
+    """Read a stage through a class with one optional field per registered operation."""
+    tables = [(operation.name, Optional[operation.table], None) for operation in OPERATIONS]  # noqa: UP045 - a value
+    given = _CONVERTER.structure(table, make_dataclass("Stage", [("order", tuple[str, ...]), *tables]))
+    order = tuple(OPERATIONS[name].name for name in given.order)
+    named = {operation.name for operation in OPERATIONS if getattr(given, operation.name) is not None}
+    holds = named == set(order) and len(named) == len(order)
+    require(holds, "order", list(order), f"the stage's tables {sorted(named)}, each once")
+    return StageRecipe(tuple((name, getattr(given, name)) for name in order))
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(int, _whole_number)
     converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(StageRecipe, _stage)
     return converter
 
 

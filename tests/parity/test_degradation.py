@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pipeline.degrade.filters import blur, sharpen
-from pipeline.degrade.jpeg import jpeg
 from pipeline.degrade.kernels import blur_kernels
-from pipeline.degrade.resample import num_taps, resize, resize_matrices
+from pipeline.degrade.operations.blur import blur
+from pipeline.degrade.operations.jpeg import jpeg
+from pipeline.degrade.operations.resize import num_taps, resize, resize_matrices
+from pipeline.degrade.sharpen import sharpen
 from shards.degradation import bicubic
-from shards.degradation.parameters import RESIZE_MODES, Blur
+from shards.degradation.operations.blur import Blur
+from shards.degradation.operations.resize import RESIZE_MODES
 from shards.degradation.recipe import SharpenRecipe
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "degradation.npz")

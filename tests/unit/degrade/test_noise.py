@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from pipeline.degrade.counter_random import philox, pixel_words
-from pipeline.degrade.noise import _poisson_count, gaussian_noise, poisson_noise
+from pipeline.degrade.operations.noise import _poisson_count, gaussian_noise, poisson_noise
 
 SEED = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
 COLOUR, GRAY = torch.tensor([False, False]), torch.tensor([True, True])

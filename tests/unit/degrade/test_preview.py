@@ -11,7 +11,6 @@ from jobs import preview
 from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
 from pipeline.tracking import NullTracker
 from shards.config import ShardConfig
-from shards.degradation.parameters import Blur, Jpeg, Noise, Resize
 
 
 @pytest.fixture(scope="module")
@@ -145,21 +144,3 @@ def test_preview_with_a_run_that_mlflow_does_not_take_ends_with_a_fault(
     assert _run(shards, "--output", output, "--run", tmp_path) == EXIT_FAULTS
     assert text in capsys.readouterr().err
     assert output.is_file()
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [
-        (Blur("none"), ""),
-        (Blur("gaussian", 9, 1.0, 1.0), "gaussian 9 px, sigma 1.00"),
-        (Blur("plateau", 9, 1.0, 0.5, 0.3, 1.5), "plateau 9 px, sigma 1.00 0.50, beta 1.50"),
-        (Blur("sinc", 7, cutoff_rad=2.0), "sinc 7 px, cutoff 2.00 rad"),
-        (Resize("matlab_bicubic", 40, 2.0), "resize to 40 px, matlab bicubic"),
-        (Noise("none", 0.0, False, 4), ""),
-        (Noise("poisson", 1.5, True, 4), "poisson noise 1.50, gray"),
-        (Jpeg(None, "faithful"), ""),
-        (Jpeg(48.2, "reference"), "JPEG 48"),
-    ],
-)
-def test_describe_says_what_a_step_does(step: Any, expected: str) -> None:
-    assert preview.describe(step) == expected

@@ -1,23 +1,29 @@
-"""JPEG compression of ragged batches, a quality a sample: the reference's simulation, or libjpeg's integers.
+"""JPEG compression with a quality per image: the reference's simulation, or libjpeg's integers.
 
-`reference` is the law of Real-ESRGAN: fractional tables, zeros beyond the border, chroma averaged and repeated, no
-rounding but that of the coefficients; 1 to 5 gray levels from a real encoder on average. `faithful` follows libjpeg
-with 4:2:0 chroma: integer tables, repeated borders, 8-bit planes, triangular chroma upsampling.
+`reference` is the simulation of Real-ESRGAN (DiffJPEG): fractional tables, zeros beyond the border, chroma averaged
+and repeated, only the coefficients rounded; 1 to 5 gray levels from a real encoder on average. `faithful` follows
+libjpeg with 4:2:0 chroma: integer tables, repeated borders, 8-bit planes, triangular ("fancy") chroma upsampling.
 
 References:
-    ITU-T T.81 (tables of annex K); Wang et al. 2021, Real-ESRGAN, section 3.3.
+    ITU-T T.81 (tables of annex K); `basicsr/utils/diffjpeg.py`; libjpeg's jcsample.c and jdsample.c;
+    Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, section 3.1.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from pipeline.degrade.filters import take
+from pipeline.degrade.borders import repeated_index, take
+from pipeline.degrade.step_batch import Application, Rows, StepBatch
+from shards.degradation.operations.jpeg import Jpeg
 
 _LUMA_TABLE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -43,17 +49,19 @@ _UNIT_PX = 16
 _CENTRE = 128.0
 
 
-def jpeg(image: Tensor, quality: Tensor, size_px: Tensor, *, mode: str) -> Tensor:
+def jpeg(
+    image: Float[Tensor, "n 3 s s"], quality: Float[Tensor, " n"], size_px: Int[Tensor, " n"], *, mode: str
+) -> Float[Tensor, "n 3 s s"]:
     """Compress and decompress.
 
     Args:
-        image: (N, 3, S, S); clipped to [0, 1] first.
-        quality: (N,), 1..100.
-        size_px: (N,) int64, each sample's own side; what lies beyond it is not read, and not meaningful after.
+        image: RGB; clipped to [0, 1] first.
+        quality: 1..100.
+        size_px: Side of each image; pixels beyond it are not read, and undefined afterwards.
         mode: `reference` or `faithful`.
 
     Returns:
-        The same shape, in [0, 1].
+        In [0, 1].
     """
     return (_faithful if mode == "faithful" else _reference)(image, quality, size_px)
 
@@ -65,7 +73,7 @@ def _reference(image: Tensor, quality: Tensor, size_px: Tensor) -> Tensor:
     pad_px = -side_px % _UNIT_PX
     planes = _mix(F.pad(image, (0, pad_px, 0, pad_px)), _TO_YCC)
     factor = _percent(quality.to(image.dtype)) / 100
-    # The reference's luma table is transposed. (Its chroma planes stay centred on 0, which is what they are here.)
+    # The reference's luma table is transposed (its chroma table is symmetric). Chroma is centred on 0 already.
     luma = _quantise(planes[:, :1] - _CENTRE, _table(_LUMA_TABLE, image).T * factor) + _CENTRE
     chroma = _quantise(F.avg_pool2d(planes[:, 1:], 2), _table(_CHROMA_TABLE, image) * factor)
     chroma = chroma.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
@@ -75,7 +83,7 @@ def _reference(image: Tensor, quality: Tensor, size_px: Tensor) -> Tensor:
 def _faithful(image: Tensor, quality: Tensor, size_px: Tensor) -> Tensor:
     side_px = image.shape[-1]
     padded_px = side_px + -side_px % _UNIT_PX
-    pixels = take((image.clamp(0, 1) * 255).round(), _repeated_index(size_px, 0, padded_px))
+    pixels = take((image.clamp(0, 1) * 255).round(), repeated_index(size_px, 0, padded_px))
     planes = _mix(pixels, _TO_YCC).round()
     percent = _percent(quality.to(image.dtype).round()).floor()
     tables = [((_table(t, image) * percent + 50) / 100).floor().clamp(1, 255) for t in (_LUMA_TABLE, _CHROMA_TABLE)]
@@ -86,7 +94,7 @@ def _faithful(image: Tensor, quality: Tensor, size_px: Tensor) -> Tensor:
 
 
 def _percent(quality: Tensor) -> Tensor:
-    """Libjpeg's scale of the tables in percent, (N, 1, 1)."""
+    """Libjpeg's scale of the tables in percent (jcparam.c, jpeg_quality_scaling), (n, 1, 1)."""
     return torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1)
 
 
@@ -94,20 +102,20 @@ def _table(values: tuple[tuple[int, ...], ...], like: Tensor) -> Tensor:
     return _constant_table(values, like.dtype, like.device)
 
 
-# Constants are kept: bringing one to a GPU waits for it.
+# Cached per device: copying a constant to a GPU synchronises with it.
 @functools.lru_cache(maxsize=16)
 def _constant_table(values: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _mix(planes: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Change of colour space, in sums of a fixed order."""
+    """Change of colour space; a fixed order of summation gives the same bits on every device."""
     a, b, c = planes.unbind(dim=1)
     return torch.stack([row[0] * a + row[1] * b + row[2] * c for row in matrix], dim=1)
 
 
 def _quantise(planes: Tensor, tables: Tensor) -> Tensor:
-    """Round the blocks' cosine coefficients to multiples of the tables, (N, 8, 8), and transform back."""
+    """Round the DCT coefficients of the 8x8 blocks to multiples of the tables, (n, 8, 8), and transform back."""
     num, channels, side_px, _ = planes.shape
     num_blocks = side_px // _BLOCK_PX
     basis = _cosines(planes.dtype, planes.device)
@@ -121,7 +129,7 @@ def _quantise(planes: Tensor, tables: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _cosines(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal 8-point cosine transform as a matrix: frequency, position."""
+    """The orthonormal 8-point DCT-II as a matrix: frequency, position."""
     frequency = torch.arange(_BLOCK_PX, dtype=torch.float64).view(-1, 1)
     position = torch.arange(_BLOCK_PX, dtype=torch.float64).view(1, -1)
     basis = torch.cos((2 * position + 1) * frequency * math.pi / (2 * _BLOCK_PX)) * math.sqrt(2 / _BLOCK_PX)
@@ -129,22 +137,17 @@ def _cosines(dtype: torch.dtype, device: torch.device) -> Tensor:
     return basis.to(device, dtype)
 
 
-def _repeated_index(size_px: Tensor, margin_px: int, length_px: int) -> Tensor:
-    position = torch.arange(length_px, device=size_px.device).view(1, -1) - margin_px
-    return torch.minimum(position.clamp(min=0), size_px.view(-1, 1) - 1)
-
-
 def _halve(planes: Tensor) -> Tensor:
-    """Mean of 2x2 pixels; halves are rounded down and up in alternate columns, as libjpeg does."""
+    """Mean of 2x2 pixels; halves round down and up in alternate columns (jcsample.c, h2v2_downsample)."""
     total = F.avg_pool2d(planes, 2) * 4
     bias = 1 + torch.arange(total.shape[-1], device=planes.device) % 2
     return ((total + bias) / 4).floor()
 
 
 def _double(planes: Tensor, size_px: Tensor) -> Tensor:
-    """Triangular upsampling by 2: three quarters of the nearest sample and one of the next."""
+    """Triangular upsampling by 2: 3/4 of the nearest sample, 1/4 of the next (jdsample.c, h2v2_fancy_upsample)."""
     length_px = planes.shape[-1] + 2
-    padded = take(planes, _repeated_index(size_px, 1, length_px))
+    padded = take(planes, repeated_index(size_px, 1, length_px))
     total = _blend(_blend(padded, 2), 3)
     # Even columns round half up, odd ones half down.
     bias = 8 - torch.arange(total.shape[-1], device=planes.device) % 2
@@ -155,3 +158,31 @@ def _blend(padded: Tensor, dim: int) -> Tensor:
     length = padded.shape[dim] - 2
     before, here, after = (padded.narrow(dim, k, length) for k in range(3))
     return torch.stack([3 * here + before, 3 * here + after], dim=dim + 1).flatten(dim, dim + 1)
+
+
+@dataclass(frozen=True)
+class JpegBatch(StepBatch):
+    """Qualities of the images that are compressed."""
+
+    rows: Rows
+    quality: Float64[Tensor, " k"]
+    mode: str
+
+    def select(self, samples: list[int]) -> JpegBatch:
+        """The qualities of some images."""
+        rows, old_rows = self.rows.select(samples)
+        return JpegBatch(rows, self.quality[old_rows], self.mode)
+
+    def apply(self, image: Tensor, size_px: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Compress the images that have a quality."""
+        own_px = size_px[self.rows.index]
+        return self.rows.apply(image, lambda part: jpeg(part, self.quality, own_px, mode=self.mode)), size_px
+
+
+def _stack(steps: Sequence[Jpeg], _: Sequence[int]) -> JpegBatch:
+    rows = Rows.where([step.quality is not None for step in steps])
+    quality = torch.tensor([steps[row].quality for row in rows.index.tolist()], dtype=torch.float64)
+    return JpegBatch(rows, quality, steps[0].mode)
+
+
+JPEG = Application("jpeg", _stack)

@@ -1,26 +1,33 @@
-"""Resizing as a product with a matrix per sample, so that each sample has its own size and filter.
+"""Resizing as a product with one matrix per image, so that each image has its own size and filter.
 
-`resize_matrices` builds the matrices on the device, without synchronisation; rows beyond a sample's own size are
-zero, so that what lies outside a smaller sample is zero after a resize. The filters are those of
+`resize_matrices` builds the matrices on the device, without synchronisation; rows beyond an image's own size are
+zero, so that pixels outside a smaller image are zero after a resize. The filters are those of
 `torch.nn.functional.interpolate` without antialiasing (area, bilinear, bicubic with a = -0.75), which Real-ESRGAN
-uses, and MATLAB's antialiased bicubic (a = -0.5).
+uses, and the antialiased bicubic of MATLAB's `imresize` (a = -0.5).
+
+References:
+    Keys 1981, Cubic convolution interpolation for digital image processing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from shards.degradation.parameters import RESIZE_MODES
+from pipeline.degrade.step_batch import Application, StepBatch
+from shards.degradation.operations.resize import RESIZE_MODES, Resize
 
 _AREA, _BILINEAR, _BICUBIC, _MATLAB = range(len(RESIZE_MODES))
 _TAPS = {"bilinear": 2, "bicubic": 4}
 
 
 def num_taps(mode: str, in_px: int, out_px: int, step: float) -> int:
-    """How many source pixels a pixel can depend on; known on the host, it sizes the tensors."""
+    """Number of source pixels that an output pixel may depend on; known on the host, where it sizes the tensors."""
     if mode == "area":
         return math.ceil(in_px / out_px) + 1
     if mode == "matlab_bicubic":
@@ -29,20 +36,26 @@ def num_taps(mode: str, in_px: int, out_px: int, step: float) -> int:
 
 
 def resize_matrices(
-    mode: Tensor, in_px: Tensor, out_px: Tensor, step: Tensor, *, shape_px: tuple[int, int], taps: int
-) -> Tensor:
+    mode: Int[Tensor, " n"],
+    in_px: Int[Tensor, " n"],
+    out_px: Int[Tensor, " n"],
+    step: Float64[Tensor, " n"],
+    *,
+    shape_px: tuple[int, int],
+    taps: int,
+) -> Float64[Tensor, "n out_max in_max"]:
     """Matrices that map a row of pixels to a row of another length.
 
     Args:
-        mode: (N,) int64, index into `RESIZE_MODES`.
-        in_px: (N,) int64, length before.
-        out_px: (N,) int64, length after.
-        step: (N,) float64, source pixels a pixel afterwards.
+        mode: Index into `RESIZE_MODES`.
+        in_px: Length before.
+        out_px: Length after.
+        step: Source pixels per pixel afterwards.
         shape_px: The largest length after and before: the matrices' shape.
-        taps: The most that `num_taps` says for any sample.
+        taps: The largest `num_taps` of all images.
 
     Returns:
-        (N, *shape_px) float64. Each row within `out_px` sums to 1.
+        Rows that sum to 1 within `out_px`, and are zero beyond it.
     """
     out_max_px, in_max_px = shape_px
     row = torch.arange(out_max_px, device=step.device).view(1, -1, 1)
@@ -63,7 +76,7 @@ def resize_matrices(
 
 
 def _area(row: Tensor, tap: Tensor, in_px: Tensor, out_px: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the pixels that an output pixel touches, as adaptive average pooling has it."""
+    """Mean of all pixels that an output pixel overlaps, each with the same weight, as adaptive average pooling."""
     start = row * in_px // out_px
     stop = ((row + 1) * in_px + out_px - 1) // out_px
     index = torch.minimum(start + tap, stop - 1)
@@ -86,6 +99,7 @@ def _bicubic(position: Tensor, tap: Tensor, in_px: Tensor, _: Tensor) -> tuple[T
 
 def _matlab(position: Tensor, tap: Tensor, in_px: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     width = step.clamp(min=1)
+    # `imresize` widens the kernel by the step when shrinking, and mirrors borders with the edge pixel repeated.
     nominal = (position - 2 * width).ceil() + tap
     weight = _cubic((position - nominal) / width, a=-0.5)
     total = weight.sum(dim=-1, keepdim=True)
@@ -100,15 +114,46 @@ def _cubic(distance: Tensor, *, a: float) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
-def resize(image: Tensor, matrices: Tensor) -> Tensor:
-    """Resize a batch of square canvases.
-
-    Args:
-        image: (N, C, S, S).
-        matrices: (N, T, S), of `resize_matrices`.
-
-    Returns:
-        (N, C, T, T), of the image's type.
-    """
+def resize(image: Float[Tensor, "n c s s"], matrices: Float64[Tensor, "n t s"]) -> Float[Tensor, "n c t t"]:
+    """Resize square canvases by the matrices of `resize_matrices`; not clipped."""
     matrices = matrices.to(image.dtype).unsqueeze(1)
     return matrices @ (image @ matrices.transpose(2, 3))
+
+
+@dataclass(frozen=True)
+class ResizeBatch(StepBatch):
+    """New sizes and filters, as `resize_matrices` takes them; the largest size and number of taps on the host."""
+
+    mode: Int[Tensor, " n"]
+    in_px: Int[Tensor, " n"]
+    out_px: Int[Tensor, " n"]
+    step: Float64[Tensor, " n"]
+    out_max_px: int
+    taps: int
+
+    def select(self, samples: list[int]) -> ResizeBatch:
+        """The sizes of some images."""
+        out_px = self.out_px[samples]
+        mode, in_px, step = self.mode[samples], self.in_px[samples], self.step[samples]
+        return ResizeBatch(mode, in_px, out_px, step, int(out_px.max()), self.taps)
+
+    def apply(self, image: Tensor, size_px: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Resize every image."""
+        shape_px = (self.out_max_px, image.shape[-1])
+        matrices = resize_matrices(self.mode, self.in_px, self.out_px, self.step, shape_px=shape_px, taps=self.taps)
+        return resize(image, matrices), self.out_px
+
+
+def _stack(steps: Sequence[Resize], sizes_px: Sequence[int]) -> ResizeBatch:
+    taps = [num_taps(step.mode, size, step.size_px, step.step) for step, size in zip(steps, sizes_px, strict=True)]
+    return ResizeBatch(
+        torch.tensor([RESIZE_MODES.index(step.mode) for step in steps]),
+        torch.tensor(sizes_px),
+        torch.tensor([step.size_px for step in steps]),
+        torch.tensor([step.step for step in steps], dtype=torch.float64),
+        max(step.size_px for step in steps),
+        max(taps),
+    )
+
+
+RESIZE = Application("resize", _stack)
