@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pipeline.losses import VanillaLoss
-from pipeline.models import PatchDiscriminator, UNetDiscriminator, load_reference_state_dict
+from pipeline.models import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.phases import DiscriminatorPhase, StepInput
 
@@ -54,7 +54,7 @@ def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
     network = reference
     if way != "reference":
         network = NETWORKS[name][1](64, semantic_channels=1024)
-        load_reference_state_dict(network, reference.state_dict())
+        load_discriminator_weights(network, reference.state_dict())
         if options.channels_last:
             layout = torch.channels_last
             network = network.to(memory_format=layout)

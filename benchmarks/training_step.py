@@ -45,7 +45,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
-from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, load_reference_state_dict
+from pipeline.models import (
+    PatchDiscriminator,
+    RRDBNet,
+    UNetDiscriminator,
+    load_discriminator_weights,
+    load_generator_weights,
+)
 from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
@@ -142,8 +148,9 @@ def build_our_step(
         keep_freed_memory()  # as the trainer's backend does
     _, network, perceptual_weight = NETWORKS[name]
     generator, discriminator = RRDBNet(num_blocks=options.blocks), network(64, semantic_channels=1024)
-    for ours, theirs in zip((generator, discriminator), reference_networks(name, options), strict=True):
-        load_reference_state_dict(ours, theirs.state_dict())
+    their_generator, their_discriminator = reference_networks(name, options)
+    load_generator_weights(generator, their_generator.state_dict())
+    load_discriminator_weights(discriminator, their_discriminator.state_dict())
     layout = torch.channels_last
     perceptual = PerceptualLoss(weights="random").to(options.device).to(memory_format=layout)
     trained = []

@@ -17,8 +17,8 @@ from jobs.terminal import run_job, say
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
 from pipeline.config.schema import DataConfig, SemanticsConfig, TrainConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
-from pipeline.inference.build import build_extractor
 from pipeline.inference.features import FeatureTask, plan_features, write_feature_dataset
+from pipeline.inference.semantics import build_extractor
 from shards.format.files import check_writable
 from shards.format.storage import StoragePath
 

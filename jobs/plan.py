@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from jobs.terminal import run_job
 from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
-from pipeline.config.ranges import positive, refuse
 from pipeline.config.schema import TrainConfig
 from pipeline.data.features import image_manifest
-from pipeline.inference.build import semantic_channels
+from pipeline.errors import positive, refuse
+from pipeline.inference.semantics import semantic_channels
 from shards.format.manifest import Manifest
 from shards.format.storage import StoragePath
 

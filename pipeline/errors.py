@@ -1,7 +1,7 @@
 """Errors of the pipeline; see `shards.errors.InputError` for how jobs show them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shards.errors import ConfigError as ConfigError
@@ -42,3 +42,24 @@ def saving(path: Path) -> Iterator[None]:
             f"{path} could not be written: {error.strerror or error}\n"
             "  the checkpoints are untouched; make room and run the same command to go on"
         ) from error
+
+
+def refuse(faults: Iterable[str | None]) -> None:
+    """Raise all faults of one section of a configuration at once; None is no fault.
+
+    Raises:
+        ConfigError: There is at least one.
+    """
+    found = [fault for fault in faults if fault]
+    if found:
+        raise ConfigError("; ".join(found))
+
+
+def positive(**values: float) -> list[str]:
+    """Return a fault for each value that is not above 0."""
+    return [f"{name}={value} must be above 0" for name, value in values.items() if not value > 0]
+
+
+def not_negative(**values: float) -> list[str]:
+    """Return a fault for each value that is below 0."""
+    return [f"{name}={value} must be 0 or above" for name, value in values.items() if not value >= 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config.ranges import not_negative, positive, refuse
+from pipeline.errors import not_negative, positive, refuse
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
 

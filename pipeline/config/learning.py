@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.config.ranges import not_negative, positive, refuse
+from pipeline.errors import not_negative, positive, refuse
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.v import format_exception
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from pipeline.config.architectures import add_architectures, architecture_flag, follow_architecture_flags
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from shards.errors import InputError
@@ -35,6 +36,7 @@ PRESET_DIR = Path(__file__).resolve().parents[2] / "jobs" / "presets"
 DEFAULT_PRESET = "demo"
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+_RUN_FOLDER_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
 
 def _structure_path(value: object, _: type) -> Path:
@@ -62,14 +64,16 @@ def _structure_exact(value: object, type_: type) -> Any:
     return value
 
 
-_CONVERTER.register_structure_hook(Path, _structure_path)
-_CONVERTER.register_unstructure_hook(Path, str)
-_CONVERTER.register_structure_hook(StoragePath, _structure_storage_path)
-_CONVERTER.register_unstructure_hook(RemotePath, str)
-for _number in (int, float):
-    _CONVERTER.register_structure_hook(_number, _structure_number)
-for _exact in (bool, str):
-    _CONVERTER.register_structure_hook(_exact, _structure_exact)
+for _converter in (_CONVERTER, _RUN_FOLDER_CONVERTER):
+    _converter.register_structure_hook(Path, _structure_path)
+    _converter.register_unstructure_hook(Path, str)
+    _converter.register_structure_hook(StoragePath, _structure_storage_path)
+    _converter.register_unstructure_hook(RemotePath, str)
+    for _number in (int, float):
+        _converter.register_structure_hook(_number, _structure_number)
+    for _exact in (bool, str):
+        _converter.register_structure_hook(_exact, _structure_exact)
+    add_architectures(_converter, drops_foreign=_converter is _RUN_FOLDER_CONVERTER)
 
 
 def preset_names() -> list[str]:
@@ -112,17 +116,23 @@ def load_preset(name_or_path: str) -> Preset:
         raw = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"preset {path} cannot be read: {error}") from error
-    return structure(raw, Preset, str(path))
+    return structure(raw, Preset, str(path), from_run_folder=path.suffix == ".json")
 
 
-def structure(raw: object, type_: type[T], where: str) -> T:
+def structure(raw: object, type_: type[T], where: str, *, from_run_folder: bool = False) -> T:
     """Build a dataclass from plain data, strictly.
+
+    Args:
+        raw: Tables as dicts.
+        type_: Dataclass to build.
+        where: Where the data come from, for the error.
+        from_run_folder: Drop the options of other architectures, which run folders of earlier versions hold.
 
     Raises:
         ConfigError: Lists every unknown key, missing field and bad value, with its path.
     """
     try:
-        return _CONVERTER.structure(raw, type_)
+        return (_RUN_FOLDER_CONVERTER if from_run_folder else _CONVERTER).structure(raw, type_)
     except (cattrs.BaseValidationError, InputError) as error:
         lines = (
             cattrs.transform_error(error, "$", _explain)
@@ -171,6 +181,7 @@ def apply_flags(default: T, argv: list[str], prog: str, description: str) -> tup
         The configuration, and whether `--dry-run` was given. Bad flags end the process with exit code 2 and the
         nearest valid name; `--help` with 0.
     """
+    default = follow_architecture_flags(default, argv)
     config_type = Annotated[type(default), tyro.conf.arg(name="")]
     dry_run_type = Annotated[
         bool, tyro.conf.arg(help="Say what would be done, and touch nothing."), tyro.conf.FlagCreatePairsOff
@@ -207,6 +218,7 @@ def _flag_types() -> ConstructorRegistry:
 
     registry = ConstructorRegistry()
     registry.primitive_rule(storage_path_rule)
+    registry.primitive_rule(architecture_flag)
     return registry
 
 

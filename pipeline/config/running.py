@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config.ranges import not_negative, positive, refuse
+from pipeline.errors import not_negative, positive, refuse
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from pipeline.config.data import DataConfig
 from pipeline.config.learning import LossConfig, ScheduleConfig
-from pipeline.config.networks import DiscriminatorConfig, GeneratorConfig, SemanticsConfig
-from pipeline.config.ranges import refuse
 from pipeline.config.running import ReportConfig, RuntimeConfig
+from pipeline.config.semantics import SemanticsConfig
+from pipeline.errors import refuse
+from pipeline.models.discriminators import DiscriminatorOptions
+from pipeline.models.generators import GeneratorOptions
 from shards.config import ShardConfig
 
 __all__ = [
     "DataConfig",
-    "DiscriminatorConfig",
-    "GeneratorConfig",
     "LossConfig",
     "Preset",
     "ReportConfig",
@@ -41,8 +41,8 @@ class TrainConfig:
     seed: int
     """Seed of the initial weights and of the order of samples."""
     data: DataConfig
-    generator: GeneratorConfig
-    discriminator: DiscriminatorConfig
+    generator: GeneratorOptions
+    discriminator: DiscriminatorOptions
     semantics: SemanticsConfig
     losses: LossConfig
     schedule: ScheduleConfig

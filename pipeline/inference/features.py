@@ -19,7 +19,7 @@ from pipeline.data.decode import decode_png
 from pipeline.data.features import PREPROCESSING, extractor_name, feature_extension, image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
-from pipeline.inference.build import build_extractor
+from pipeline.inference.semantics import build_extractor
 from pipeline.models import SemanticExtractor
 from shards.errors import ShardError
 from shards.format.documents import digest_of

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import CheckpointError
-from pipeline.models import load_generator
+from pipeline.models.generators import Generator, load_generator
 from pipeline.tracking import registry
 
 
@@ -19,26 +17,26 @@ class NamedModel:
 
     Attributes:
         generator: In evaluation mode, on the CPU, in float32.
-        scale: Its enlargement.
+        scale: Its upscaling factor.
         weights: The file it was loaded from.
         run: The run folder it belongs to, where one was named.
     """
 
-    generator: nn.Module
+    generator: Generator
     scale: int
     weights: Path
     run: RunFolder | None
 
 
 def open_model(name: str) -> NamedModel:
-    """Load what a user named.
+    """Load the generator that a user names.
 
     Args:
         name: A `.safetensors` or `.pth` file (ours, BasicSR's, Real-ESRGAN's, KAIR's, SeD's), a run folder, or
             `models:/NAME@ALIAS`.
 
     Raises:
-        CheckpointError: It does not exist, is unfinished, damaged, or of an unknown architecture.
+        CheckpointError: It does not exist, is unfinished or damaged, or its architecture is unknown.
     """
     run = None
     if name.startswith(registry.SCHEME):
@@ -49,7 +47,7 @@ def open_model(name: str) -> NamedModel:
         if not weights.is_file():
             raise CheckpointError(
                 f"{name} holds no {weights.relative_to(run.path)} yet; a run writes it at its end. "
-                "Run jobs/train_sed.py on it to go on"
+                f"Resume it: jobs/train_sed.py {name}"
             )
     else:
         weights = Path(name)
@@ -58,5 +56,4 @@ def open_model(name: str) -> NamedModel:
                 f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
             )
     generator = load_generator(weights)
-    # Each generator that load_generator builds has an integer scale; nn.Module does not say so.
-    return NamedModel(generator, int(generator.scale), weights, run)  # pyright: ignore[reportArgumentType]
+    return NamedModel(generator, generator.scale, weights, run)

@@ -1,21 +1,25 @@
-"""Networks: generators, discriminators, the semantic-aware fusion block, and other projects' weights."""
+"""Networks: generators, discriminators, the semantic-aware fusion block, semantic extractors."""
 
-from pipeline.models.discriminators.image import ImageDiscriminator
-from pipeline.models.discriminators.patch import PatchDiscriminator
-from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
-from pipeline.models.discriminators.unet import UNetDiscriminator
-from pipeline.models.generators.compact import SRVGGNetCompact
-from pipeline.models.generators.inference import infer_generator
-from pipeline.models.generators.rrdb import RRDBNet
-from pipeline.models.generators.swinir.network import SwinIR
-from pipeline.models.interop import (
+from pipeline.models.discriminators import (
+    ImageDiscriminator,
+    PatchDiscriminator,
+    SemanticFusionBlock,
+    UNetDiscriminator,
+    build_discriminator,
+    load_discriminator_weights,
+    save_discriminator,
+)
+from pipeline.models.generators import (
+    RRDBNet,
+    SRVGGNetCompact,
+    SwinIR,
+    build_generator,
     load_generator,
-    load_reference_state_dict,
+    load_generator_weights,
+    recognise_generator,
     save_generator,
-    to_reference_state_dict,
 )
 from pipeline.models.semantics.extractor import SemanticExtractor, build_backbone, build_semantic_extractor
-from pipeline.weights.files import read_weights
 
 __all__ = [
     "ImageDiscriminator",
@@ -27,11 +31,13 @@ __all__ = [
     "SwinIR",
     "UNetDiscriminator",
     "build_backbone",
+    "build_discriminator",
+    "build_generator",
     "build_semantic_extractor",
-    "infer_generator",
+    "load_discriminator_weights",
     "load_generator",
-    "load_reference_state_dict",
-    "read_weights",
+    "load_generator_weights",
+    "recognise_generator",
+    "save_discriminator",
     "save_generator",
-    "to_reference_state_dict",
 ]

@@ -11,8 +11,9 @@ from torch import nn
 
 from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.inference.build import build_discriminator, build_generator
 from pipeline.losses import CharbonnierLoss, L1Loss, LocallyDiscriminativeLoss, PerceptualLoss, build_adversarial_loss
+from pipeline.models.discriminators import start_discriminator
+from pipeline.models.generators import start_generator
 from pipeline.runtime.backend import Backend
 from pipeline.train.ema import MovingAverage
 from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase
@@ -61,15 +62,16 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
         backend: Ranks and devices.
 
     Raises:
-        CheckpointError: The generator's initial weights cannot be used.
+        ConfigError: A network's options do not fit together, or to the crops.
+        CheckpointError: A network's initial weights cannot be used.
     """
     torch.manual_seed(config.seed)
     schedule, device = config.schedule, backend.device
-    generator = place(build_generator(config.generator), config.runtime, device)
+    generator = place(start_generator(config.generator), config.runtime, device)
     discriminator = None
     if config.is_adversarial:
-        judge = build_discriminator(config.discriminator, semantic_channels, config.data.crop_px)
-        discriminator = place(judge, config.runtime, device)
+        network = start_discriminator(config.discriminator, semantic_channels, config.data.crop_px)
+        discriminator = place(network, config.runtime, device)
     average = MovingAverage(generator)
 
     def trainable(module: nn.Module, learning_rate: float) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
-from pipeline.inference.build import build_discriminator, build_generator, semantic_channels
+from pipeline.inference.semantics import semantic_channels
+from pipeline.models import build_discriminator, build_generator
 from pipeline.runtime.launch import check_batch, launched_world_size
 
 _BYTES = 4
@@ -58,9 +59,8 @@ def describe(preset: Preset) -> str:
     config = preset.train
     world_size = launched_world_size()
     per_device = check_batch(config.data.batch_size, world_size)
-    without_weights = _without_initial_weights(config)
     with torch.device("meta"):
-        generator = build_generator(without_weights.generator)
+        generator = build_generator(config.generator)
         discriminator = (
             build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
             if config.is_adversarial
@@ -137,9 +137,8 @@ def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
             f"weights {semantics.weights} (frozen)"
         )
-        place = f", in the {kind.placement}" if kind.architecture == "unet" else ""
-        skips = "with" if kind.residual else "without"
-        lines.append(f"fusion           {kind.fusion.replace('_', '-')}, {skips} skip connections{place}")
+    if kind.summary:
+        lines.append(f"fusion           {kind.summary}")
     if config.losses.perceptual_weight:
         lines.append(
             f"perceptual       VGG19 to conv5_4, {_VGG19_PARAMETERS:,} parameters, weights "
@@ -186,17 +185,13 @@ def _path_lines(config: TrainConfig) -> list[str]:
     if config.is_adversarial and config.discriminator.semantic and config.semantics.source != "online":
         reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
     reads += [(path, path / "HR") for path in config.report.validation_sets]
-    if config.generator.initial_weights is not None:
-        reads.append((config.generator.initial_weights, config.generator.initial_weights))
+    networks = [config.generator, *([config.discriminator] if config.is_adversarial else [])]
+    reads += [(network.initial_weights, network.initial_weights) for network in networks if network.initial_weights]
     return [
         *(f"reads            {path}{'' if mark.exists() else '  (not there yet)'}" for path, mark in reads),
         f"writes           {folder.path}: {folder.metrics.name}, {folder.checkpoints.name}/, "
         f"{folder.generator.relative_to(folder.path)}; MLflow experiment {config.report.experiment!r}",
     ]
-
-
-def _without_initial_weights(config: TrainConfig) -> TrainConfig:
-    return replace(config, generator=replace(config.generator, initial_weights=None))
 
 
 def _gib(size_bytes: int) -> str:

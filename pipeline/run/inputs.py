@@ -14,8 +14,8 @@ from pipeline.config.schema import SemanticsConfig, TrainConfig
 from pipeline.data.batch import Batch
 from pipeline.data.features import FeatureStore
 from pipeline.degrade import degrade
-from pipeline.inference.build import build_extractor
 from pipeline.inference.features import feature_settings
+from pipeline.inference.semantics import build_extractor
 from pipeline.models import SemanticExtractor
 from pipeline.train.phases import StepInput
 from shards.format.manifest import Manifest

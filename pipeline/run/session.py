@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from pipeline.checkpoint import BackgroundWriter, CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder, RunState
@@ -27,7 +26,7 @@ from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError, saving
 from pipeline.inference.evaluate import Evaluated, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
-from pipeline.models import save_generator
+from pipeline.models import save_discriminator, save_generator
 from pipeline.run.assembly import build_losses, build_phases, build_state, memory_format_of, place
 from pipeline.run.inputs import StepInputs, open_semantics
 from pipeline.run.resume import newest_checkpoint, retention_of
@@ -36,7 +35,6 @@ from pipeline.runtime.signals import children_do_not_hear
 from pipeline.tracking import NullTracker, Tracker, open_tracker
 from pipeline.train.loop import LoopParts, Progress, train
 from pipeline.train.report import MetricsFile, RunningMeans
-from shards.format.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
 _MLFLOW_STATUS: dict[RunState, str] = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
@@ -305,7 +303,7 @@ class Session:
 
     def _export(self) -> None:
         discriminator = self._state.discriminator
-        judge = discriminator.weights() if discriminator is not None else None  # all ranks must ask for them
+        weights = discriminator.weights() if discriminator is not None else None  # collective
         if not self._backend.is_leader:
             return
         metadata = {
@@ -315,10 +313,8 @@ class Session:
             f"semantic: {self._config.discriminator.semantic}",
         }
         with saving(self._folder.generator.parent):
-            self._folder.generator.parent.mkdir(exist_ok=True)
-            if judge is not None:
-                tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in judge.items()}
-                write_atomically(self._folder.discriminator, save(tensors, metadata))
+            if weights is not None:
+                save_discriminator(self._folder.discriminator, self._config.discriminator, weights, metadata)
             # Last: `exported_position` takes it for the whole export.
             save_generator(self._folder.generator, self._state.average.module, metadata)
 

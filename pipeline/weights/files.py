@@ -1,8 +1,8 @@
-"""Weight files: reading them without executing anything, and naming their content by a hash.
+"""Weight files: read without executing anything, written whole, hashed.
 
-Guarantees: no pickle runs code. safetensors is plain data; torch's files go through its `weights_only`
-reader; a TorchScript archive (OpenAI's CLIP) through a reader that knows tensors and containers and nothing
-else. Whatever wants more is refused with the reason.
+Guarantees: reading runs no code. safetensors holds plain data; torch files go through torch's `weights_only` reader;
+a TorchScript archive (OpenAI's CLIP) goes through a reader that resolves tensors and containers only. A file that
+requires anything else is refused with the reason.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
 from pipeline.weights.torchscript_archive import is_torchscript_archive, read_torchscript_archive
+from shards.format.files import write_atomically
 
+# Averaged weights before raw ones, as every tool of the field prefers them.
 _WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net")
-# What the readers raise for a file that is cut off or full of other bytes.
+# What the readers raise for a truncated file, or for one that holds something else.
 _DAMAGE = (
     *(SafetensorError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError),
     *(ValueError, TypeError, LookupError, AttributeError),
@@ -41,11 +44,11 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         path: `.safetensors`, a torch file (`.pth`, `.pt`, `.ckpt`) or a TorchScript archive.
 
     Returns:
-        Tensors on the CPU by name, unwrapped (`params_ema` before `params`) and without `module.`,
-        `_orig_mod.`.
+        Tensors on the CPU by name, unwrapped (`params_ema` before `params`), without the prefixes that DDP
+        (`module.`), `torch.compile` (`_orig_mod.`) and trainers (`netG.`) add.
 
     Raises:
-        CheckpointError: Missing, truncated, without tensors, or a pickle that wants to run code.
+        CheckpointError: The file is missing, truncated or without tensors, or its pickle would run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,24 +60,24 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: cannot be read as weights ({reason}); the file is damaged or truncated, copy it again"
+            f"{path}: cannot be read as weights ({reason}); the file is damaged or truncated: copy or download it again"
         ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused, reading it would run code or it is no weight file ({_first_reason(error)}); "
-            "convert it to .safetensors where you trust it"
+            f"{path}: refused: reading it would run code, or it is not a weight file ({_first_reason(error)}); "
+            "if you trust it, convert it to .safetensors"
         ) from error
     state = strip_wrappers(loaded)
     if not state:
-        raise CheckpointError(f"{path}: holds no tensors; expected a state dict or one under params_ema or params")
+        raise CheckpointError(f"{path}: holds no tensors; expected a state dict, alone or under params_ema or params")
     return state
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
-    """Read the text metadata of a safetensors file; empty for any other kind of file.
+    """Return the text metadata of a safetensors file; empty for any other kind of file.
 
     Raises:
-        CheckpointError: The file claims to be safetensors and is not.
+        CheckpointError: The file is named .safetensors, but cannot be read as such.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -86,8 +89,29 @@ def read_metadata(path: Path | str) -> dict[str, str]:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error
 
 
+def write_weights(path: Path | str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a state dict as safetensors with text metadata; the file is replaced whole or left alone.
+
+    Args:
+        path: Target; its folder is made.
+        state: Tensors by name, on any device.
+        metadata: Text by name; the ModelSpec version and the date (UTC) are added.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    defaults = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, metadata=defaults | dict(metadata)))
+
+
 def strip_wrappers(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a state dict's tensors from under what a trainer, DDP or `torch.compile` wrapped around them."""
+    """Return the tensors of a state dict without what a trainer, DDP or `torch.compile` wrapped around them."""
     for name in _WRAPPERS:
         if isinstance(loaded.get(name), Mapping):
             return strip_wrappers(loaded[name])
@@ -98,13 +122,13 @@ def strip_wrappers(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """Name a state dict by its content.
+    """Hash the content of a state dict; feature caches and checkpoints identify weights by it.
 
     Args:
         state: Tensors by name, on any device.
 
     Returns:
-        SHA-256, in hex, over name, dtype, shape and little-endian bytes of each tensor, sorted by name.
+        SHA-256 in hex over name, dtype, shape and little-endian bytes of each tensor, sorted by name.
     """
     digest = hashlib.sha256()
     for name in sorted(state):

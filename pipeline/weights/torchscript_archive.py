@@ -1,8 +1,8 @@
-"""A reader for TorchScript archives that takes their tensors and runs nothing.
+"""Reads the tensors of a TorchScript archive without running anything.
 
-OpenAI publishes CLIP as TorchScript. Such a file is a zip: `data.pkl` describes the tree of modules, `data/N`
-holds the bytes. The description is a pickle, read here by an unpickler that knows four harmless names;
-modules become plain containers, and the program in the archive is never looked at.
+OpenAI publishes CLIP as TorchScript. Such a file is a zip: `data.pkl` describes the tree of modules, `data/N` holds
+the bytes. The description is a pickle; the unpickler here resolves tensors and containers and refuses every other
+name. Modules become plain containers, and the program in the archive is never read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DTYPES = {
 
 
 class _Module:
-    """Stands for any scripted module: keeps its attributes, knows no behaviour."""
+    """Any scripted module: its attributes without its methods."""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
@@ -55,7 +55,7 @@ class _Reader(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle":
             return lambda values, *_: values
-        raise pickle.UnpicklingError(f"the archive asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"the archive requires {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
@@ -64,7 +64,7 @@ class _Reader(pickle.Unpickler):
 
 
 def is_torchscript_archive(path: Path) -> bool:
-    """Tell whether `path` is a zip with a TorchScript program in it."""
+    """Return whether `path` is a zip that holds a TorchScript program."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -78,7 +78,7 @@ def read_torchscript_archive(path: Path) -> dict[str, Tensor]:
         Parameters, buffers and tensor attributes by their dotted name.
 
     Raises:
-        pickle.UnpicklingError: The archive asks for anything but tensors and containers.
+        pickle.UnpicklingError: The archive requires more than tensors and containers.
         zipfile.BadZipFile: The archive is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -100,5 +100,5 @@ def _collect(node: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    # A view outside its storage is refused by torch itself.
+    # Safe on hostile sizes: torch itself refuses a view outside its storage.
     return torch.as_strided(storage, size, stride, offset).clone()

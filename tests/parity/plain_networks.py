@@ -6,6 +6,8 @@ mode.
 
 from __future__ import annotations
 
+import re
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -113,3 +115,20 @@ def rrdb(state: State, lq: Tensor, scale: int, num_blocks: int) -> Tensor:
         larger = features.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
         features = bend(convolve(state, f"upconv{step}", larger))
     return convolve(state, "conv_last", bend(convolve(state, "HRconv", features)))
+
+
+def to_kair(state: State) -> State:
+    """Rename an RRDBNet's tensors, named as in Real-ESRGAN, to the names of KAIR and SeD."""
+    rules = (
+        (r"^body\.(\d+)\.rdb(\d)\.", r"RRDB_trunk.\1.RDB\2."),
+        (r"^conv_body\.", "trunk_conv."),
+        (r"^conv_up(\d)\.", r"upconv\1."),
+        (r"^conv_hr\.", "HRconv."),
+    )
+
+    def rename(name: str) -> str:
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    return {rename(name): tensor for name, tensor in state.items()}

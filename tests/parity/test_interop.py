@@ -11,6 +11,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from golden_fill import fill, relative_error
+from plain_networks import to_kair
 from safetensors.torch import save_file
 from spandrel import ModelLoader
 from torch import nn
@@ -23,14 +24,17 @@ from pipeline.models import (
     SRVGGNetCompact,
     SwinIR,
     UNetDiscriminator,
-    infer_generator,
+    build_generator,
+    load_discriminator_weights,
     load_generator,
-    load_reference_state_dict,
-    read_weights,
+    load_generator_weights,
+    recognise_generator,
+    save_discriminator,
     save_generator,
-    to_reference_state_dict,
 )
-from pipeline.weights.files import read_metadata
+from pipeline.models.discriminators import ImageOptions, PatchOptions, UNetOptions
+from pipeline.models.discriminators.sed_layout import to_sed
+from pipeline.weights.files import read_metadata, read_weights
 
 RRDB = {"num_features": 16, "num_blocks": 2, "growth_channels": 32}
 
@@ -104,56 +108,88 @@ def first_esrgan_release(network: RRDBNet) -> dict[str, torch.Tensor]:
     "wrap",
     [
         lambda network: network.state_dict(),
-        to_reference_state_dict,
+        lambda network: to_kair(network.state_dict()),
         first_esrgan_release,
         lambda network: {"params": {}, "params_ema": network.state_dict()},
         lambda network: {"params": network.state_dict()},
-        lambda network: {"model": {f"module.{name}": t for name, t in to_reference_state_dict(network).items()}},
+        lambda network: {"model": {f"module.{name}": t for name, t in to_kair(network.state_dict()).items()}},
         lambda network: {f"module._orig_mod.{name}": t.double() for name, t in network.state_dict().items()},
         lambda network: {"state_dict": {f"netG.{name}": t for name, t in network.state_dict().items()}},
     ],
     ids=["ours", "kair", "esrgan-1", "params_ema", "params", "sed-ddp", "compiled", "netG"],
 )
-def test_rrdb_in_any_layout_is_inferred_and_loaded(wrap):
+def test_rrdb_in_any_layout_is_recognised_and_loaded(wrap):
     torch.manual_seed(0)
     network = RRDBNet(**RRDB, scale=4)
     wrapped = wrap(network)
-    loaded = infer_generator(wrapped)
-    load_reference_state_dict(loaded, wrapped)
+    loaded = build_generator(recognise_generator(wrapped))
+    load_generator_weights(loaded, wrapped)
     assert same_state(loaded, network)
 
 
-def test_official_swinir_state_is_inferred_with_its_sizes():
+def test_official_swinir_state_is_recognised_with_its_sizes():
     state = fill("swinir_e24_d22_h22_w8")
     index = torch.zeros(64, 64, dtype=torch.long)
     for layer in range(2):
         blocks = f"layers.{layer}.residual_group.blocks"
         state |= {f"{blocks}.{block}.attn.relative_position_index": index for block in range(2)}
         state[f"{blocks}.1.attn_mask"] = torch.zeros(4, 64, 64)
-    network = infer_generator({"params": state})
-    load_reference_state_dict(network, {"params": state})
+    network = build_generator(recognise_generator({"params": state}))
+    load_generator_weights(network, {"params": state})
     assert isinstance(network, SwinIR)
     assert (network.scale, network.window_px, network.training_size_px) == (4, 8, 16)
 
 
-@pytest.mark.parametrize(("name", "network"), [("sed_p", PatchDiscriminator), ("sed_u", UNetDiscriminator)])
-def test_sed_state_dict_goes_in_and_out_unchanged(name, network):
+PLAIN = {"semantic": False, "num_features": 8}
+SEMANTIC = {"semantic": True, "num_features": 8}
+SED = [("sed_p", PatchDiscriminator, PatchOptions), ("sed_u", UNetDiscriminator, UNetOptions)]
+
+
+@pytest.mark.parametrize(("name", "network", "options"), SED)
+def test_released_sed_weights_are_exported_as_they_came(name, network, options, tmp_path):
     state = fill(name)
     discriminator = network(64, semantic_channels=1024)
-    load_reference_state_dict(discriminator, {f"module.{key}": tensor for key, tensor in state.items()})
-    back = to_reference_state_dict(discriminator)
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[key], state[key]) for key in state)
+    load_discriminator_weights(discriminator, {f"module.{key}": tensor for key, tensor in state.items()})
+    path = tmp_path / "discriminator.safetensors"
+    save_discriminator(path, options(semantic=True, num_features=64), discriminator.state_dict(), {"images_seen": "8"})
+    exported = read_weights(path)
+    assert exported.keys() == state.keys()
+    assert all(torch.equal(exported[key], state[key]) for key in state)
+    metadata = read_metadata(path)
+    assert (metadata["architecture"], metadata["layout"], metadata["semantic"]) == (options.architecture, "sed", "true")
+    assert metadata["images_seen"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        (PatchDiscriminator(8), PatchOptions(semantic=False, num_features=8)),
+        (PatchDiscriminator(8, 64, residual=True), PatchOptions(semantic=True, num_features=8, residual=True)),
+        (
+            UNetDiscriminator(8, 64, placement="encoder"),
+            UNetOptions(semantic=True, num_features=8, placement="encoder"),
+        ),
+        (ImageDiscriminator(8, 64), ImageOptions(semantic=True, num_features=8)),
+    ],
+    ids=["plain", "residual", "encoder", "image"],
+)
+def test_discriminator_that_sed_does_not_have_is_exported_in_our_layout(network, options, tmp_path):
+    path = tmp_path / "discriminator.safetensors"
+    save_discriminator(path, options, network.state_dict(), {})
+    exported = read_weights(path)
+    assert read_metadata(path)["layout"] == "sed-trainer"
+    assert exported.keys() == network.state_dict().keys()
+    load_discriminator_weights(network, exported)
 
 
 def test_parametrised_spectral_norm_is_read_too():
     discriminator = UNetDiscriminator(8)
-    state = to_reference_state_dict(discriminator)
+    state = to_sed(discriminator.state_dict())
     new = {"orig": "parametrizations.weight.original", "u": "parametrizations.weight.0._u"}
     new["v"] = "parametrizations.weight.0._v"
     renamed = {re.sub(r"weight_(orig|u|v)$", lambda m: new[m[1]], key): tensor for key, tensor in state.items()}
     other = UNetDiscriminator(8)
-    load_reference_state_dict(other, renamed)
+    load_discriminator_weights(other, renamed)
     assert renamed.keys() != state.keys()
     assert same_state(other, discriminator)
 
@@ -161,19 +197,19 @@ def test_parametrised_spectral_norm_is_read_too():
 @pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])
 def test_own_discriminator_state_is_loaded_as_it_is(network):
     discriminator, other = network(8, semantic_channels=64), network(8, semantic_channels=64)
-    load_reference_state_dict(other, discriminator.state_dict())
+    load_discriminator_weights(other, discriminator.state_dict())
     assert same_state(other, discriminator)
 
 
 def test_weights_that_do_not_fit_are_refused_whole_with_every_kind_of_fault():
     network = RRDBNet(**RRDB)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    state = to_reference_state_dict(RRDBNet(**RRDB))
+    state = to_kair(RRDBNet(**RRDB).state_dict())
     del state["HRconv.bias"]
     state["stranger"] = torch.zeros(1)
     state["conv_last.weight"] = torch.zeros(3, 8, 3, 3)
     with pytest.raises(CheckpointError) as refused:
-        load_reference_state_dict(network, state)
+        load_generator_weights(network, state)
     text = str(refused.value)
     assert "missing conv_hr.bias" in text
     assert "unexpected stranger" in text
@@ -186,13 +222,27 @@ def test_weights_that_do_not_fit_are_refused_whole_with_every_kind_of_fault():
 def test_weights_of_another_network_are_counted_and_sampled_kind_by_kind():
     network, state = SRVGGNetCompact(8, 1, 2), RRDBNet(**RRDB).state_dict()
     with pytest.raises(CheckpointError) as refused:
-        load_reference_state_dict(network, state)
+        load_generator_weights(network, state)
     num_given, num_wanted = len(state), len(network.state_dict())
     text = str(refused.value)
     assert f"Of its {num_wanted} entries: {num_wanted} missing, 0 misshapen" in text
     assert f"of the {num_given} given: {num_given} unexpected" in text
     assert (text.count("\n  missing "), text.count("\n  unexpected ")) == (4, 4)
     assert text.endswith(f"and {num_given + num_wanted - 8} more")
+
+
+def test_generator_of_no_registered_architecture_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a bare generator \(RRDBNet, SwinIR, .*got Sequential"):
+        save_generator(tmp_path / "generator.safetensors", nn.Sequential())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generator_file_whose_sizes_do_not_fit_together_is_refused_with_its_name(tmp_path):
+    state = {name: t.clone() for name, t in SRVGGNetCompact(8, 1, 2).state_dict().items()}
+    state["body.4.weight"] = torch.zeros(1, 8, 3, 3)
+    save_file(state, tmp_path / "g.safetensors")
+    with pytest.raises(CheckpointError, match=r"g\.safetensors.*looks like the generator compact.*scale=0"):
+        load_generator(tmp_path / "g.safetensors")
 
 
 def test_discriminator_weights_are_no_generator(tmp_path):

@@ -16,9 +16,10 @@ from pipeline.models import (
     RRDBNet,
     SwinIR,
     UNetDiscriminator,
-    load_reference_state_dict,
-    to_reference_state_dict,
+    load_discriminator_weights,
+    load_generator_weights,
 )
+from pipeline.models.discriminators.sed_layout import to_sed
 
 # Both sides are float32 and add in another order: a few units in the last place of the largest value.
 TOLERANCE = 1e-5
@@ -37,7 +38,7 @@ def small_swinir() -> SwinIR:
 )
 def test_generator_with_golden_weights_gives_golden_output(name, build):
     generator = build().eval()
-    load_reference_state_dict(generator, fill(name))
+    load_generator_weights(generator, fill(name))
     with torch.no_grad():
         sr = generator(draw_image((1, 3, 24, 20), 1000))
     assert relative_error(sr, golden_outputs()[name]) < TOLERANCE
@@ -46,7 +47,7 @@ def test_generator_with_golden_weights_gives_golden_output(name, build):
 @pytest.mark.parametrize(("name", "network"), [("sed_p", PatchDiscriminator), ("sed_u", UNetDiscriminator)])
 def test_discriminator_with_golden_weights_gives_golden_logits(name, network):
     discriminator = network(64, semantic_channels=1024).eval()
-    load_reference_state_dict(discriminator, fill(name))
+    load_discriminator_weights(discriminator, fill(name))
     image, semantics = draw_image((2, 3, 256, 256), 2000), draw_semantics((2, 1024, 16, 16), 3000)
     with torch.no_grad():
         logits = discriminator(image, semantics)
@@ -86,8 +87,8 @@ def test_perceptual_loss_gives_golden_value():
 
 def test_three_training_steps_follow_the_reference():
     generator, discriminator = small_rrdb(), PatchDiscriminator(64, semantic_channels=1024)
-    load_reference_state_dict(generator, fill("rrdb_nf16_nb2_gc8"))
-    load_reference_state_dict(discriminator, fill("sed_p"))
+    load_generator_weights(generator, fill("rrdb_nf16_nb2_gc8"))
+    load_discriminator_weights(discriminator, fill("sed_p"))
     perceptual = golden_perceptual()
     optimizers = [torch.optim.Adam(net.parameters(), 1e-4, (0.9, 0.99)) for net in (generator, discriminator)]
     for step in range(3):
@@ -142,7 +143,7 @@ def test_discriminator_at_other_sizes_follows_the_reference_layer_by_layer(netwo
     discriminator, image, semantics = random_case(network, size_px, semantic_channels)
     with torch.no_grad():
         logits = discriminator.eval()(image, semantics)
-        wanted = PLAIN[network](to_reference_state_dict(discriminator), image, semantics)
+        wanted = PLAIN[network](to_sed(discriminator.state_dict()), image, semantics)
     assert logits.shape == wanted.shape
     assert relative_error(logits, wanted) < TOLERANCE
 
@@ -154,7 +155,7 @@ def test_discriminator_gradients_in_float64_are_the_references(network, memory_f
     discriminator = discriminator.double().to(memory_format=memory_format).eval()
     image, semantics = image.double().contiguous(memory_format=memory_format), semantics.double()
     image.requires_grad_()
-    state = to_reference_state_dict(discriminator)
+    state = to_sed(discriminator.state_dict())
     # The state's tensors are detached, so the plain network gets the parameters themselves.
     ours_by_pointer = {parameter.data_ptr(): parameter for parameter in discriminator.parameters()}
     state = {name: ours_by_pointer.get(tensor.data_ptr(), tensor) for name, tensor in state.items()}
@@ -178,7 +179,7 @@ def test_rrdb_at_every_scale_follows_the_plain_network(scale, size_px):
     generator = RRDBNet(num_features=16, num_blocks=2, growth_channels=8, scale=scale).eval()
     lq = torch.rand(2, 3, *size_px)
     with torch.no_grad():
-        wanted = plain_networks.rrdb(to_reference_state_dict(generator), lq, scale, num_blocks=2)
+        wanted = plain_networks.rrdb(plain_networks.to_kair(generator.state_dict()), lq, scale, num_blocks=2)
         assert relative_error(generator(lq), wanted) < TOLERANCE
 
 

@@ -7,11 +7,14 @@ variant but releases no code for it; what is ours in this design is said below.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
+from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
+from pipeline.models.discriminators.fusion_options import FusionOptions
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 
@@ -89,3 +92,24 @@ class ImageDiscriminator(Discriminator):
 
 def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
     return SpectralNormConv2d(channels + fusion.out_channels, channels, 3, bias=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(FusionOptions):
+    """Options of the image discriminator."""
+
+    architecture: DiscriminatorName = DiscriminatorName("image")
+
+
+class ImageArchitecture(DiscriminatorArchitecture[ImageOptions]):
+    """I and I+SeD; nobody else has this network, so files have its own names."""
+
+    name = "image"
+    options = ImageOptions
+    network = ImageDiscriminator
+
+    def build(self, options: ImageOptions, semantic_channels: int | None) -> ImageDiscriminator:
+        """See `DiscriminatorArchitecture`."""
+        return ImageDiscriminator(
+            options.num_features, semantic_channels, fusion=options.fusion, residual=options.residual
+        )

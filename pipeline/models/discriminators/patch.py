@@ -6,13 +6,17 @@ Guarantees: P has 2,764,737 parameters, P+SeD 10,090,433 with 1024 semantic chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
+from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
+from pipeline.models.discriminators.fusion_options import FusionOptions
+from pipeline.models.discriminators.sed_layout import from_sed, to_sed
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 
@@ -93,3 +97,32 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     if isinstance(module, SpectralNormConv2d):
         module.reset_vectors()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions(FusionOptions):
+    """Options of the patch discriminator."""
+
+    architecture: DiscriminatorName = DiscriminatorName("patch")
+
+
+class PatchArchitecture(DiscriminatorArchitecture[PatchOptions]):
+    """P and P+SeD; released weights of the latter have SeD's names."""
+
+    name = "patch"
+    options = PatchOptions
+    network = PatchDiscriminator
+
+    def build(self, options: PatchOptions, semantic_channels: int | None) -> PatchDiscriminator:
+        """See `DiscriminatorArchitecture`."""
+        return PatchDiscriminator(
+            options.num_features, semantic_channels, fusion=options.fusion, residual=options.residual
+        )
+
+    def import_state(self, network: PatchDiscriminator, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `DiscriminatorArchitecture`."""
+        return from_sed(state, network.state_dict().keys())
+
+    def export_state(self, options: PatchOptions, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+        """See `DiscriminatorArchitecture`."""
+        return ("sed", to_sed(state)) if options.is_released else super().export_state(options, state)

@@ -5,12 +5,17 @@ Guarantees: U has 4,376,897 parameters, U+SeD 10,158,417 with 1024 semantic chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
+from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
+from pipeline.models.discriminators.fusion_options import FusionOptions
+from pipeline.models.discriminators.sed_layout import from_sed, to_sed
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.ops.upsampled_convolution import upsampled_convolution
@@ -110,3 +115,45 @@ def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
 
 def _upsample(convolution: SpectralNormConv2d, features: Tensor) -> Tensor:
     return upsampled_convolution(features, convolution.normalised_weight())
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetOptions(FusionOptions):
+    """Options of the unet discriminator."""
+
+    ablations = (*FusionOptions.ablations, "placement")
+
+    architecture: DiscriminatorName = DiscriminatorName("unet")
+    placement: Literal["decoder", "encoder"] = "decoder"
+    """Where the fusion blocks stand; decoder as in the paper's code, encoder as in its figure."""
+
+    @property
+    def summary(self) -> str:
+        """See `DiscriminatorOptions`."""
+        return f"{super().summary}, in the {self.placement}" if self.semantic else ""
+
+
+class UNetArchitecture(DiscriminatorArchitecture[UNetOptions]):
+    """U, whose released weights have Real-ESRGAN's names, and U+SeD, whose names are SeD's."""
+
+    name = "unet"
+    options = UNetOptions
+    network = UNetDiscriminator
+
+    def build(self, options: UNetOptions, semantic_channels: int | None) -> UNetDiscriminator:
+        """See `DiscriminatorArchitecture`."""
+        return UNetDiscriminator(
+            options.num_features,
+            semantic_channels,
+            fusion=options.fusion,
+            residual=options.residual,
+            placement=options.placement,
+        )
+
+    def import_state(self, network: UNetDiscriminator, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `DiscriminatorArchitecture`."""
+        return from_sed(state, network.state_dict().keys())
+
+    def export_state(self, options: UNetOptions, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+        """See `DiscriminatorArchitecture`."""
+        return ("sed", to_sed(state)) if options.is_released else super().export_state(options, state)

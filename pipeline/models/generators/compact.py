@@ -1,26 +1,29 @@
 """SRVGGNetCompact, the small generator of Real-ESRGAN: a plain stack of convolutions at low resolution.
 
-Guarantees: any input size; the keys `body.N` of Real-ESRGAN. With 64 features, 16 convolutions and x4 it has
+Guarantees: any input size; the names `body.N` of Real-ESRGAN. With 64 features, 16 convolutions and x4 it has
 621,424 parameters.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.errors import positive, refuse
+from pipeline.models.generators.contract import Generator, GeneratorArchitecture, GeneratorName, GeneratorOptions
 from pipeline.models.shapes import check_finite, check_image
 
 _ACTIVATIONS = ("prelu", "relu", "leakyrelu")
 
 
-def _build_activation(name: str, num_features: int) -> nn.Module:
-    if name == "prelu":
-        return nn.PReLU(num_features)
-    return nn.ReLU() if name == "relu" else nn.LeakyReLU(0.1)
-
-
-class SRVGGNetCompact(nn.Module):
+class SRVGGNetCompact(Generator):
     """VGG-style generator that works at the input's resolution and ends with a pixel shuffle.
 
     Args:
@@ -30,7 +33,7 @@ class SRVGGNetCompact(nn.Module):
         activation: "prelu", "relu" or "leakyrelu" (slope 0.1).
 
     Raises:
-        ValueError: The activation is not known or the scale is below 1.
+        ValueError: The activation does not exist or the scale is below 1.
 
     References:
         Wang et al. 2021, Real-ESRGAN; the released code's srvgg_arch.py (realesr-animevideov3,
@@ -51,20 +54,63 @@ class SRVGGNetCompact(nn.Module):
         layers.append(nn.Conv2d(num_features, 3 * scale**2, 3, padding=1))
         self.body = nn.Sequential(*layers)
 
-    def forward(self, lq: Tensor) -> Tensor:
-        """Upscale a batch.
-
-        Args:
-            lq: (n, 3, h, w), RGB in [0, 1], any size.
-
-        Returns:
-            (n, 3, h * scale, w * scale), not clamped.
+    def forward(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
+        """Upscale a batch of RGB images in [0, 1], of any size; the output is not clamped.
 
         Raises:
-            ValueError: `lq` is not a batch of RGB images, or not finite (looked at in evaluation mode, on the CPU).
+            ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
         """
         check_image(lq, "lq")
         if not self.training:
             check_finite(lq, "lq")
         detail = F.pixel_shuffle(self.body(lq), self.scale)
         return detail + F.interpolate(lq, scale_factor=self.scale, mode="nearest")
+
+
+def _build_activation(name: str, num_features: int) -> nn.Module:
+    if name == "prelu":
+        return nn.PReLU(num_features)
+    return nn.ReLU() if name == "relu" else nn.LeakyReLU(0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactOptions(GeneratorOptions):
+    """Options of SRVGGNetCompact."""
+
+    architecture: GeneratorName = GeneratorName("compact")
+    num_features: int
+    """Channels between the convolutions."""
+    num_blocks: int
+    """Convolutions between the first and the last."""
+    activation: Literal["prelu", "relu", "leakyrelu"] = "prelu"
+    """After each convolution but the last; Real-ESRGAN's is prelu."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        refuse(positive(num_features=self.num_features, num_blocks=self.num_blocks))
+
+
+class CompactArchitecture(GeneratorArchitecture[CompactOptions]):
+    """SRVGGNetCompact; files have the network's own names."""
+
+    name = "compact"
+    options = CompactOptions
+    network = SRVGGNetCompact
+    modelspec = "realesrgan-compact"
+
+    def build(self, options: CompactOptions) -> SRVGGNetCompact:
+        """See `GeneratorArchitecture`."""
+        return SRVGGNetCompact(options.num_features, options.num_blocks, options.scale, options.activation)
+
+    def recognise(self, state: Mapping[str, Tensor], scale: int | None) -> CompactOptions | None:
+        """See `GeneratorArchitecture`. ReLU and LeakyReLU leave no trace in a file; ReLU is assumed."""
+        if "body.0.weight" not in state:
+            return None
+        last = max(int(found[1]) for name in state if (found := re.match(r"body\.(\d+)\.", name)))
+        return CompactOptions(
+            scale=math.isqrt(state[f"body.{last}.weight"].shape[0] // 3),
+            num_features=state["body.0.weight"].shape[0],
+            num_blocks=(last - 2) // 2,
+            activation="prelu" if "body.1.weight" in state else "relu",
+        )

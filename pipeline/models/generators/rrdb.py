@@ -7,6 +7,10 @@ state dict is read by other tools as it is. With 64 features, 23 blocks, growth 
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.errors import positive, refuse
+from pipeline.models.generators.contract import Generator, GeneratorArchitecture, GeneratorName, GeneratorOptions
 from pipeline.models.ops.dense_convolutions import dense_convolutions
 from pipeline.models.shapes import check_finite, check_image
 
@@ -68,7 +74,7 @@ class ResidualInResidualDenseBlock(nn.Module):
         return features + _RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(features)))
 
 
-class RRDBNet(nn.Module):
+class RRDBNet(Generator):
     """Residual-in-residual dense network for super-resolution.
 
     Args:
@@ -159,3 +165,100 @@ class RRDBNet(nn.Module):
             else:
                 features = block(features)
         return features
+
+
+@dataclass(frozen=True, kw_only=True)
+class RRDBOptions(GeneratorOptions):
+    """Options of RRDBNet; the paper's sizes are 64, 23 and 32."""
+
+    architecture: GeneratorName = GeneratorName("rrdb")
+    num_features: int
+    """Channels of the trunk."""
+    num_blocks: int
+    """Residual-in-residual dense blocks."""
+    growth_channels: int = 32
+    """Channels that each dense convolution adds."""
+    unshuffle_factor: int | None = None
+    """Side of the pixel blocks that the input is folded by; none: 2 for x2 and 1 otherwise, as in Real-ESRGAN. KAIR's
+    x2 networks have 1."""
+    gradient_checkpointing: bool = False
+    """Recompute activations block by block in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        sizes = {"num_features": self.num_features, "num_blocks": self.num_blocks}
+        refuse(positive(**sizes, growth_channels=self.growth_channels, unshuffle_factor=self.unshuffle_factor or 1))
+
+
+class RRDBArchitecture(GeneratorArchitecture[RRDBOptions]):
+    """RRDBNet. Real-ESRGAN's and BasicSR's files have its own names; KAIR's, SeD's and the first ESRGAN's do not."""
+
+    name = "rrdb"
+    options = RRDBOptions
+    network = RRDBNet
+    modelspec = "esrgan"
+
+    def build(self, options: RRDBOptions) -> RRDBNet:
+        """See `GeneratorArchitecture`."""
+        return RRDBNet(
+            options.num_features,
+            options.num_blocks,
+            options.growth_channels,
+            options.scale,
+            unshuffle_factor=options.unshuffle_factor,
+            gradient_checkpointing=options.gradient_checkpointing,
+        )
+
+    def recognise(self, state: Mapping[str, Tensor], scale: int | None) -> RRDBOptions | None:
+        """See `GeneratorArchitecture`. Without a scale an unfolded network with one upsampling step is taken for x2."""
+        state = self.import_state(state)
+        if "body.0.rdb1.conv1.weight" not in state:
+            return None
+        first = state["conv_first.weight"]
+        fold = math.isqrt(first.shape[1] // 3)
+        num_steps = sum(re.match(r"conv_up\d+\.weight$", name) is not None for name in state)
+        return RRDBOptions(
+            scale=scale or 2**num_steps // fold,
+            num_features=first.shape[0],
+            num_blocks=1 + max(int(found[1]) for name in state if (found := re.match(r"body\.(\d+)\.", name))),
+            growth_channels=state["body.0.rdb1.conv1.weight"].shape[0],
+            unshuffle_factor=fold,
+        )
+
+    def import_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `GeneratorArchitecture`."""
+        if "model.0.weight" in state:
+            return _from_first_esrgan(state)
+        return {_from_kair(name): tensor for name, tensor in state.items()}
+
+
+_KAIR_NAMES = (
+    (r"^RRDB_trunk\.(\d+)\.RDB(\d)\.", r"body.\1.rdb\2."),
+    (r"^trunk_conv\.", "conv_body."),
+    (r"^upconv(\d)\.", r"conv_up\1."),
+    (r"^HRconv\.", "conv_hr."),
+)
+
+
+def _from_kair(name: str) -> str:
+    for pattern, replacement in _KAIR_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _from_first_esrgan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # The first ESRGAN release numbers its layers: model.0, the trunk model.1.sub, an upsampling convolution at every
+    # third, and the last two at 3n + 2 and 3n + 4.
+    numbers = [int(found[1]) for name in state if (found := re.match(r"model\.(\d+)\.(?:weight|bias)$", name))]
+    num_steps = (max(numbers, default=4) - 4) // 3
+    layers = {0: "conv_first", 3 * num_steps + 2: "conv_hr", 3 * num_steps + 4: "conv_last"}
+    layers |= {3 * step: f"conv_up{step}" for step in range(1, num_steps + 1)}
+
+    def rename(name: str) -> str:
+        name = re.sub(r"^model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3.", name)
+        name = re.sub(r"^model\.1\.sub\.\d+\.(weight|bias)$", r"conv_body.\1", name)
+        found = re.match(r"^model\.(\d+)\.(weight|bias)$", name)
+        return f"{layers[int(found[1])]}.{found[2]}" if found and int(found[1]) in layers else name
+
+    return {rename(name): tensor for name, tensor in state.items()}

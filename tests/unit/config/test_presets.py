@@ -86,7 +86,7 @@ def test_dry_run_names_ablations_and_ldl() -> None:
     ("flags", "words"),
     [
         (["--discriminator.no-semantic", "--discriminator.residual"], "residual set, but semantic=false builds no"),
-        (["--discriminator.placement", "encoder"], "placement='encoder' is for architecture='unet' alone; got 'patch'"),
+        (["--discriminator.placement", "encoder"], "is an option of unet, but discriminator.architecture is patch"),
         (["--losses.ldl-weight", "1", "--schedule.ema-half-life-images", "0"], "decay of 0.999 a step, here 5544"),
     ],
 )
@@ -109,7 +109,7 @@ def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Pa
     message = str(caught.value)
     assert "unknown key 'crop_pxx', did you mean 'crop_px'? @ $.train.data" in message
     assert "expected int, got 'many' @ $.train.schedule.total_images" in message
-    assert "pach not in literal" in message
+    assert "no discriminator is named 'pach'; did you mean patch? @ $.train.discriminator" in message
     assert str(path) in message
 
 

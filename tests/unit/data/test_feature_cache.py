@@ -12,8 +12,8 @@ from pipeline.config.schema import Preset, SemanticsConfig
 from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
-from pipeline.inference.build import build_extractor
 from pipeline.inference.features import FeatureTask, feature_settings, write_features
+from pipeline.inference.semantics import build_extractor
 from pipeline.run.inputs import open_semantics
 from shards.errors import InputError, ShardError
 from shards.format.documents import digest_of

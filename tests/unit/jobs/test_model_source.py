@@ -48,7 +48,7 @@ def test_run_folder_when_finished_gives_its_export(tmp_path: Path) -> None:
 
 def test_run_folder_when_unfinished_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"holds no export/generator\.safetensors yet; .*jobs/train_sed\.py on it to go on"
+        CheckpointError, match=r"holds no export/generator\.safetensors yet; .*Resume it: jobs/train_sed\.py"
     ):
         open_model(str(tmp_path))
 

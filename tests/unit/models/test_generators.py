@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config.schema import GeneratorConfig
-from pipeline.inference.build import build_generator
-from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR
+from pipeline.errors import ConfigError
+from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR, build_generator
+from pipeline.models.generators import GENERATORS, CompactOptions, RRDBOptions, SwinIROptions
 from pipeline.models.generators.swinir.windows import (
     join_windows,
     relative_position_index,
@@ -39,10 +39,11 @@ def test_output_of_any_size_is_scaled_exactly(build, scale, size_px):
     assert sr.isfinite().all()
 
 
-@pytest.mark.parametrize("architecture", ["rrdb", "compact", "swinir"])
+@pytest.mark.parametrize("architecture", GENERATORS.names)
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_run_builds_every_generator_at_every_scale(architecture, scale):
-    generator = build_generator(GeneratorConfig(architecture, scale, num_features=12, num_blocks=1))
+def test_registry_builds_every_generator_at_every_scale(architecture, scale):
+    generator = build_generator(GENERATORS[architecture].options(scale=scale, num_features=12, num_blocks=1))
+    assert type(generator) is GENERATORS[architecture].network
     with torch.no_grad():
         assert generator(torch.rand(1, 3, 8, 6)).shape == (1, 3, 8 * scale, 6 * scale)
 
@@ -112,6 +113,32 @@ def test_rrdb_scale_that_cannot_be_reached_is_refused():
 def test_compact_activation_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="got 'gelu'"):
         SRVGGNetCompact(8, 1, 2, activation="gelu")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (RRDBOptions(scale=5, num_features=8, num_blocks=1), "generator rrdb: RRDBNet cannot upscale by 5"),
+        (SwinIROptions(scale=2, num_features=16, num_blocks=1), "generator swinir: embed_dim must be a multiple"),
+        (
+            SwinIROptions(scale=2, num_features=12, num_blocks=2, layers_per_block=(2,)),
+            r"layers_per_block and num_heads; got \[2\]",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_together_are_a_fault_of_the_configuration(options, text):
+    with pytest.raises(ConfigError, match=text):
+        build_generator(options)
+
+
+def test_options_are_those_of_their_architecture():
+    with pytest.raises(ConfigError, match="CompactOptions are the options of 'compact', not of 'rrdb'"):
+        CompactOptions(architecture="rrdb", scale=4, num_features=8, num_blocks=1)
+
+
+def test_unknown_generator_names_the_nearest():
+    with pytest.raises(ConfigError, match="no generator is named 'rddb'; did you mean rrdb"):
+        GENERATORS["rddb"]
 
 
 def test_windows_joined_again_are_the_features():

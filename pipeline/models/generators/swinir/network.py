@@ -2,7 +2,7 @@
 
 Guarantees: any input size (padded by reflection to whole windows and cut back); no buffer and no weight
 depends on the image's size; the official keys for everything that is learned. The two index buffers of the
-official files are computed here and added on export, see `pipeline.models.interop`.
+official files are computed here; `architecture.py` adds them on export.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.models.generators.contract import Generator
 from pipeline.models.generators.swinir.upsampling import build_tail
 from pipeline.models.generators.swinir.windows import (
     join_windows,
@@ -187,7 +189,7 @@ class _PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
 
-class SwinIR(nn.Module):
+class SwinIR(Generator):
     """Image restoration with shifted-window attention.
 
     Args:
@@ -254,17 +256,11 @@ class SwinIR(nn.Module):
             self.add_module(name, module)
         self.apply(_initialise)
 
-    def forward(self, lq: Tensor) -> Tensor:
-        """Upscale a batch.
-
-        Args:
-            lq: (n, 3, h, w), RGB in [0, 1], any size.
-
-        Returns:
-            (n, 3, h * scale, w * scale), not clamped.
+    def forward(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
+        """Upscale a batch of RGB images in [0, 1], of any size; the output is not clamped.
 
         Raises:
-            ValueError: `lq` is not a batch of RGB images, or not finite (looked at in evaluation mode, on the CPU).
+            ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
         """
         check_image(lq, "lq")
         if not self.training:

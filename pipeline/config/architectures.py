@@ -1,0 +1,148 @@
+"""Options of architectures that a registry names: how a configuration reads, writes and overrides them.
+
+A field annotated with the base of a registry's options (`GeneratorOptions`) holds the options class of the entry that
+its `architecture` names, one registered from outside the package included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import cattrs
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from pipeline.errors import ConfigError
+from pipeline.registry import ArchitectureOptions, RegisteredName
+
+T = TypeVar("T")
+
+
+def add_architectures(converter: cattrs.Converter, *, drops_foreign: bool) -> None:
+    """Teach a converter to fill and write fields that are annotated with a base of options.
+
+    Args:
+        converter: Changed in place.
+        drops_foreign: Drop what only another architecture of the registry knows. Run folders of earlier versions hold
+            the options of all architectures in one table; in a preset such a key is a fault.
+    """
+
+    def structure(raw: object, base: type[ArchitectureOptions]) -> ArchitectureOptions:
+        options = _options_of(raw, base)
+        given = cast("Mapping[str, object]", raw)
+        if drops_foreign:
+            foreign = set(_field_names(*(entry.options for entry in base.registry))) - set(_field_names(options))
+            given = {key: value for key, value in given.items() if key not in foreign}
+        return converter.structure(given, options)
+
+    converter.register_structure_hook(RegisteredName, _structure_name)
+    converter.register_unstructure_hook(RegisteredName, str)
+    converter.register_structure_hook_func(_is_base, structure)
+    converter.register_unstructure_hook_func(_is_base, converter.unstructure)
+    converter.register_structure_hook(int | tuple[int, ...], _structure_int_or_ints)
+
+
+def architecture_flag(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[RegisteredName] | None:
+    """Tell tyro the choices of a flag that names an entry of a registry."""
+    kind = info.type
+    if not (isinstance(kind, type) and issubclass(kind, RegisteredName)):
+        return None
+    names = kind.registry.names
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(names) + "}",
+        choices=names,
+        instance_from_str=lambda words: kind(words[0]),
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
+    """Replace options by those of the architecture that a flag names, such as `--generator.architecture swinir`.
+
+    Values that both architectures know by one name are kept; what only the new one requires becomes a required flag.
+    An unknown name is left to the command-line parser, which lists the choices.
+
+    Raises:
+        ConfigError: A flag is an option of another architecture than the one in use.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(cast("Any", config)):
+        options = getattr(config, field.name)
+        if isinstance(options, ArchitectureOptions):
+            name = _last_value(argv, f"--{field.name}.architecture")
+            if name in options.registry.names and name != options.architecture:
+                options = changes[field.name] = _switched(options, options.registry[name].options)
+            _refuse_foreign_flags(field.name, options, argv)
+    return dataclasses.replace(cast("Any", config), **changes) if changes else config
+
+
+def _refuse_foreign_flags(table: str, options: ArchitectureOptions, argv: Sequence[str]) -> None:
+    own = set(_field_names(type(options)))
+    for entry in options.registry:
+        for name in _field_names(entry.options):
+            flag = f"--{table}.{name}".replace("_", "-")
+            if name not in own and flag in map(_flag_name, argv):
+                raise ConfigError(
+                    f"{flag} is an option of {entry.name}, but {table}.architecture is {options.architecture}; "
+                    f"drop the flag or add --{table}.architecture {entry.name}"
+                )
+
+
+def _flag_name(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
+def _switched(old: ArchitectureOptions, new: type[ArchitectureOptions]) -> ArchitectureOptions:
+    # Unchecked, because the flags that follow may be what makes the values fit together; tyro builds it again, checked.
+    options = object.__new__(new)
+    for field in dataclasses.fields(new):
+        default = tyro.MISSING if field.default is dataclasses.MISSING else field.default
+        kept = field.name != "architecture" and hasattr(old, field.name)
+        object.__setattr__(options, field.name, getattr(old, field.name) if kept else default)
+    return options
+
+
+def _last_value(argv: Sequence[str], flag: str) -> str | None:
+    found = None
+    for index, word in enumerate(argv):
+        if _flag_name(word) == flag.replace("_", "-"):
+            _, equals, value = word.partition("=")
+            found = value if equals else next(iter(argv[index + 1 :]), None)
+    return found
+
+
+def _is_base(kind: object) -> bool:
+    return isinstance(kind, type) and ArchitectureOptions in kind.__bases__
+
+
+def _options_of(raw: object, base: type[ArchitectureOptions]) -> type[ArchitectureOptions]:
+    names = ", ".join(base.registry.names)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"expected a table, got {raw!r}")
+    if "architecture" not in raw:
+        raise ConfigError(f"required field missing: architecture, one of {names}")
+    if not isinstance(raw["architecture"], str):
+        raise ConfigError(f"architecture must be one of {names}; got {raw['architecture']!r}")
+    return base.registry[raw["architecture"]].options
+
+
+def _field_names(*kinds: type[ArchitectureOptions]) -> Iterator[str]:
+    return (field.name for kind in kinds for field in dataclasses.fields(kind))
+
+
+def _structure_name(value: object, kind: type[RegisteredName]) -> RegisteredName:
+    if not isinstance(value, str):
+        raise ConfigError(f"expected a name, got {value!r}")
+    return kind(kind.registry[value].name)
+
+
+def _structure_int_or_ints(value: object, _: object) -> int | tuple[int, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values or any(isinstance(entry, bool) or not isinstance(entry, int) for entry in values):
+        raise ConfigError(f"expected a whole number or a list of them, got {value!r}")
+    whole = cast("tuple[int, ...]", tuple(values))
+    return whole if isinstance(value, list | tuple) else whole[0]

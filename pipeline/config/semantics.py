@@ -1,0 +1,34 @@
+"""Where the discriminator's semantics come from; the networks' own options stand beside the networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import refuse
+from shards.format.storage import StoragePath
+
+
+@dataclass(frozen=True)
+class SemanticsConfig:
+    """Where the discriminator's semantics come from. Only read when discriminator.semantic is true."""
+
+    source: Literal["online", "cached", "auto"]
+    """online: the extractor runs every step; cached: read from `cache`; auto: cached where `cache` exists."""
+    cache: StoragePath
+    """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
+    architecture: str
+    """Frozen vision model; the paper's is clip-rn50."""
+    layer: int
+    """Stage whose output is used; the paper's is 3."""
+    weights: str
+    """openai (downloaded by open_clip), a file, or random (seeded: for demos and tests only)."""
+    seed: int = 0
+    """Seed of random weights."""
+    batch_statistics: bool = False
+    """True reproduces the paper's released code, whose extractor stays in training mode; it cannot be cached."""
+
+    def __post_init__(self) -> None:
+        """Check that features which depend on the batch are not cached."""
+        conflict = self.batch_statistics and self.source != "online"
+        refuse(["batch_statistics=true depends on the batch: set source='online'" if conflict else None])

@@ -1,0 +1,129 @@
+"""The contract of a discriminator architecture, and the registry of those that there are.
+
+An architecture is one file: the network, its options and, where others have the same network, their names for its
+tensors. The registry drives everything else: configurations and flags, building, initial weights, exporting.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from pipeline.models.discriminators.base import Discriminator
+from pipeline.registry import ArchitectureOptions, RegisteredName, Registry
+
+OWN_LAYOUT = "sed-trainer"
+
+DISCRIMINATORS: Registry[DiscriminatorArchitecture[Any]] = Registry("discriminator", [])
+"""The architectures, by the names that configurations use."""
+
+
+class DiscriminatorName(RegisteredName):
+    """Name of a discriminator architecture."""
+
+    __slots__ = ()
+    registry = DISCRIMINATORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorOptions(ArchitectureOptions):
+    """Options of the network that tells real from fake."""
+
+    registry = DISCRIMINATORS
+
+    architecture: DiscriminatorName
+    """patch: PatchGAN (P); unet: pixel-wise U-Net (U); image: VGG-style, one logit per image (I). Each has options
+    of its own."""
+    semantic: bool
+    """True: SeD, with semantic-aware fusion blocks; false: the plain baseline."""
+    initial_weights: Path | None = None
+    """Discriminator file to start from (ours, SeD's, or Real-ESRGAN's for a plain unet); none: random."""
+
+    @property
+    def summary(self) -> str:
+        """What a dry run says of the options beyond name and size; empty for nothing."""
+        return ""
+
+
+OptionsT = TypeVar("OptionsT", bound=DiscriminatorOptions)
+
+
+class DiscriminatorArchitecture(ABC, Generic[OptionsT]):
+    """One architecture: what the registry knows of a network.
+
+    Attributes:
+        name: As configurations name it.
+        options: Its options.
+        network: Its class.
+    """
+
+    name: str
+    options: type[OptionsT]
+    network: type[Discriminator]
+
+    @abstractmethod
+    def build(self, options: OptionsT, semantic_channels: int | None) -> Discriminator:
+        """Build the network with random weights.
+
+        Args:
+            options: Of this architecture.
+            semantic_channels: Channels of the semantics; None for a plain network.
+
+        Raises:
+            ValueError: The options do not fit together.
+        """
+
+    def import_state(self, network: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename a file's tensors to the network's own names; the default expects these."""
+        return dict(state)
+
+    def export_state(self, options: OptionsT, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+        """Rename the network's tensors for export.
+
+        Returns:
+            The name of the layout, and the tensors; by default `OWN_LAYOUT` and the network's own names.
+        """
+        return OWN_LAYOUT, dict(state)
+
+
+def build_discriminator(options: DiscriminatorOptions, semantic_channels: int, crop_px: int) -> Discriminator:
+    """Build a discriminator with random weights.
+
+    Args:
+        options: Of any registered architecture.
+        semantic_channels: Channels of the semantics; ignored unless the options are semantic.
+        crop_px: Side of the HR crops that it will see.
+
+    Raises:
+        ConfigError: The architecture is unknown, its options do not fit together, or the crops are too small for it.
+    """
+    architecture = DISCRIMINATORS[options.architecture]
+    smallest_px = architecture.network.smallest_side_px
+    if crop_px < smallest_px:
+        raise ConfigError(
+            f"data.crop_px={crop_px} is too small for the {architecture.name} discriminator, which needs at least "
+            f"{smallest_px} px"
+        )
+    try:
+        return architecture.build(options, semantic_channels if options.semantic else None)
+    except ValueError as error:
+        raise ConfigError(f"discriminator {architecture.name}: {error}") from error
+
+
+def architecture_of(network: Discriminator) -> DiscriminatorArchitecture[Any]:
+    """Return the architecture of a bare discriminator.
+
+    Raises:
+        ValueError: The network's class is of no registered architecture.
+    """
+    for architecture in DISCRIMINATORS:
+        if type(network) is architecture.network:
+            return architecture
+    known = ", ".join(architecture.network.__name__ for architecture in DISCRIMINATORS)
+    raise ValueError(f"expected a bare discriminator ({known}), got {type(network).__name__}; unwrap or register it")

@@ -1,0 +1,66 @@
+"""Weight files of discriminators: SeD's layout where SeD has the network, ours otherwise; either is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.errors import CheckpointError
+from pipeline.models.discriminators.base import Discriminator
+from pipeline.models.discriminators.contract import (
+    DISCRIMINATORS,
+    DiscriminatorOptions,
+    architecture_of,
+    build_discriminator,
+)
+from pipeline.weights.files import read_weights, strip_wrappers, write_weights
+from pipeline.weights.strict import load_strictly
+
+
+def start_discriminator(options: DiscriminatorOptions, semantic_channels: int, crop_px: int) -> Discriminator:
+    """Build a discriminator with its initial weights, where the options name a file, else random ones.
+
+    Raises:
+        ConfigError: The options do not fit together or to the crops; see `build_discriminator`.
+        CheckpointError: The file is unreadable, or of another network.
+    """
+    discriminator = build_discriminator(options, semantic_channels, crop_px)
+    if options.initial_weights is not None:
+        try:
+            load_discriminator_weights(discriminator, read_weights(options.initial_weights))
+        except CheckpointError as error:
+            raise CheckpointError(f"discriminator.initial_weights: {error}") from error
+    return discriminator
+
+
+def load_discriminator_weights(discriminator: Discriminator, state: Mapping[str, Any]) -> None:
+    """Load our, SeD's or Real-ESRGAN's weights into a discriminator; it changes only if everything fits.
+
+    Args:
+        discriminator: Bare.
+        state: Tensors by name, wrapped (`params_ema`, `module.`) or not; either kind of spectral norm.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected or of another shape; lists them.
+    """
+    architecture = architecture_of(discriminator)
+    load_strictly(discriminator, architecture.import_state(discriminator, strip_wrappers(state)))
+
+
+def save_discriminator(
+    path: Path | str, options: DiscriminatorOptions, state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a discriminator as safetensors; the metadata name its architecture and the layout of its names.
+
+    Args:
+        path: Target; replaced whole or left alone.
+        options: Those that it was built from.
+        state: Its tensors by its own names.
+        metadata: More text to keep with it.
+    """
+    layout, tensors = DISCRIMINATORS[options.architecture].export_state(options, state)
+    facts = {"architecture": str(options.architecture), "layout": layout, "semantic": str(options.semantic).lower()}
+    write_weights(path, tensors, facts | dict(metadata))

@@ -1,0 +1,140 @@
+"""The contract of a generator architecture, and the registry of those that there are.
+
+An architecture is one file: the network, its options, how its weight files are recognised and written. The registry
+drives everything else: configurations and flags, building, loading anyone's file, exporting.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError, positive, refuse
+from pipeline.registry import ArchitectureOptions, RegisteredName, Registry
+
+
+class Generator(nn.Module, ABC):
+    """A network that upscales images by a whole factor.
+
+    Attributes:
+        scale: Upscaling factor.
+        smallest_side_px: Smallest height and width of an input, LQ px.
+    """
+
+    smallest_side_px: ClassVar[int] = 1
+    scale: int
+
+    @abstractmethod
+    def forward(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
+        """Upscale a batch of RGB images in [0, 1]; height and width are `scale` times those of `lq`, not clamped."""
+
+
+GENERATORS: Registry[GeneratorArchitecture[Any]] = Registry("generator", [])
+"""The architectures, by the names that configurations use."""
+
+
+class GeneratorName(RegisteredName):
+    """Name of a generator architecture."""
+
+    __slots__ = ()
+    registry = GENERATORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions(ArchitectureOptions):
+    """Options of the network that is trained to upscale."""
+
+    registry = GENERATORS
+
+    architecture: GeneratorName
+    """rrdb: RRDBNet of ESRGAN; swinir: SwinIR; compact: SRVGGNetCompact of Real-ESRGAN. Each has options of its own."""
+    scale: int
+    """Upscaling factor."""
+    initial_weights: Path | None = None
+    """Generator file to start from (ours, BasicSR's, Real-ESRGAN's, KAIR's, SwinIR's); none: random."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        refuse(positive(scale=self.scale))
+
+
+OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)
+
+
+class GeneratorArchitecture(ABC, Generic[OptionsT]):
+    """One architecture: what the registry knows of a network.
+
+    Attributes:
+        name: As configurations name it.
+        options: Its options.
+        network: Its class.
+        modelspec: Its identifier in the metadata of exported files (ModelSpec 1.0.1), which spandrel's users know.
+    """
+
+    name: str
+    options: type[OptionsT]
+    network: type[Generator]
+    modelspec: str
+
+    @abstractmethod
+    def build(self, options: OptionsT) -> Generator:
+        """Build the network with random weights.
+
+        Raises:
+            ValueError: The options do not fit together.
+        """
+
+    @abstractmethod
+    def recognise(self, state: Mapping[str, Tensor], scale: int | None) -> OptionsT | None:
+        """Read the options off the names and shapes of a weight file.
+
+        Args:
+            state: Tensors as the file names them, unwrapped.
+            scale: Upscaling factor where the file's metadata tells it.
+
+        Returns:
+            The options of the network that the file holds; None where it is of another architecture.
+
+        Raises:
+            KeyError, ValueError, IndexError: It is of this architecture, but its tensors do not fit together.
+        """
+
+    def import_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename a file's tensors to the network's own names; the default expects these."""
+        return dict(state)
+
+    def export_state(self, network: Any) -> dict[str, Tensor]:
+        """Return the network's tensors as exported files name them, which spandrel reads; by default its own names."""
+        return network.state_dict()
+
+
+def build_generator(options: GeneratorOptions) -> Generator:
+    """Build a generator with random weights.
+
+    Raises:
+        ConfigError: The architecture is unknown, or its options do not fit together.
+    """
+    try:
+        return GENERATORS[options.architecture].build(options)
+    except ValueError as error:
+        raise ConfigError(f"generator {options.architecture}: {error}") from error
+
+
+def architecture_of(network: nn.Module) -> GeneratorArchitecture[Any]:
+    """Return the architecture of a bare generator.
+
+    Raises:
+        ValueError: The network's class is of no registered architecture.
+    """
+    for architecture in GENERATORS:
+        if type(network) is architecture.network:
+            return architecture
+    known = ", ".join(architecture.network.__name__ for architecture in GENERATORS)
+    raise ValueError(f"expected a bare generator ({known}), got {type(network).__name__}; unwrap it, or register it")

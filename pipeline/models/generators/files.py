@@ -1,0 +1,130 @@
+"""Weight files of generators: anyone's are read, ours are written in names that other tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.models.generators.contract import (
+    GENERATORS,
+    Generator,
+    GeneratorArchitecture,
+    GeneratorOptions,
+    architecture_of,
+    build_generator,
+)
+from pipeline.weights.files import read_metadata, read_weights, strip_wrappers, write_weights
+from pipeline.weights.strict import load_strictly
+from shards.errors import InputError
+
+
+def start_generator(options: GeneratorOptions) -> Generator:
+    """Build a generator with its initial weights, where the options name a file, else random ones.
+
+    Raises:
+        ConfigError: The options do not fit together.
+        CheckpointError: The file is unreadable, or of another network.
+    """
+    generator = build_generator(options)
+    if options.initial_weights is not None:
+        try:
+            load_generator_weights(generator, read_weights(options.initial_weights))
+        except CheckpointError as error:
+            raise CheckpointError(f"generator.initial_weights: {error}") from error
+    return generator
+
+
+def load_generator_weights(generator: Generator, state: Mapping[str, Any]) -> None:
+    """Load anyone's weights of its architecture into a generator; it changes only if everything fits.
+
+    Args:
+        generator: Bare.
+        state: Tensors by name, in any naming that the architecture knows, wrapped (`params_ema`, `module.`) or not.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected or of another shape; lists them.
+    """
+    load_strictly(generator, architecture_of(generator).import_state(strip_wrappers(state)))
+
+
+def recognise_generator(state: Mapping[str, Any], scale: int | None = None) -> GeneratorOptions:
+    """Read architecture and options off the names and shapes of a state dict.
+
+    Args:
+        state: Tensors by name, wrapped or not.
+        scale: Upscaling factor, where it is known. Names alone do not tell an RRDBNet for x3 from one for x2 whose
+            pixels are not unshuffled; without a scale the latter is assumed.
+
+    Raises:
+        CheckpointError: It is of no registered architecture, or its tensors do not fit together.
+    """
+    tensors = strip_wrappers(state)
+    for architecture in GENERATORS:
+        options = _options_of(architecture, tensors, scale)
+        if options is not None:
+            return options
+    names = ", ".join(list(tensors)[:4]) or "no tensors"
+    raise CheckpointError(
+        f"the state dict is of no generator known here ({', '.join(GENERATORS.names)}); its names begin with {names}; "
+        "a discriminator or another architecture cannot upscale images"
+    )
+
+
+def _options_of(
+    architecture: GeneratorArchitecture[Any], state: Mapping[str, Tensor], scale: int | None
+) -> GeneratorOptions | None:
+    try:
+        return architecture.recognise(state, scale)
+    except (KeyError, ValueError, IndexError, ConfigError) as error:
+        raise CheckpointError(
+            f"the state dict looks like the generator {architecture.name}, but its sizes do not fit together "
+            f"({error}); use a file that holds the whole network"
+        ) from error
+
+
+def load_generator(path: Path | str) -> Generator:
+    """Build and load the generator that a weight file holds, whoever trained it.
+
+    Returns:
+        The network in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is of no registered architecture.
+    """
+    state = read_weights(path)
+    scale = read_metadata(path).get("scale", "")
+    try:
+        generator = build_generator(recognise_generator(state, scale=int(scale) if scale.isdigit() else None))
+        load_generator_weights(generator, state)
+    except InputError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return generator.eval()
+
+
+def save_generator(path: Path | str, generator: nn.Module, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a generator as safetensors, with ModelSpec metadata, in names that spandrel and its users read.
+
+    Args:
+        path: Target; replaced whole or left alone.
+        generator: Bare, of a registered architecture.
+        metadata: More text to keep with it; wins over the defaults.
+
+    Raises:
+        ValueError: The network is of no registered architecture.
+
+    References:
+        ModelSpec 1.0.1, https://github.com/Stability-AI/ModelSpec.
+    """
+    architecture = architecture_of(generator)
+    scale = str(generator.scale)
+    defaults = {
+        "modelspec.architecture": architecture.modelspec,
+        "modelspec.implementation": "https://github.com/chaiNNer-org/spandrel",
+        "modelspec.title": f"{type(generator).__name__} x{scale}",
+        "scale": scale,
+    }
+    write_weights(path, architecture.export_state(generator), defaults | dict(metadata or {}))
