@@ -1,10 +1,8 @@
 """How fast is a whole training step, against the SeD release, and what do data, tracking and ranks add to it?
 
-* step: RRDB with P+SeD and with U+SeD, full size. The release's networks and losses from a checkout, in the order of
-  its train.py, against ours as the trainer runs it (channels_last, one pass on the output for both updates, the average
-  of the weights). The same weights, images and perceptual network; the same random features stand for CLIP's on both
-  sides. Each in a process of its own, since the trainer sets the allocator up; they take turns. Peak memory is measured
-  in one more.
+* step: RRDB with P+SeD and with U+SeD, full size. The release's networks and losses in the order of its train.py,
+  against ours as the trainer runs it (channels_last, one discriminator pass for both updates, EMA). Same weights,
+  images, VGG and semantics. One process each, because the trainer configures the allocator; they alternate.
 * overhead: a real run of the job on shards written for it, with MLflow, reports every second step and one checkpoint:
   the share of the loop that is not spent in the step itself.
 * ranks: the same step in one process on one core, and in two under DDP on two cores, with as many images each.
@@ -45,13 +43,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
-from pipeline.models import (
-    PatchDiscriminator,
-    RRDBNet,
-    UNetDiscriminator,
-    load_discriminator_weights,
-    load_generator_weights,
-)
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
+from pipeline.models.generators import RRDBNet, load_generator_weights
 from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
@@ -148,9 +141,9 @@ def build_our_step(
         keep_freed_memory()  # as the trainer's backend does
     _, network, perceptual_weight = NETWORKS[name]
     generator, discriminator = RRDBNet(num_blocks=options.blocks), network(64, semantic_channels=1024)
-    their_generator, their_discriminator = reference_networks(name, options)
-    load_generator_weights(generator, their_generator.state_dict())
-    load_discriminator_weights(discriminator, their_discriminator.state_dict())
+    theirs = [network.state_dict() for network in reference_networks(name, options)]
+    load_generator_weights(generator, theirs[0])
+    load_discriminator_weights(discriminator, theirs[1])
     layout = torch.channels_last
     perceptual = PerceptualLoss(weights="random").to(options.device).to(memory_format=layout)
     trained = []

@@ -15,7 +15,7 @@ from sessions import assert_same_end, assert_same_exports, lines_of, run_session
 import pipeline.run.session
 from pipeline.config.schema import Preset
 from pipeline.errors import CheckpointError
-from pipeline.models import UNetDiscriminator
+from pipeline.models.discriminators import UNetDiscriminator, UNetOptions
 from pipeline.tracking import NullTracker
 
 
@@ -90,9 +90,7 @@ def test_run_when_made_longer_ends_as_one_that_was_that_long(
 
 def test_session_trains_what_an_ablation_names(preset: Preset, tmp_path: Path) -> None:
     train = preset.train
-    ablation = dataclasses.replace(
-        train.discriminator, architecture="unet", fusion="modulation", residual=True, placement="encoder"
-    )
+    ablation = UNetOptions(semantic=True, num_features=8, fusion="modulation", residual=True, placement="encoder")
     losses = dataclasses.replace(train.losses, ldl_weight=1.0)
     outcome, _ = run_session(changed(preset, discriminator=ablation, losses=losses), tmp_path / "run")
     assert outcome.is_finished

@@ -1,0 +1,83 @@
+"""A run that starts from the exports of another run, or from the weights of the SeD release."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from harness import changed, prepare_tiny_data
+from safetensors.torch import load_file, save_file
+from sessions import run_session
+
+from pipeline.config.schema import Preset
+from pipeline.errors import CheckpointError
+from pipeline.models.discriminators import PatchDiscriminator, start_discriminator
+from pipeline.models.discriminators.sed_layout import to_sed
+from pipeline.run.assembly import build_state
+from pipeline.runtime.backend import Backend
+from pipeline.weights.files import read_metadata
+
+SEMANTIC_CHANNELS = 256  # of layer 1 of clip-rn50, which the tiny preset reads
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
+    preset = prepare_tiny_data(tmp_path_factory.mktemp("initial"))
+    schedule = replace(preset.train.schedule, total_images=8, pixel_only_images=0, milestones_images=(8,))
+    return changed(preset, schedule=schedule)
+
+
+@pytest.fixture(scope="module")
+def exports(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("first") / "run"
+    outcome, _ = run_session(preset, run_dir)
+    assert outcome.is_finished
+    return run_dir / "export"
+
+
+def started_from(preset: Preset, exports: Path) -> Preset:
+    return changed(
+        preset,
+        generator=replace(preset.train.generator, initial_weights=exports / "generator.safetensors"),
+        discriminator=replace(preset.train.discriminator, initial_weights=exports / "discriminator.safetensors"),
+    )
+
+
+def test_run_starts_from_the_exports_of_another_run(preset: Preset, exports: Path, tmp_path: Path) -> None:
+    second = started_from(preset, exports)
+    backend = Backend(second.train.runtime, batch_size=second.train.data.batch_size)
+    try:
+        state = build_state(second.train, SEMANTIC_CHANNELS, backend)
+        generator, discriminator = state.generator.weights(), state.discriminator.weights()
+    finally:
+        backend.close()
+    assert read_metadata(exports / "discriminator.safetensors")["layout"] == "sed"
+    for started, file in ((generator, "generator"), (to_sed(discriminator), "discriminator")):
+        exported = load_file(exports / f"{file}.safetensors")
+        assert started.keys() == exported.keys()
+        assert all(torch.equal(started[name], exported[name]) for name in exported)
+
+    outcome, positions = run_session(second, tmp_path / "run")
+    assert outcome.is_finished
+    assert positions == [0, 4, 8]
+    moved = load_file(tmp_path / "run" / "export" / "discriminator.safetensors")
+    assert not torch.equal(moved["conv_last.weight"], exported["conv_last.weight"])
+
+
+def test_discriminator_file_that_does_not_fit_is_refused_before_anything_is_written(
+    preset: Preset, tmp_path: Path
+) -> None:
+    state = {name: tensor.contiguous() for name, tensor in to_sed(PatchDiscriminator(8, 64).state_dict()).items()}
+    save_file(state, tmp_path / "d.safetensors")
+    options = replace(preset.train.discriminator, initial_weights=tmp_path / "d.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"discriminator\.initial_weights: .*do not fit PatchDiscriminator"
+    ) as caught:
+        run_session(changed(preset, discriminator=options), tmp_path / "run")
+    assert "discriminator.initial_weights: " in str(caught.value)
+    assert "misshapen fusion1.norm.weight: got (64,), needs (256,)" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CheckpointError, match="no such weight file"):
+        start_discriminator(replace(options, initial_weights=tmp_path / "typo.pth"), SEMANTIC_CHANNELS, 48)
