@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import not_negative, positive, refuse
+from pipeline.models.shapes import SEMANTIC_STRIDE_PX
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
 
@@ -40,7 +41,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        nearest = max(16, round(self.crop_px / 16) * 16)
+        cell_px = SEMANTIC_STRIDE_PX
+        nearest = max(1, round(self.crop_px / cell_px)) * cell_px
         refuse(
             [
                 *positive(crop_px=self.crop_px, batch_size=self.batch_size, cache_gib=self.cache_gib),
@@ -49,7 +51,9 @@ class DataConfig:
                     window_shards=self.window_shards,
                     max_bad_fraction=self.max_bad_fraction,
                 ),
-                f"crop_px={self.crop_px} is no multiple of 16; nearest is {nearest}" if self.crop_px % 16 else None,
+                f"crop_px={self.crop_px} is not a multiple of {cell_px}; nearest is {nearest}"
+                if self.crop_px % cell_px
+                else None,
                 f"canvas_px={self.canvas_px} is smaller than crop_px={self.crop_px}"
                 if self.canvas_px < self.crop_px
                 else None,

@@ -7,16 +7,17 @@ another extractor or other weights is refused.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from pipeline.models.semantics.extractor import CLIP, IMAGENET
 from shards.errors import InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
 from shards.format.settings import FeatureSettings
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
 from shards.read.reader import ShardSet
-
-PREPROCESSING = "rgb-01-clip-normalised-1"
 
 
 def feature_extension(variant: int) -> str:
@@ -32,6 +33,12 @@ def extractor_name(architecture: str, layer: int) -> str:
 def has_features(folder: StoragePath) -> bool:
     """Return whether a finished cache lies in the folder."""
     return (folder / "manifest.json").is_file()
+
+
+def _with_own_preprocessing(settings: FeatureSettings) -> FeatureSettings:
+    """Correct caches written at c7a254d and before, which named CLIP's preprocessing for every extractor."""
+    is_mislabelled = settings.extractor.startswith("imagenet-") and settings.preprocessing == CLIP.name
+    return replace(settings, preprocessing=IMAGENET.name) if is_mislabelled else settings
 
 
 class FeatureStore:
@@ -59,7 +66,7 @@ class FeatureStore:
         self.shards = ShardSet.open(folder, copies)
         if self.shards.manifest.kind != "features":
             raise ShardError(f"{folder} holds {self.shards.manifest.kind} shards, not features")
-        self.settings = self.shards.manifest.features
+        self.settings = _with_own_preprocessing(self.shards.manifest.features)
 
     def require(self, expected: FeatureSettings) -> None:
         """Refuse a cache that belongs to something else.

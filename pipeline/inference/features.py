@@ -16,7 +16,7 @@ import torch
 
 from pipeline.config.schema import DataConfig, SemanticsConfig
 from pipeline.data.decode import decode_png
-from pipeline.data.features import PREPROCESSING, extractor_name, feature_extension, image_manifest
+from pipeline.data.features import extractor_name, feature_extension, image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
 from pipeline.inference.semantics import build_extractor
@@ -90,7 +90,7 @@ def feature_settings(
         extractor=extractor_name(semantics.architecture, semantics.layer),
         weights_sha256=extractor.weights_sha256,
         shape=(extractor.channels, side, side),
-        preprocessing=PREPROCESSING,
+        preprocessing=extractor.preprocessing,
     )
 
 

@@ -1,22 +1,25 @@
-"""Checks shared by the networks, so that a bad tensor is refused with a text that says what to do.
+"""Shape and value checks shared by the networks, with errors that say what to do.
 
-Shapes are always checked. Values are looked at outside training alone, and where that waits for no device: an
-image with NaN in it is refused by a network in evaluation mode, on the CPU. A training step never looks: its images
-come from 8-bit files, which hold no NaN, and what the generator makes of them is judged by the loop from the losses.
-What a generator gives is looked at once more where it becomes pixels (`pipeline.inference.upscale`), on any device.
+Shapes are always checked. Values are checked outside training only, and only where that does not synchronise with a
+device: a network in evaluation mode on the CPU refuses an image with NaN. A training step does not check: its images
+come from 8-bit files, which hold no NaN, and the loop checks the losses. A generator's output is checked once more
+where it becomes pixels (`pipeline.inference.upscale`), on any device.
 """
 
 import torch
 from torch import Tensor
+
+SEMANTIC_STRIDE_PX = 16
+"""Image pixels per cell of the semantic grid, along each axis."""
 
 
 def check_image(image: Tensor, name: str, *, channels: int = 3) -> None:
     """Refuse anything that is not a batch of images.
 
     Args:
-        image: What the caller handed in.
-        name: How the text calls it ("lq", "image").
-        channels: Channels the network reads.
+        image: The tensor to check.
+        name: Its name in the error ("lq", "image").
+        channels: Channels that the network reads.
 
     Raises:
         ValueError: `image` is not (n, channels, h, w).
@@ -29,10 +32,10 @@ def check_image(image: Tensor, name: str, *, channels: int = 3) -> None:
 
 
 def check_multiple(image: Tensor, name: str, *, multiple_px: int) -> None:
-    """Refuse a batch whose height or width is no multiple of `multiple_px`.
+    """Refuse a batch whose height or width is not a multiple of `multiple_px`.
 
     Raises:
-        ValueError: Names the size and the nearest sizes that would do.
+        ValueError: Names the size and the nearest valid one.
     """
     height, width = image.shape[-2:]
     if height % multiple_px or width % multiple_px or not height or not width:
@@ -44,10 +47,10 @@ def check_multiple(image: Tensor, name: str, *, multiple_px: int) -> None:
 
 
 def check_finite(image: Tensor, name: str) -> None:
-    """Refuse a batch with NaN or infinity in it; passes what lies on another device, and while compiling.
+    """Refuse a batch on the CPU that holds NaN or infinity; does nothing on other devices and while compiling.
 
     Raises:
-        ValueError: Names how many values are not finite, and the image that holds the first.
+        ValueError: Says how many values are not finite, and which image holds the first.
     """
     if torch.compiler.is_compiling() or image.device.type != "cpu":
         return
@@ -56,5 +59,5 @@ def check_finite(image: Tensor, name: str) -> None:
         first = int((~is_finite).flatten(1).any(dim=1).nonzero()[0])
         raise ValueError(
             f"{name} must be finite; got {int((~is_finite).sum())} NaN or infinite values, the first in image {first} "
-            f"of {len(image)}; look at what made it (a division by zero, half precision, a damaged file)"
+            f"of {len(image)}; check where it comes from (a division by zero, half precision, a corrupt file)"
         )

@@ -13,6 +13,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.inference.semantics import semantic_channels
 from pipeline.models import build_discriminator, build_generator
+from pipeline.models.shapes import SEMANTIC_STRIDE_PX
 from pipeline.runtime.launch import check_batch, launched_world_size
 
 _BYTES = 4
@@ -89,7 +90,7 @@ def estimate_memory(
     saved = _saved_by(generator, lq)
     state = _ADAM_COPIES * _parameter_bytes(generator) + _parameter_bytes(generator)
     if discriminator is not None:
-        grid = crop // 16
+        grid = crop // SEMANTIC_STRIDE_PX
         channels = semantic_channels(config.semantics)
         semantics = (
             torch.empty(num_images, channels, grid, grid, device="meta") if config.discriminator.semantic else None

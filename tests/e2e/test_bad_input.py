@@ -170,7 +170,7 @@ def test_flag_when_its_value_is_no_number(refuse: Callable[..., None]) -> None:
 
 
 def test_flag_when_its_value_breaks_a_rule_names_the_nearest(refuse: Callable[..., None]) -> None:
-    refuse(jobs.train_sed.main, ["--data.crop-px", "50"], "crop_px=50 is no multiple of 16; nearest is 48")
+    refuse(jobs.train_sed.main, ["--data.crop-px", "50"], "crop_px=50 is not a multiple of 16; nearest is 48")
 
 
 # What training and caching read.

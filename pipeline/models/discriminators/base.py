@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.models.discriminators.semantic_fusion import PreparedFusion, SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
-from pipeline.models.shapes import check_finite, check_image, check_multiple
+from pipeline.models.shapes import SEMANTIC_STRIDE_PX, check_finite, check_image, check_multiple
 
-SEMANTIC_STRIDE_PX = 16
 _SLOPE = 0.2
 
 Prepared: TypeAlias = tuple[PreparedFusion, ...]

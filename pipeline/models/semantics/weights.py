@@ -1,12 +1,13 @@
 """Weights of the semantic extractors: downloaded, read from a file, or drawn from a seed.
 
-Guarantees: what is loaded is complete for the layers in use; a random draw depends on the seed and the names
-alone and leaves torch's global generator as it was.
+Guarantees: every layer in use is loaded, or the file is refused; a random draw depends on the seed and the names alone
+and leaves torch's global generator untouched.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,21 +19,39 @@ from shards.errors import InputError
 
 # Keeps the features of a random residual network near unit variance after a dozen blocks.
 _RANDOM_RESIDUAL_GAIN = 0.25
+_NUM_FAULTS_SHOWN = 8
 
 
-def download_openai(open_clip_name: str) -> Path:
-    """Fetch OpenAI's weights through open_clip, or find them in its cache.
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights by name, and where they are from."""
+
+    origin: str
+    state: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: str | Path) -> WeightFile:
+        """Read OpenAI's TorchScript archive, an open_clip or plain state dict, or safetensors.
+
+        Raises:
+            CheckpointError: Missing or unreadable.
+        """
+        return cls(str(path), read_weights(path))
+
+
+def openai_weights(open_clip_name: str) -> WeightFile:
+    """Download OpenAI's weights through open_clip, or find them in its cache.
 
     Args:
         open_clip_name: "RN50", "RN101", "RN50x4" or "ViT-B-16".
 
     Raises:
-        InputError: They cannot be had; says what to use instead.
+        InputError: The download fails; says what to use instead.
     """
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     try:
-        return Path(download_pretrained(get_pretrained_cfg(open_clip_name, "openai")))
+        path = download_pretrained(get_pretrained_cfg(open_clip_name, "openai"))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -40,18 +59,20 @@ def download_openai(open_clip_name: str) -> Path:
             f"of the weights, or use random weights (--weights random for features, --semantics.weights "
             f"random for training)"
         ) from error
+    return WeightFile.read(path)
 
 
-def download_imagenet() -> dict[str, Tensor]:
-    """Fetch torchvision's ResNet-50, or find it in torch's cache.
+def torchvision_weights() -> WeightFile:
+    """Download torchvision's ResNet-50, or find it in torch's cache.
 
     Raises:
-        InputError: It cannot be had; says what to use instead.
+        InputError: The download fails; says what to use instead.
     """
     from torchvision.models import ResNet50_Weights
 
+    weights = ResNet50_Weights.IMAGENET1K_V1
     try:
-        return dict(ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True))
+        return WeightFile(weights.url, dict(weights.get_state_dict(check_hash=True, weights_only=True)))
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"torchvision's ResNet-50 could not be downloaded ({error}); check the network, give the path of "
@@ -59,34 +80,36 @@ def download_imagenet() -> dict[str, Tensor]:
         ) from error
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Load a CLIP or ImageNet weight file into a truncated backbone.
+def load_backbone(backbone: nn.Module, weights: WeightFile) -> None:
+    """Load weights into a truncated backbone.
 
     Args:
         backbone: Changed in place.
-        path: OpenAI's TorchScript archive, an open_clip or plain state dict, or safetensors. A whole CLIP or
-            its visual tower; layers behind the one in use are left out.
+        weights: A whole CLIP, its visual tower, or an ImageNet network; layers behind the one in use are ignored.
 
     Raises:
-        CheckpointError: Unreadable, or entries are missing or misshapen.
+        CheckpointError: Entries are missing or misshapen; lists them.
     """
-    state = read_weights(path)
+    state = weights.state
     if any(name.startswith("visual.") for name in state):
         state = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
     wanted = backbone.state_dict()
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    faults = [f"missing {name}" for name in wanted if name not in state and name not in optional]
-    faults += [
-        f"{name} is {tuple(state[name].shape)}, needs {tuple(tensor.shape)}"
+    # Counters of batch normalisations have no effect on a frozen network, and some files lack them.
+    state = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")} | state
+    faults = [
+        f"{name} is {tuple(state[name].shape)}, needs {tuple(tensor.shape)}" if name in state else f"missing {name}"
         for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
+        if name not in state or state[name].shape != tensor.shape
     ]
     if faults:
+        shown = "".join(f"\n  {fault}" for fault in faults[:_NUM_FAULTS_SHOWN])
+        more = f"\n  and {len(faults) - _NUM_FAULTS_SHOWN} more" if len(faults) > _NUM_FAULTS_SHOWN else ""
         raise CheckpointError(
-            f"{path}: not the weights of this semantic extractor, {len(faults)} of {len(wanted)} entries do "
-            f"not fit: {'; '.join(faults[:4])}; give the file of the architecture that is set"
+            f"{weights.origin}: not the weights of this semantic extractor, {len(faults)} of {len(wanted)} entries do "
+            f"not fit:{shown}{more}\n  give the file of the architecture that is set, or set the file's architecture "
+            f"(--semantics.architecture)"
         )
-    backbone.load_state_dict({name: state[name] for name in wanted if name in state}, strict=False)
+    backbone.load_state_dict({name: state[name] for name in wanted})
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from pipeline.inference.semantics import build_extractor
 from pipeline.run.inputs import open_semantics
 from shards.errors import InputError, ShardError
 from shards.format.documents import digest_of
-from shards.format.manifest import Manifest, write_manifest
+from shards.format.manifest import Manifest, read_manifest, write_manifest
 from shards.read.reader import ShardSet
 
 
@@ -162,3 +163,19 @@ def test_identity_when_shards_are_real_world_or_the_crop_does_not_fit_is_refused
     for crop_px in (40, 80):
         with pytest.raises(ConfigError, match=f"crop_px={crop_px} must be a multiple of 16 and at most .* 64 px"):
             feature_settings(images, semantics, extractor, crop_px)
+
+
+def test_imagenet_cache_with_the_name_of_clips_preprocessing_is_read_as_before(cache: Path, tmp_path: Path) -> None:
+    # As c7a254d wrote it, whatever the extractor.
+    shutil.copytree(cache, tmp_path / "old")
+    manifest = read_manifest(cache)
+    old = dataclasses.replace(
+        manifest.features, extractor="imagenet-rn50 layer 1", preprocessing="rgb-01-clip-normalised-1"
+    )
+    write_manifest(tmp_path / "old", dataclasses.replace(manifest, config=old))
+    store = FeatureStore(tmp_path / "old")
+    store.require(dataclasses.replace(old, preprocessing="rgb-01-imagenet-normalised-1"))
+    with pytest.raises(ShardError, match="preprocessing: the cache has 'rgb-01-clip"):
+        FeatureStore(cache).require(
+            dataclasses.replace(manifest.features, preprocessing="rgb-01-imagenet-normalised-1")
+        )

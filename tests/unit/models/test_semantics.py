@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models import build_semantic_extractor
+from pipeline.models.semantics.extractor import CLIP, SemanticExtractor
 from shards.errors import InputError
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -78,6 +79,62 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"other\.safetensors: not the weights of this semantic extractor"):
         build_semantic_extractor(weights=tmp_path / "other.safetensors")
+
+
+def test_weights_of_another_architecture_are_refused_with_what_does_not_fit(tmp_path):
+    torch.manual_seed(0)
+    state = {"visual.conv1.weight": torch.zeros(64, 3, 7, 7), "visual.bn1.weight": torch.zeros(64)}
+    save_file(state, tmp_path / "other.safetensors")
+    for architecture in ("clip-rn50", "clip-vit-b16", "imagenet-rn50"):
+        with pytest.raises(CheckpointError, match=r"(?s)other\.safetensors: not the weights .*missing .*more"):
+            build_semantic_extractor(architecture, 1, weights=tmp_path / "other.safetensors")
+
+
+def test_downloaded_imagenet_weights_that_do_not_fit_are_refused(monkeypatch):
+    state = {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    with pytest.raises(CheckpointError, match=r"(?s)resnet50.*missing bn1\.weight"):
+        build_semantic_extractor("imagenet-rn50", 1)
+
+
+def test_downloaded_imagenet_weights_are_described_as_torchvisions(monkeypatch):
+    from torchvision.models import resnet50
+
+    state = resnet50(weights=None).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    extractor = build_semantic_extractor("imagenet-rn50", 1)
+    assert torch.equal(extractor.backbone.conv1.weight, state["conv1.weight"])
+    assert extractor.description.startswith("imagenet-rn50 layer 1, torchvision's weights, weights sha256")
+
+
+def test_preprocessing_is_named_for_each_kind_of_network():
+    names = {
+        architecture: build_semantic_extractor(architecture, 1, weights="random").preprocessing
+        for architecture in ("clip-rn50", "clip-vit-b16", "imagenet-rn50")
+    }
+    # CLIP's name is in caches that exist; it may not change.
+    assert names["clip-rn50"] == names["clip-vit-b16"] == "rgb-01-clip-normalised-1"
+    assert names["imagenet-rn50"] == "rgb-01-imagenet-normalised-1"
+
+
+class OneConvolution(nn.Module):
+    """A backbone with no layer called conv1, in half precision."""
+
+    channels, native_stride_px = 4, 16
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 4, 16, stride=16, dtype=torch.bfloat16)
+
+    def forward(self, image):
+        return self.patches(image)
+
+
+def test_backbone_of_any_build_gets_the_image_in_its_own_dtype():
+    extractor = SemanticExtractor(OneConvolution(), preprocessing=CLIP, name="one convolution")
+    features = extractor(IMAGE)
+    assert features.dtype == torch.bfloat16
+    assert features.shape == (2, 4, 4, 6)
 
 
 @pytest.mark.parametrize(
