@@ -1,8 +1,8 @@
-"""Every knob of a run: frozen dataclasses, checked when built, never edited afterwards.
+"""All settings of a run: frozen dataclasses, checked when they are built.
 
-A preset is one `Preset`: the `[shards]` table is what `jobs/shard.py` writes, the `[train]` tables are what
-`jobs/train_sed.py` does with it. Amounts of work are counted in images, not steps, so that batch size and number
-of processes may change without touching a schedule.
+A preset is one `Preset`: the `[shards]` table configures `jobs/shard.py`, the `[train]` tables `jobs/train_sed.py`. The
+options of the networks stand beside the networks, in `pipeline.models`. Amounts of work are counted in images, not
+steps, so that batch size and number of processes may change without touching a schedule.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
     """
     torch.manual_seed(config.seed)
     schedule, device = config.schedule, backend.device
-    generator = place(start_generator(config.generator), config.runtime, device)
+    generator = place(start_generator(config.generator, config.data.crop_px), config.runtime, device)
     discriminator = None
     if config.is_adversarial:
         network = start_discriminator(config.discriminator, semantic_channels, config.data.crop_px)

@@ -61,7 +61,7 @@ def describe(preset: Preset) -> str:
     world_size = launched_world_size()
     per_device = check_batch(config.data.batch_size, world_size)
     with torch.device("meta"):
-        generator = build_generator(config.generator)
+        generator = build_generator(config.generator, config.data.crop_px)
         discriminator = (
             build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
             if config.is_adversarial

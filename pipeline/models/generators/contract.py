@@ -115,14 +115,25 @@ class GeneratorArchitecture(ABC, Generic[OptionsT]):
         return network.state_dict()
 
 
-def build_generator(options: GeneratorOptions) -> Generator:
+def build_generator(options: GeneratorOptions, crop_px: int | None = None) -> Generator:
     """Build a generator with random weights.
 
+    Args:
+        options: Of any registered architecture.
+        crop_px: Side of the HR crops that it will be trained on, if it will.
+
     Raises:
-        ConfigError: The architecture is unknown, or its options do not fit together.
+        ConfigError: The architecture is unknown, its options do not fit together, or the crops are too small for it.
     """
+    architecture = GENERATORS[options.architecture]
+    smallest_px = architecture.network.smallest_side_px * options.scale
+    if crop_px is not None and crop_px < smallest_px:
+        raise ConfigError(
+            f"data.crop_px={crop_px} is too small for the {architecture.name} generator, which needs at least "
+            f"{smallest_px} px at scale {options.scale}"
+        )
     try:
-        return GENERATORS[options.architecture].build(options)
+        return architecture.build(options)
     except ValueError as error:
         raise ConfigError(f"generator {options.architecture}: {error}") from error
 

@@ -22,14 +22,14 @@ from pipeline.weights.strict import load_strictly
 from shards.errors import InputError
 
 
-def start_generator(options: GeneratorOptions) -> Generator:
-    """Build a generator with its initial weights, where the options name a file, else random ones.
+def start_generator(options: GeneratorOptions, crop_px: int) -> Generator:
+    """Build a generator to train on HR crops, with its initial weights where the options name a file, else random ones.
 
     Raises:
-        ConfigError: The options do not fit together.
+        ConfigError: The options do not fit together or to the crops; see `build_generator`.
         CheckpointError: The file is unreadable, or of another network.
     """
-    generator = build_generator(options)
+    generator = build_generator(options, crop_px)
     if options.initial_weights is not None:
         try:
             load_generator_weights(generator, read_weights(options.initial_weights))

@@ -143,6 +143,8 @@ class ToyOptions(GeneratorOptions):
 
 
 class Toy(Generator):
+    smallest_side_px = 8
+
     def __init__(self, scale: int, kernel_px: int) -> None:
         super().__init__()
         self.scale = scale
@@ -186,6 +188,14 @@ def test_generator_registered_from_outside_is_configured_built_saved_and_loaded(
     loaded = load_generator(tmp_path / "toy.safetensors")
     lq = torch.rand(1, 3, 4, 6)
     assert torch.equal(loaded(lq), generator(lq))
+
+
+@pytest.mark.usefixtures("toy")
+def test_crops_that_are_too_small_for_a_generator_are_refused() -> None:
+    options = ToyOptions(scale=4, kernel_px=3)
+    assert build_generator(options, crop_px=32).scale == 4
+    with pytest.raises(ConfigError, match=r"crop_px=16 is too small for the toy generator, .* 32 px at scale 4"):
+        build_generator(options, crop_px=16)
 
 
 @pytest.mark.usefixtures("toy")

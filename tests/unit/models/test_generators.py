@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -75,6 +78,31 @@ def test_gradient_checkpointing_changes_no_bit_of_the_gradients(build):
 def test_swinir_state_has_parameters_only():
     network = small_swinir()
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+CHECKED = """
+from jaxtyping import install_import_hook
+with install_import_hook("pipeline.models.generators", "beartype.beartype"):
+    from pipeline.models.generators import GENERATORS, build_generator
+import torch
+for architecture in GENERATORS:
+    generator = build_generator(architecture.options(scale=2, num_features=12, num_blocks=2))
+    architecture.recognise(architecture.export_state(generator), None)
+    assert generator(torch.rand(2, 3, 17, 12)).shape == (2, 3, 34, 24)
+# The last one shows that the hook is at work: without it the network itself would refuse this, with a ValueError.
+try:
+    generator(torch.rand(3, 8, 8))
+except Exception as error:
+    assert "jaxtyping" in type(error).__module__, error
+else:
+    raise AssertionError("an image without a batch dimension passed")
+"""
+
+
+def test_annotated_shapes_hold_in_every_generator():
+    # In a process of its own: the hook checks only modules that are imported under it.
+    done = subprocess.run([sys.executable, "-c", CHECKED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_swinir_is_one_graph_for_the_compiler():

@@ -49,20 +49,14 @@ class WindowAttention(nn.Module):
         self.register_buffer("position_index", relative_position_index(window_px), persistent=False)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within windows.
-
-        Args:
-            tokens: (n, windows, tokens, dim).
-            mask: None, or (windows, tokens, tokens) added to the scores of a shifted grid.
-
-        Returns:
-            The shape of `tokens`.
-        """
+    def forward(
+        self, tokens: Float[Tensor, "n windows tokens dim"], mask: Float[Tensor, "windows tokens tokens"] | None
+    ) -> Float[Tensor, "n windows tokens dim"]:
+        """Attend within windows; `mask` is added to the scores of a shifted grid."""
         n, num_windows, num_tokens, dim = tokens.shape
         heads = self.num_heads
         qkv = self.qkv(tokens).view(n, num_windows, num_tokens, 3, heads, dim // heads)
-        # Windows and heads share one axis, so that the bias is laid out once and not once an image.
+        # Windows and heads share one axis, so that the bias is materialised once per batch.
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).reshape(3, n, num_windows * heads, num_tokens, -1)
         bias = self._scores_bias(num_windows, mask).to(query.dtype)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
@@ -85,8 +79,8 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (..., dim) to the same shape."""
+    def forward(self, tokens: Float[Tensor, "*n dim"]) -> Float[Tensor, "*n dim"]:
+        """Apply both layers to each token."""
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
@@ -99,7 +93,7 @@ class SwinBlock(nn.Module):
         window_px: Side of a window.
         shift_px: How far the grid of windows is moved; 0 for every other block.
         mlp_ratio: Hidden width of the MLP over `dim`.
-        drop_path_probability: Probability, an image, that a branch is left out in training.
+        drop_path_probability: Probability, per image, that a branch is skipped in training.
     """
 
     def __init__(
@@ -121,8 +115,10 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Map (n, h, w, dim) to the same shape; h and w are whole windows."""
+    def forward(
+        self, features: Float[Tensor, "n h w dim"], mask: Float[Tensor, "windows tokens tokens"]
+    ) -> Float[Tensor, "n h w dim"]:
+        """Attend, then mix channels; h and w are whole windows."""
         features = features + self._drop_path(self._attend(self.norm1(features), mask))
         return features + self._drop_path(self.mlp(self.norm2(features)))
 
