@@ -1,1 +1,1 @@
-"""Training, evaluation and tracking; see DESIGN in the README for the rooms and who may import whom."""
+"""The library: training, evaluation and tracking; docs/architecture.md shows the rooms and who may import whom."""
