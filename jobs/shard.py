@@ -17,6 +17,7 @@ from pipeline.config.presets import parse_job
 from shards.format.files import check_writable
 from shards.write.dataset import describe, survey_and_plan, write
 from shards.write.generations import read_generations
+from shards.write.plan import settings_of
 from shards.write.sources import discover
 
 
@@ -28,9 +29,10 @@ def main(argv: list[str]) -> int:
     prepare_validation_photos(config.exclude)
     sources = discover(config.source)
     excluded = discover(config.exclude, flag="--exclude")
+    settings_of(config)  # refuses a bad recipe before any work
     if not dry_run:
         check_writable(config.output)
-    read_generations(config.output)  # refuses a folder of something else before any work
+    read_generations(config.output)  # and a folder of something else
     with ray_session() as session:
         say(f"using {session.description}")
         plans = survey_and_plan(config, sources, excluded, session.executor, cut=not dry_run)

@@ -1,4 +1,4 @@
-"""What `jobs/shard.py` is told: checked when built, never edited afterwards."""
+"""Sharding configuration: checked when built, never edited afterwards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from shards.format.storage import StoragePath
 MAX_DECODABLE_PIXELS = 178_956_970
 """Above this Pillow itself refuses to open an image; we leave that limit of the whole process as it is."""
 
+DEFAULT_RECIPE = "default"
+_DEFAULT_RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1"}
+
 
 @dataclass(frozen=True)
 class ShardConfig:
@@ -23,9 +26,9 @@ class ShardConfig:
     output: StoragePath
     """Folder or URL (s3://bucket/prefix) for the shards; new, empty, or written before with these very settings."""
     degradation: Literal["classical", "realworld"]
-    """classical: bicubic LR stored beside HR. realworld: HR and seeds only; LR is made while training."""
+    """classical: bicubic LQ stored beside HR. realworld: HR and seeds only; training makes LQ by the recipe."""
     scale: Literal[2, 3, 4]
-    """How many times smaller LR is."""
+    """How many times smaller the LQ image is."""
     sub_image_px: int
     """Side of a sub-image in HR pixels (480 in the paper's data); a multiple of the scale."""
     stride_px: int
@@ -47,6 +50,14 @@ class ShardConfig:
     none is decoded twice. Off where the output's storage is slower than the processors. Object stores have none."""
     exclude: tuple[Path, ...] = ()
     """Folders of evaluation images; a photo with the very pixels of one of them is rejected."""
+    recipe: str = DEFAULT_RECIPE
+    """Degradation recipe of realworld shards: realesrgan-1, realesrgan-light-1, bicubic-1, or a TOML file of your own,
+    whose content the dataset keeps. default: realesrgan-1, or bicubic-1 for classical shards, which take no other."""
+
+    @property
+    def recipe_name(self) -> str:
+        """Name or path of the recipe, the default resolved."""
+        return _DEFAULT_RECIPES[self.degradation] if self.recipe == DEFAULT_RECIPE else self.recipe
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -61,15 +72,11 @@ class ShardConfig:
     def _faults(self) -> Iterator[str]:
         if not self.source:
             yield "source is empty; give at least one folder of photos"
-        for name in ("sub_image_px", "stride_px"):
-            value = getattr(self, name)
-            if value < self.scale or value % self.scale:
-                nearest = max(self.scale, round(value / self.scale) * self.scale)
-                yield f"{name}={value} is not a multiple of scale={self.scale}; nearest is {nearest}"
-        if self.stride_px > self.sub_image_px:
+        yield from self._size_faults()
+        if self.degradation == "classical" and self.recipe_name != _DEFAULT_RECIPES["classical"]:
             yield (
-                f"stride_px={self.stride_px} is above sub_image_px={self.sub_image_px} and would leave gaps; "
-                f"use at most {self.sub_image_px}"
+                f"recipe={self.recipe!r} is not for classical shards, whose LQ images are bicubic; "
+                'use degradation="realworld", or recipe="default"'
             )
         if self.variants < 1:
             yield f"variants={self.variants} must be at least 1"
@@ -81,3 +88,15 @@ class ShardConfig:
             yield f"max_reject_fraction={self.max_reject_fraction} must be from 0 to 1"
         if not 1 <= self.max_pixels <= MAX_DECODABLE_PIXELS:
             yield f"max_pixels={self.max_pixels} must be from 1 to {MAX_DECODABLE_PIXELS}"
+
+    def _size_faults(self) -> Iterator[str]:
+        for name in ("sub_image_px", "stride_px"):
+            value = getattr(self, name)
+            if value < self.scale or value % self.scale:
+                nearest = max(self.scale, round(value / self.scale) * self.scale)
+                yield f"{name}={value} is not a multiple of scale={self.scale}; nearest is {nearest}"
+        if self.stride_px > self.sub_image_px:
+            yield (
+                f"stride_px={self.stride_px} is above sub_image_px={self.sub_image_px} and would leave gaps; "
+                f"use at most {self.sub_image_px}"
+            )

@@ -27,7 +27,7 @@ from pipeline.data.prefetch import Prefetcher
 from pipeline.degrade import stack_parameters
 from shards.degradation.crops import Crop, draw_crop
 from shards.degradation.parameters import SampleParameters, draw_parameters
-from shards.degradation.recipe import load_recipe
+from shards.degradation.recorded import recorded_recipe
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.records import SampleRecord
 from shards.format.storage import StoragePath
@@ -85,6 +85,7 @@ class TrainingSamples(Dataset[Item]):
         self._settings = self._manifest.images
         self._patch_px = data.crop_px if self._settings.is_classical else data.canvas_px
         self._crop_px = data.crop_px
+        self._recipe = recorded_recipe(self._settings.recipe, self._settings.recipe_table)
         if self._patch_px > self._settings.sub_image_px:
             raise InputError(
                 f"the step reads {self._patch_px} px of HR, but the sub-images in {data.shards} have "
@@ -126,7 +127,7 @@ class TrainingSamples(Dataset[Item]):
         if self._settings.is_classical:
             return Item(key, hr, _decode(sample, "lq.png", crop.scaled(record.scale)), None, semantics)
         parameters = draw_parameters(
-            load_recipe(record.recipe),
+            self._recipe,
             seed,
             canvas_px=self._patch_px,
             crop_px=self._crop_px,

@@ -101,6 +101,15 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises:
         InputError: No such recipe, no TOML, or faults in it, all listed with their place.
     """
+    return parse_recipe(read_recipe_table(name_or_path), where=str(name_or_path))
+
+
+def read_recipe_table(name_or_path: str | Path) -> dict[str, Any]:
+    """Read a recipe's file, unchecked; see `load_recipe`.
+
+    Raises:
+        InputError: No such recipe, or no TOML.
+    """
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = FOLDER / f"{name_or_path}.toml"
@@ -108,10 +117,9 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
         raise InputError(f"no recipe {str(name_or_path)!r}; known: {known}; or give a path that ends in .toml")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
-    return parse_recipe(table, where=str(path))
 
 
 def parse_recipe(table: dict[str, Any], where: str) -> Recipe:

@@ -34,6 +34,8 @@ class ImageSettings:
     sub_image_px: int
     variants: int
     """K, the number of degradation seeds recorded per sub-image."""
+    recipe_table: Mapping[str, Any] | None = None
+    """Content of the recipe, as in its TOML file; None for a recipe that ships with this project."""
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -45,6 +47,7 @@ class ImageSettings:
             _require_integer(name, getattr(self, name), least)
         _require_integer("variants", self.variants, 1)
         _require(isinstance(self.shard_size_mib, (int, float)), "shard_size_mib", self.shard_size_mib)
+        _require(isinstance(self.recipe_table, (dict, type(None))), "recipe_table", self.recipe_table)
 
     @property
     def is_classical(self) -> bool:
@@ -53,7 +56,10 @@ class ImageSettings:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the manifest's `config`."""
-        return asdict(self)
+        plain = asdict(self)
+        if self.recipe_table is None:
+            del plain["recipe_table"]
+        return plain
 
 
 @dataclass(frozen=True)

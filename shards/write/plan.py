@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.config import ShardConfig
+from shards.degradation.recorded import record_recipe
 from shards.errors import ShardError
 from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
 from shards.format.files import write_atomically
@@ -32,7 +33,6 @@ from shards.format.storage import StoragePath
 from shards.write.subimages import cut_side, starts
 from shards.write.survey import Photo
 
-RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1"}
 SHARD_PREFIX = "images"
 
 _NO_PLAN = "bring it back from a copy, or delete it and run jobs/shard.py again with the same settings and photos"
@@ -118,19 +118,25 @@ class Plan:
 
 
 def settings_of(config: ShardConfig) -> ImageSettings:
-    """Return what of a configuration decides the bytes of the output."""
+    """Return what of a configuration decides the bytes of the output.
+
+    Raises:
+        InputError: The recipe cannot be read.
+    """
+    recipe, table = record_recipe(config.recipe_name)
     return ImageSettings(
         alpha=config.alpha,
         degradation=config.degradation,
         encoder=ENCODER,
         max_pixels=config.max_pixels,
-        recipe=RECIPES[config.degradation],
+        recipe=recipe,
         scale=config.scale,
         seed=config.seed,
         shard_size_mib=config.shard_size_mib,
         stride_px=config.stride_px,
         sub_image_px=config.sub_image_px,
         variants=config.variants,
+        recipe_table=table,
     )
 
 

@@ -24,6 +24,7 @@ from shards.format.files import check_writable, clean_stale, open_atomic, write_
 from shards.format.manifest import read_manifest
 from shards.format.photos import decode_photo
 from shards.format.png import pixels_sha256
+from shards.format.records import SampleRecord
 from shards.format.sidecars import find_finished, read_sidecar
 from shards.format.tars import publish_shard
 from shards.read.reader import ShardSet
@@ -300,7 +301,7 @@ def test_verify_when_files_are_missing_or_strange_names_them(copy: Path) -> None
 def test_verify_when_pixels_are_not_the_records_finds_it(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "PNG")
-    record = json.dumps({"pixels_sha256": "0" * 64}).encode()
+    record = SampleRecord("a.png", (0, 0), (32, 32), "0" * 64, "bicubic-1", 4, ()).to_bytes()
     members = [("a.png", stream.getvalue()), ("a.json", record), ("b.png", b"no image"), ("b.json", record)]
     entry = publish_shard(tmp_path, "images-000000", members, {})
     whats = [(fault.sample, fault.what) for fault in verify_shard(tmp_path, entry)]
