@@ -32,9 +32,9 @@ from _measure import import_script
 from torch.utils.data import DataLoader
 
 from pipeline.config.data import DataConfig
-from pipeline.data.decode import decode_png
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from shards.config import ShardConfig
+from shards.format.png import decode_png
 from shards.read.reader import ShardSet
 from shards.write.dataset import survey_and_plan, write
 from shards.write.execution import SERIAL

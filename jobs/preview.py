@@ -21,7 +21,6 @@ from jobs.terminal import EXIT_FAULTS, JobStoppedError, run_job, say
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.presets import load_preset
-from pipeline.data.decode import Pixels, decode_png
 from pipeline.data.features import image_manifest
 from pipeline.degrade import degrade, stack_parameters
 from pipeline.tracking import NullTracker, open_tracker
@@ -29,6 +28,7 @@ from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import Recipe, load_recipe
 from shards.errors import InputError
 from shards.format.files import check_writable, write_atomically
+from shards.format.png import Pixels, decode_png
 from shards.read.reader import Sample, ShardSet
 
 _PANEL_PX = 256

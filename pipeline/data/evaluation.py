@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.decode import Pixels
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
 from shards.format.photos import DecodeError, decode_photo
+from shards.format.png import Pixels
 from shards.write.sources import IMAGE_SUFFIXES
 
 _MAX_PIXELS = 150_000_000

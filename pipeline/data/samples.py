@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from pipeline.config.data import DataConfig
 from pipeline.data.batch import Batch
-from pipeline.data.decode import Pixels, decode_crop
 from pipeline.data.features import FeatureStore, image_manifest
 from pipeline.data.prefetch import Prefetcher
 from pipeline.degrade import stack_parameters
@@ -29,6 +28,7 @@ from shards.degradation.crops import Crop, draw_crop
 from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recorded import recorded_recipe
 from shards.errors import DamageError, InputError, ShardError
+from shards.format.png import Pixels, decode_crop
 from shards.format.records import SampleRecord
 from shards.format.storage import StoragePath
 from shards.read.order import order_samples

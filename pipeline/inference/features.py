@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from pipeline.config.schema import DataConfig, SemanticsConfig
-from pipeline.data.decode import decode_png
 from pipeline.data.features import extractor_name, feature_extension, image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
@@ -25,6 +24,7 @@ from shards.errors import ShardError
 from shards.format.documents import digest_of
 from shards.format.files import clean_stale
 from shards.format.manifest import Manifest, write_manifest
+from shards.format.png import decode_png
 from shards.format.settings import FEATURE_DTYPE, FeatureSettings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath

@@ -1,60 +1,142 @@
-"""Lossless PNG with pinned settings, and the name that pixels have.
+"""Lossless PNG with pinned settings, written and read in one place, and the hash that names pixels.
 
-Equal pixels give equal PNG bytes wherever `ENCODER` is equal; it goes into a plan's fingerprint, so a rerun with
+Equal pixels give equal PNG bytes wherever `ENCODER` is equal; it takes part in a plan's fingerprint, so a rerun with
 another zlib is refused instead of mixing bytes.
 
-Every row is filtered by the row above it ("Up", filter 2), in NumPy. Of the filters this is the one that can be undone
-for some columns alone and many bytes at a time, so a crop costs a fraction of an image to decode. Photos take no more
-room than with a filter chosen for each row, and half the time.
+Every row is filtered by the row above it ("Up", filter 2), in NumPy. Of PNG's filters this is the one that can be
+undone for some columns alone and many bytes at a time, so decoding a crop costs a fraction of decoding an image. Photos
+take no more room than with a filter chosen per row, and half the time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 import zlib
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
+from isal import isal_zlib
+from jaxtyping import UInt8
+from PIL import Image
+
+from shards.degradation.crops import Crop
+from shards.errors import DamageError
+
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+"""An RGB image."""
 
 # Measured on photos filtered so: level 4 is 3% larger and no faster, level 6 saves 0.2% and takes twice as long.
 _ZLIB_LEVEL = 3
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-UP_FILTER = 2
-"""PNG's number of the filter that every row has."""
-
 ENCODER = f"png up, level {_ZLIB_LEVEL}, zlib {zlib.ZLIB_RUNTIME_VERSION}"
 """Everything that decides the bytes of a PNG."""
 
+# The layout: signature, header chunk, one data chunk, end chunk.
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter method, interlace
+_RGB8 = (8, 2, 0, 0, 0)
+_LENGTH = struct.Struct(">I")
+_DATA_LENGTH_AT = len(_SIGNATURE) + 12 + _HEADER.size
+_DATA_AT = _DATA_LENGTH_AT + 8
+_TAIL_BYTES = 4 + 12  # the data chunk's CRC, the end chunk
+_UP_FILTER = 2
+_CHANNELS = 3
+_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
 
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Encode (height, width, 3) uint8 RGB losslessly."""
+
+def encode_png(image: UInt8[np.ndarray, "height_px width_px 3"]) -> bytes:
+    """Encode an RGB image losslessly."""
     height_px, width_px, _ = image.shape
-    rows = image.reshape(height_px, 3 * width_px)
-    filtered = np.empty((height_px, 1 + 3 * width_px), np.uint8)
-    filtered[:, 0] = UP_FILTER
+    rows = image.reshape(height_px, _CHANNELS * width_px)
+    filtered = np.empty((height_px, 1 + _CHANNELS * width_px), np.uint8)
+    filtered[:, 0] = _UP_FILTER
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
+    header = _HEADER.pack(width_px, height_px, *_RGB8)
     content = zlib.compress(filtered.data, _ZLIB_LEVEL)
     return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", content), *_chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
     crc32 = zlib.crc32(content, zlib.crc32(kind))
-    return struct.pack(">I", len(content)), kind, content, struct.pack(">I", crc32)
+    return _LENGTH.pack(len(content)), kind, content, _LENGTH.pack(crc32)
 
 
-def pixels_sha256(image: NDArray[np.uint8]) -> str:
+def pixels_sha256(image: UInt8[np.ndarray, "height_px width_px channels"]) -> str:
     """Return the SHA-256 of an image's shape and pixels, in hex: `HxWx3:uint8:` in ASCII, then the raw bytes.
 
-    Args:
-        image: (height, width, 3) uint8 RGB.
-
-    Returns:
-        64 hex characters, the same for the same pixels in whatever file they lie.
+    It is the same for the same pixels in whatever file they lie.
     """
     height_px, width_px, num_channels = image.shape
     digest = hashlib.sha256(f"{height_px}x{width_px}x{num_channels}:uint8:".encode("ascii"))
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
+
+
+def decode_png(payload: bytes, member: str) -> Pixels:
+    """Decode a whole image.
+
+    Raises:
+        DamageError: The bytes are no RGB PNG; names the member.
+    """
+    try:
+        with Image.open(io.BytesIO(payload), formats=["PNG"]) as image:
+            if image.mode != "RGB":
+                raise DamageError(f"{member}: the image has mode {image.mode}, expected RGB; write the shards again")
+            return np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise DamageError(
+            f"{member}: the image cannot be decoded ({error}); run jobs/verify.py on the shards"
+        ) from error
+
+
+def decode_crop(payload: bytes, member: str, crop: Crop) -> Pixels:
+    """Decode a crop, flipped and transposed as it says: the same as `crop.apply(decode_png(...))`.
+
+    Of an image that `encode_png` wrote, only the rows down to the crop's last are inflated, and only its columns are
+    summed: a third of the time for 256 px of 480.
+
+    Raises:
+        DamageError: The bytes are no RGB PNG; names the member.
+        InputError: The crop does not lie in the image.
+    """
+    rows = _filtered_rows(payload, crop)
+    if rows is None:
+        return crop.apply(decode_png(payload, member))
+    return crop.turn(_sum_rows(rows, crop))
+
+
+def _filtered_rows(payload: bytes, crop: Crop) -> np.ndarray | None:
+    """Return the filtered rows down to the crop's last; None if `encode_png` did not write the image."""
+    if len(payload) < _DATA_AT or payload[:8] != _SIGNATURE or payload[_DATA_AT - 4 : _DATA_AT] != b"IDAT":
+        return None
+    width_px, height_px, *kind = _HEADER.unpack_from(payload, 16)
+    (data_bytes,) = _LENGTH.unpack_from(payload, _DATA_LENGTH_AT)
+    if tuple(kind) != _RGB8 or len(payload) != _DATA_AT + data_bytes + _TAIL_BYTES:
+        return None
+    crop.check(height_px, width_px)
+    row_bytes = 1 + _CHANNELS * width_px
+    raw = _inflate(payload[_DATA_AT:-_TAIL_BYTES], crop.bottom_px * row_bytes)
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, row_bytes)
+    return rows if len(rows) == crop.bottom_px and (rows[:, 0] == _UP_FILTER).all() else None
+
+
+def _inflate(data: bytes, size_bytes: int) -> bytes:
+    """Return the first bytes of a zlib stream; nothing if it does not hold so many."""
+    try:
+        raw = isal_zlib.decompressobj().decompress(data, size_bytes)
+    except _INFLATE_ERROR:
+        raw = b""
+    return raw if len(raw) == size_bytes else b""
+
+
+def _sum_rows(rows: np.ndarray, crop: Crop) -> Pixels:
+    """Undo the filter inside a crop: each row is the sum of all differences down to it, modulo 256."""
+    columns = rows[:, 1 + _CHANNELS * crop.left_px : 1 + _CHANNELS * crop.right_px]
+    pixels = np.empty((crop.size_px, _CHANNELS * crop.size_px), np.uint8)
+    np.add.reduce(columns[: crop.top_px + 1], axis=0, dtype=np.uint8, out=pixels[0])
+    # A loop over rows adds contiguous bytes; NumPy's accumulate walks down one column after the other.
+    for number in range(1, crop.size_px):
+        np.add(pixels[number - 1], columns[crop.top_px + number], out=pixels[number])
+    return pixels.reshape(crop.size_px, crop.size_px, _CHANNELS)

@@ -11,10 +11,9 @@ import pytest
 from harness import photo
 from PIL import Image
 
-from pipeline.data.decode import _filtered_rows, decode_crop, decode_png
 from shards.degradation.crops import NUM_DIHEDRALS, Crop
 from shards.errors import DamageError, InputError
-from shards.format.png import encode_png
+from shards.format.png import _filtered_rows, decode_crop, decode_png, encode_png
 
 IMAGE = photo(3, 70, 52)
 NOISE = np.random.RandomState(0).randint(0, 256, (33, 65, 3)).astype(np.uint8)
