@@ -104,7 +104,7 @@ def write_large_manifest(folder: Path, num_shards: int) -> None:
 def same_photo_pairs(window_shards: int) -> float:
     """Return how many pairs of cuts of one photo a batch holds, on average over an epoch."""
     sizes = [CUTS_A_PHOTO * PHOTOS_A_SHARD] * SHARDS
-    photos = order_samples(sizes, 1, window_shards).indices(0, sum(sizes)) // CUTS_A_PHOTO
+    photos = order_samples(sizes, 1, window_shards).at(np.arange(sum(sizes))) // CUTS_A_PHOTO
     batches = np.sort(photos[: len(photos) // BATCH * BATCH].reshape(-1, BATCH), axis=1)
     pairs = sum((batches[:, lag:] == batches[:, :-lag]).sum() for lag in range(1, BATCH))
     return float(pairs) / len(batches)

@@ -11,7 +11,7 @@ from shards.errors import InputError
 from shards.format.storage import StoragePath
 
 MAX_DECODABLE_PIXELS = 178_956_970
-"""Above this Pillow itself refuses to open an image; we leave that limit of the whole process as it is."""
+"""Pillow itself refuses larger images; that limit is process-wide, so we leave it alone."""
 
 DEFAULT_RECIPE = "default"
 _DEFAULT_RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1"}
@@ -24,7 +24,7 @@ class ShardConfig:
     source: tuple[Path, ...]
     """Folders of photos (PNG, JPEG, WebP, TIFF, BMP), searched with their sub-folders."""
     output: StoragePath
-    """Folder or URL (s3://bucket/prefix) for the shards; new, empty, or written before with these very settings."""
+    """Folder or URL (s3://bucket/prefix) for the shards; new, empty, or written before with the same settings."""
     degradation: Literal["classical", "realworld"]
     """classical: bicubic LQ stored beside HR. realworld: HR and seeds only; training makes LQ by the recipe."""
     scale: Literal[2, 3, 4]
@@ -32,24 +32,25 @@ class ShardConfig:
     sub_image_px: int
     """Side of a sub-image in HR pixels (480 in the paper's data); a multiple of the scale."""
     stride_px: int
-    """Distance of neighbouring sub-images in HR pixels (240 in the paper's data); a multiple of the scale."""
+    """Distance between neighbouring sub-images in HR pixels (240 in the paper's data); a multiple of the scale."""
     variants: int
-    """K, how many degradation seeds a sub-image carries."""
+    """K, number of degradation seeds per sub-image."""
     seed: int
-    """Seed of the dataset: of the order of photos over shards and of every degradation."""
+    """Dataset seed: keys the order of photos over shards and every degradation."""
     shard_size_mib: float
-    """Size of a tar to aim for, in MiB; 128 to 256 suits a cluster."""
+    """Target size of a tar in MiB; 128 to 256 suits a cluster."""
     max_reject_fraction: float = 0.1
     """Stop, before any shard is written, when more than this fraction of the photos is rejected."""
     max_pixels: int = 150_000_000
-    """Photos of more pixels are rejected unread (decompression bombs)."""
+    """Photos with more pixels are rejected before decoding (decompression bombs)."""
     alpha: Literal["composite", "reject"] = "composite"
     """Photos with transparent pixels: composite them on white, or reject them."""
     spool: bool = True
-    """Cut photos while they are surveyed, and keep that beside the shards (in `.spool`) until they are written, so that
-    none is decoded twice. Off where the output's storage is slower than the processors. Object stores have none."""
+    """Cut photos during the survey and spool the sub-images beside the shards (in `.spool`) until these are written, so
+    that no photo is decoded twice. Turn it off where the output's storage is slower than the CPUs. Object stores have
+    no spool."""
     exclude: tuple[Path, ...] = ()
-    """Folders of evaluation images; a photo with the very pixels of one of them is rejected."""
+    """Folders of evaluation images; a photo with exactly the pixels of one of them is rejected."""
     recipe: str = DEFAULT_RECIPE
     """Degradation recipe of realworld shards: realesrgan-1, realesrgan-light-1, bicubic-1, or a TOML file of your own,
     whose content the dataset keeps. default: realesrgan-1, or bicubic-1 for classical shards, which take no other."""

@@ -6,7 +6,7 @@ traceback, and end with exit code 2. Each text says what is wrong, what was got,
 
 
 class InputError(ValueError):
-    """The user's input (a path, a file, a setting) cannot be used; the text says what to do."""
+    """The user's input (a path, a file, a setting) cannot be used; the message says what to do."""
 
 
 class ConfigError(InputError):
@@ -18,4 +18,4 @@ class ShardError(InputError):
 
 
 class DamageError(ShardError):
-    """The bytes of a sample are not those that were written. Another sample may stand in for it."""
+    """The bytes of a sample are not those that were written; a replacement sample may be read instead."""

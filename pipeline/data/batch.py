@@ -1,10 +1,11 @@
-"""What a training step reads: shapes, ranges and layout, stated once."""
+"""The batch that a training step reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from pipeline.degrade import DegradationBatch
@@ -15,23 +16,23 @@ class Batch:
     """One rank's share of one step.
 
     Attributes:
-        hr: (n, 3, H, W) uint8 RGB: the HR crop of a classical sample, or the canvas of a real-world one.
-        lq: (n, 3, h, w) uint8 RGB cut from the photo's bicubic LR; None for real-world samples.
+        hr: RGB, the HR crop of a classical sample, or the canvas of a real-world one.
+        lq: RGB, cut from the photo's bicubic LQ; None for real-world samples.
         degradation: Drawn parameters of real-world samples; None for classical ones.
-        semantics: (n, c, crop/16, crop/16) float16 from the feature cache; None when they are computed online.
+        semantics: From the feature cache, on the 16-px grid; None when they are computed online.
         keys: The samples' keys with their variants, in order, for error reports.
-        faults: One text for each sample that stands in for a damaged one.
+        faults: One message per replacement sample.
     """
 
-    hr: Tensor
-    lq: Tensor | None
+    hr: UInt8[Tensor, "n 3 hr_px hr_px"]
+    lq: UInt8[Tensor, "n 3 lq_px lq_px"] | None
     degradation: DegradationBatch | None
-    semantics: Tensor | None
+    semantics: Float16[Tensor, "n c grid grid"] | None
     keys: tuple[str, ...]
     faults: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device, without waiting for it."""
+        """Copy to a device asynchronously."""
         return replace(
             self,
             hr=self.hr.to(device, non_blocking=True),

@@ -1,6 +1,6 @@
-"""Counts the samples that others stand in for, and says when they are too many.
+"""Counts replacement samples, and stops the run when there are too many.
 
-Every rank counts what all ranks took, so that all of them stop at the same step or none does.
+Every rank counts those of all ranks, so that all ranks stop at the same step or none does.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from pipeline.errors import DamagedDataError
 
 
 class DamageTally:
-    """Substitutes taken so far, in the whole run and in its current epoch.
+    """Replacement samples read so far, in the whole run and in its current epoch.
 
     Args:
-        num_samples: Samples of an epoch.
-        max_fraction: Largest share of an epoch's samples that may be replaced.
+        num_samples: Samples per epoch.
+        max_fraction: Largest fraction of an epoch's samples that may be replaced.
     """
 
     def __init__(self, num_samples: int, max_fraction: float) -> None:
@@ -24,14 +24,14 @@ class DamageTally:
         self.total = 0
 
     def add(self, count: int, images_seen: int) -> None:
-        """Count one step's substitutes on all ranks.
+        """Count one step's replacement samples on all ranks.
 
         Args:
             count: How many there were.
             images_seen: Position where the step began; a step belongs to the epoch in which it begins.
 
         Raises:
-            DamagedDataError: This epoch has had too many.
+            DamagedDataError: This epoch has too many.
         """
         epoch = images_seen // self._num_samples
         self._in_epoch = count + (self._in_epoch if epoch == self._epoch else 0)
@@ -41,14 +41,14 @@ class DamageTally:
             raise DamagedDataError(
                 f"{self._in_epoch} samples of epoch {epoch} are damaged, of {self._num_samples}; "
                 f"data.max_bad_fraction={self._max_fraction:g} allows {int(self._max_fraction * self._num_samples)}.\n"
-                "  The messages above name them. Mend the shards (jobs/verify.py) and start the same command again:\n"
-                "  it goes on from the last checkpoint. Or allow more with --data.max-bad-fraction"
+                "  The messages above name them. Repair the shards (jobs/verify.py) and rerun the same command:\n"
+                "  it resumes from the last checkpoint. Or allow more with --data.max-bad-fraction"
             )
 
     def to_plain(self) -> dict[str, int]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"total": self.total, "epoch": self._epoch, "in_epoch": self._in_epoch}
 
     def load(self, state: dict[str, int]) -> None:
-        """Take over what `to_plain` gave."""
+        """Restore the state that `to_plain` returned."""
         self.total, self._epoch, self._in_epoch = state["total"], state["epoch"], state["in_epoch"]

@@ -17,7 +17,7 @@ _MAX_PIXELS = 150_000_000
 
 @dataclass(frozen=True)
 class EvaluationPair:
-    """One image of a set: (H, W, 3) uint8 truth, sides multiples of the scale, and its LQ."""
+    """One image of a set: ground truth, with sides that are multiples of the scale, and its LQ."""
 
     name: str
     lq: Pixels
@@ -25,10 +25,10 @@ class EvaluationPair:
 
 
 def read_image(path: Path) -> Pixels:
-    """Return a file's pixels, (H, W, 3) uint8 RGB, as the sharding job reads them.
+    """Decode an image file, as the sharding job does.
 
     Raises:
-        InputError: It is no readable image.
+        InputError: It cannot be decoded.
     """
     try:
         return decode_photo(path.read_bytes(), max_pixels=_MAX_PIXELS)
@@ -94,7 +94,7 @@ def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
     height, width = (side - side % scale for side in gt.shape[:2])
     gt = gt[:height, :width]
     if not gt.size:
-        raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; leave it out of the set")
+        raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; remove it from the set")
     lq_file = _find_lq(hr_file, scale)
     lq = read_image(lq_file) if lq_file is not None else downscale(gt, scale)
     if (lq.shape[0] * scale, lq.shape[1] * scale) != gt.shape[:2]:

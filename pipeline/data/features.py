@@ -1,6 +1,6 @@
 """The cache of semantic features: written once by `jobs/cache_features.py`, bound to its shards by hash.
 
-A feature is what the extractor gives for exactly the crop that training cuts for (sample, variant): the crop comes
+A feature is the extractor's output for exactly the crop that training draws for (sample, variant): the crop comes
 from the recorded seed, so cached and online features agree to float16. A cache made from other shards, another crop,
 another extractor or other weights is refused.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float16
 
 from pipeline.models.semantics.extractor import CLIP, IMAGENET
 from shards.errors import InputError, ShardError
@@ -26,7 +27,7 @@ def feature_extension(variant: int) -> str:
 
 
 def extractor_name(architecture: str, layer: int) -> str:
-    """Return how a cache names its extractor; the weights are named by their hash, wherever their file lies."""
+    """Return the name of an extractor in a cache's header; its weights are identified by their hash."""
     return f"{architecture} layer {layer}"
 
 
@@ -50,10 +51,10 @@ class FeatureStore:
 
     Args:
         folder: Folder or URL written by jobs/cache_features.py.
-        copies: Where copies of a URL's shards are kept; a local folder needs none.
+        copies: Cache of remote shards; a local folder needs none.
 
     Raises:
-        InputError: There is no cache, or a URL comes without a place for copies.
+        InputError: There is no cache, or a URL has no cache.
         ShardError: The manifest is damaged or of another kind.
     """
 
@@ -69,7 +70,7 @@ class FeatureStore:
         self.settings = _with_own_preprocessing(self.shards.manifest.features)
 
     def require(self, expected: FeatureSettings) -> None:
-        """Refuse a cache that belongs to something else.
+        """Refuse a cache of other shards, another crop, extractor or weights.
 
         Raises:
             ShardError: Lists every field that differs, with both values.
@@ -87,7 +88,7 @@ class FeatureStore:
                 + "\n  Write them again with jobs/cache_features.py to another folder, or set --semantics.source online"
             )
 
-    def read(self, index: int, key: str, variant: int) -> np.ndarray:
+    def read(self, index: int, key: str, variant: int) -> Float16[np.ndarray, "c grid grid"]:
         """Return one feature.
 
         Args:
@@ -96,7 +97,7 @@ class FeatureStore:
             variant: From 0 to `num_variants` - 1.
 
         Returns:
-            (c, h, w) float16.
+            Little-endian.
 
         Raises:
             DamageError: The member is damaged.

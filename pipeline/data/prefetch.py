@@ -1,4 +1,4 @@
-"""Fetches the shards of the current and the next window in the background, while training reads."""
+"""Prefetches the shards of the current and the next window in the background."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NUM_WINDOWS = 2
 
 
 class Prefetcher:
-    """One a process; the processes of a machine share the work through the cache's locks.
+    """One per process; the processes of a machine share the work through the cache's locks.
 
     Args:
         sets: What is read: the images, and perhaps their features, which have as many shards with the same samples.
-            Those that need no fetching are left alone.
-        order: The run's order. Without windows, all shards are fetched, first to last.
+            Local sets are skipped.
+        order: The sampling order. Without windows, all shards are fetched, first to last.
     """
 
     def __init__(self, sets: Sequence[ShardSet], order: SampleOrder) -> None:
@@ -36,7 +36,7 @@ class Prefetcher:
         return {"_sets": self._sets, "_order": self._order, "_current": [], "_waiting": [], "_thread": None}
 
     def advance(self, position: int) -> None:
-        """Say what is read now. Cheap, and never waits for the store."""
+        """Report the position being read. Cheap, and never waits for the store."""
         if not self._sets:
             return
         windows = self._windows(position)
@@ -44,12 +44,12 @@ class Prefetcher:
             return
         self._current, self._waiting = windows, self._that_fit(itertools.chain.from_iterable(windows))
         if self._thread is None or not self._thread.is_alive():
-            # It ends with its list, and with the process: a daemon holds nobody up.
+            # It ends with its list or with the process: a daemon thread delays no exit.
             self._thread = threading.Thread(target=self._fetch, name="prefetch", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
-        """Wait until everything asked for so far is there."""
+        """Wait until all requested shards are fetched."""
         if self._thread is not None:
             self._thread.join()
 
@@ -59,7 +59,7 @@ class Prefetcher:
         return self._current or [list(range(len(self._sets[0].manifest.shards)))]
 
     def _that_fit(self, shards: Iterable[int]) -> list[int]:
-        """Return the first of some shards that the cache can hold together: no fetch may push out an earlier one."""
+        """Return the longest prefix of some shards that fits the cache: no fetch may evict an earlier one."""
         chosen, size_bytes = list[int](), 0
         for shard in shards:
             size_bytes += sum(shards.manifest.shards[shard].size_bytes for shards in self._sets)
@@ -75,4 +75,4 @@ class Prefetcher:
                 for shards in self._sets:
                     shards.prefetch(shard)
             except ShardError as error:
-                _LOG.debug("fetching ahead failed: %s", error)  # whoever reads the shard will say it
+                _LOG.debug("prefetching failed: %s", error)  # reading the shard will raise it

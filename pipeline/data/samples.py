@@ -1,8 +1,8 @@
 """Sample number `position` of a run, the same on every machine.
 
 Everything about it follows from (manifest, seed, window, position): which sub-image, which variant, which crop, which
-degradation; and, where that sub-image is damaged, which other one stands in. Nothing depends on ranks, workers or what
-was read before, so a resume is arithmetic.
+degradation; and, where that sub-image is corrupt, its replacement. Nothing depends on ranks, workers or what was read
+before, so resuming is arithmetic.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from shards.format.storage import StoragePath
 from shards.read.order import order_samples
 from shards.read.reader import Sample, ShardSet
 
-# With one sample in a hundred damaged, 64 in a row never are; if they are, the data is lost anyway.
-_MAX_SUBSTITUTES = 64
+# With one corrupt sample in a hundred, 64 in a row do not happen; if they do, the data is lost anyway.
+_MAX_REPLACEMENTS = 64
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a batch; arrays are (H, W, 3) uint8. `fault` says for which damaged sample it stands in, if so."""
+    """One sample of a batch. If it is a replacement, `fault` names the corrupt sample."""
 
     key: str
     hr: Pixels
@@ -94,7 +94,7 @@ class TrainingSamples(Dataset[Item]):
             )
 
     def __getitem__(self, position: int) -> Item:
-        """Read, check and cut sample number `position`, or the one that stands in for it.
+        """Read, check and cut sample number `position`, or its replacement.
 
         Raises:
             ShardError: A file is missing or cannot be read, or too many samples in a row are damaged.
@@ -103,16 +103,16 @@ class TrainingSamples(Dataset[Item]):
         try:
             return self._read(self._order.index(position), position)
         except DamageError as damage:
-            return self._substitute(position, damage)
+            return self._replace(position, damage)
 
-    def _substitute(self, position: int, damage: DamageError) -> Item:
-        for attempt in range(_MAX_SUBSTITUTES):
+    def _replace(self, position: int, damage: DamageError) -> Item:
+        for attempt in range(_MAX_REPLACEMENTS):
             try:
-                item = self._read(self._order.substitute(position, attempt), position)
+                item = self._read(self._order.replacement(position, attempt), position)
             except DamageError:
                 continue
             return replace(item, fault=f"image {position:,} of the run: {damage}; took {item.key} instead")
-        raise ShardError(f"{_MAX_SUBSTITUTES} samples in a row are damaged, the first: {damage}") from damage
+        raise ShardError(f"{_MAX_REPLACEMENTS} samples in a row are damaged, the first: {damage}") from damage
 
     def _read(self, index: int, position: int) -> Item:
         epoch = position // len(self._images)
@@ -141,16 +141,16 @@ def _decode(sample: Sample, extension: str, crop: Crop) -> Pixels:
 
 
 class RankBatches(Sampler[list[int]]):
-    """Positions of one rank's batches, from an image number to another.
+    """Sampler of the positions of one rank's batches.
 
     Step `t` of a run takes the positions `t * batch_size` to `(t + 1) * batch_size - 1`; rank `r` of `n` takes the
     r-th n-th of them. Every rank has the same number of steps, whatever the data.
 
     Args:
-        first_image: Where to begin: images seen so far, a multiple of the batch size.
-        num_steps: Steps to go.
-        batch_size: Images a step, over all ranks.
-        rank: This process.
+        first_image: Images seen so far, a multiple of the batch size.
+        num_steps: Steps left.
+        batch_size: Images per step, over all ranks.
+        rank: Of this process.
         world_size: Number of processes; divides `batch_size`.
     """
 
@@ -186,7 +186,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Stack arrays where the training process will read them; a loader process would have to copy them there."""
+    """Stack arrays; in a loader process directly in shared memory, which saves a copy."""
     kind = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
     shape = (len(arrays), *arrays[0].shape)
     stacked = torch.empty(shape if get_worker_info() is None else 0, dtype=kind)
@@ -209,21 +209,21 @@ def batches(samples: TrainingSamples, order: RankBatches, num_workers: int, *, p
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        # Workers are started afresh: a fork of a process with a CUDA context or gloo threads may hang.
+        # Workers are spawned: a fork of a process with a CUDA context or gloo threads may hang.
         multiprocessing_context="spawn" if num_workers else None,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_leave_at_once,
+        worker_init_fn=_exit_at_once,
     )
     return loader
 
 
-def _leave_at_once(_: int) -> None:
-    """Let this loader process end without taking the interpreter apart.
+def _exit_at_once(_: int) -> None:
+    """Make this loader process exit without finalizing the interpreter.
 
-    A thread that is still handing a batch over would then be ended inside C++, which aborts for it: a message in the
-    log, and an error in the training process, of a run that was only asked to stop.
+    Finalization kills a thread that is still handing a batch over inside C++, which aborts the process: a message in
+    the log, and an error in the training process, of a run that was only stopped.
     """
-    Finalize(None, _exit_unless_failed, exitpriority=-100)  # the last thing that a process of multiprocessing does
+    Finalize(None, _exit_unless_failed, exitpriority=-100)  # runs last in a multiprocessing process
 
 
 def _exit_unless_failed() -> None:

@@ -1,7 +1,7 @@
-"""JSON documents that notice damage: plan, sidecars and manifest.
+"""JSON documents with a digest of their own content: plan, sidecars and manifest.
 
-A document is written in one canonical way and carries the SHA-256 of its own content, so that any changed,
-missing or added byte is seen when it is read, and equal content always has equal bytes.
+A document has one canonical form and carries the SHA-256 of its own content, so that any changed, missing or added byte
+is detected on reading, and equal content always has equal bytes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from shards.format.storage import StoragePath
 FORMAT_VERSION = 1
 """Version of everything that this package writes; see FORMAT.md."""
 
-_REBUILD = "delete it and run jobs/shard.py again with the same settings"
+_REBUILD = "delete it and rerun jobs/shard.py with the same settings"
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
+    """Return the canonical JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii")
 
@@ -44,7 +44,7 @@ def read_sealed(path: StoragePath, *, remedy: str = _REBUILD) -> dict[str, Any]:
 
     Args:
         path: File written from `seal`.
-        remedy: What the reader of an error should do.
+        remedy: What an error tells the user to do.
 
     Returns:
         The content, without format version, with `digest`.
@@ -61,7 +61,7 @@ def read_sealed(path: StoragePath, *, remedy: str = _REBUILD) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are no JSON document; {remedy}")
+        raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are not a JSON document; {remedy}")
     version = document.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ShardError(

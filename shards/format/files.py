@@ -1,8 +1,8 @@
-"""Files appear whole or not at all.
+"""Atomic writes: files appear complete or not at all.
 
 A file is written under a temporary name in its own folder, flushed, synchronised, and renamed; a reader, or a
-rerun after a crash, sees the old file, the new one, or none. What a killed process leaves is recognised by
-its name. An object in a store is collected in a nameless local file and put in one go.
+rerun after a crash, sees the old file, the new one, or none. Leftovers of a killed process are recognised by their
+name. An object is spooled to an anonymous local file and written in one PUT.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def open_atomic(path: StoragePath, *, durable: bool = True) -> Iterator[BinaryIO
 
     Args:
         path: Final name; its folder must exist. An existing file is replaced.
-        durable: Wait until it is on the disk. Without, a power cut may leave a local file torn under its final name.
+        durable: Wait until it is on disk. If False, a power cut may leave a torn local file under its final name.
 
     Yields:
         The binary stream of the temporary file.
@@ -61,13 +61,13 @@ def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: StoragePath, data: bytes, *, durable: bool = True) -> None:
-    """Write a whole file, or leave what was there; see `open_atomic`."""
+    """Write a whole file, or leave the old one; see `open_atomic`."""
     with open_atomic(path, durable=durable) as stream:
         stream.write(data)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where its file system can do that."""
+    """Flush a folder, so that new names survive a power cut where the file system supports that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ def sha256_of(path: StoragePath) -> str:
 def clean_stale(folder: StoragePath) -> int:
     """Remove what killed writers left in a folder; return how many files that were."""
     if isinstance(folder, RemotePath):
-        return 0  # a killed writer leaves nothing in a store
+        return 0  # a killed writer leaves no object
     stale = [path for path in folder.iterdir() if path.name.endswith(_TEMPORARY_SUFFIX)]
     for path in stale:
         path.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def clean_stale(folder: StoragePath) -> int:
 
 
 def check_writable(folder: StoragePath) -> None:
-    """Check that files can be made in a folder, existing or not, and leave no trace of the check.
+    """Check that files can be created in a folder, existing or not, and leave no trace of the check.
 
     Raises:
         InputError: Nothing can be written there.

@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Generation:
-    """A part of a dataset that was added in one go."""
+    """Photos that were added to a dataset together, with their shards."""
 
     fingerprint: str
     """Of its plan."""
@@ -102,17 +102,17 @@ def plan_file(generation: int) -> str:
 
 
 def kept_manifest_file(generation: int) -> str:
-    """Return the name under which the manifest of an older generation is kept."""
+    """Return the file name of an older generation's manifest."""
     return f"manifest-{generation:03d}.json"
 
 
 def write_manifest(folder: StoragePath, manifest: Manifest, *, kept: bool = False) -> None:
-    """Publish a dataset; call it when every shard is there.
+    """Publish a dataset; call it once every shard exists.
 
     Args:
         folder: Output.
-        manifest: What is there.
-        kept: It is an older generation's, kept beside the present one.
+        manifest: Describes every shard.
+        kept: It is an older generation's, stored beside the current one.
     """
     name = kept_manifest_file(len(manifest.generations) - 1) if kept else MANIFEST_FILE
     write_atomically(folder / name, seal(manifest.content))
@@ -123,7 +123,7 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
 
     Args:
         folder: Folder of shards.
-        kept_generation: Read the kept manifest of this older generation; None for the present one.
+        kept_generation: Read the manifest of this older generation; None for the current one.
 
     Raises:
         ShardError: The folder or manifest is missing, damaged, or of another format version.
@@ -134,7 +134,7 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
             raise ShardError(_explain_missing(folder))
     except OSError as error:
         raise ShardError(
-            f"cannot read {path}: {error.strerror or error}; check the address, that the store answers, and its "
+            f"cannot read {path}: {error.strerror or error}; check the address, that the store is reachable, and its "
             "credentials (AWS_* or ~/.aws for s3://)"
         ) from error
     content = read_sealed(path)
@@ -161,11 +161,11 @@ def _explain_missing(folder: StoragePath) -> str:
 
 
 def find_generation(folder: StoragePath, manifest: Manifest, digest: str) -> int | None:
-    """Return which older generation's manifest has a digest.
+    """Find the older generation whose manifest has a digest.
 
     Args:
         folder: Folder of shards.
-        manifest: Its present manifest.
+        manifest: Its current manifest.
         digest: Of the manifest sought.
 
     Returns:

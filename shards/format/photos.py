@@ -1,8 +1,8 @@
-"""Decodes photos as people have them to what networks take: uint8 sRGB, height x width x 3.
+"""Decodes photo files of any common kind to uint8 sRGB.
 
 Guarantees: EXIF rotation is applied, colour profiles are converted to sRGB, gray, palette, CMYK and 16-bit
-images are converted, alpha is composited on white (or refused), of several frames or pages the first is taken.
-What cannot be decoded whole is refused with a reason. No setting of Pillow's is changed.
+images are converted, alpha is composited on white (or refused), of several frames or pages the first is decoded.
+An image that cannot be decoded completely is refused with a reason. No setting of Pillow's is changed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import warnings
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import UInt8
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from shards.format.rejects import RejectReason
 
-# Pillow's words for a file that ends too early, over its plugins.
+# What Pillow's plugins say of a file that ends too early.
 _TRUNCATION = re.compile(r"truncat|premature|unexpected end|not enough|no more data|buffer underrun", re.I)
 
 
@@ -40,7 +40,7 @@ class DecodeError(Exception):
 
 def decode_photo(
     data: bytes, *, max_pixels: int, alpha: Literal["composite", "reject"] = "composite"
-) -> NDArray[np.uint8]:
+) -> UInt8[np.ndarray, "h w 3"]:
     """Decode the bytes of an image file.
 
     Args:
@@ -49,7 +49,7 @@ def decode_photo(
         alpha: What to do with transparency: composite it on white, or refuse an image with a pixel that is not opaque.
 
     Returns:
-        (height, width, 3), sRGB, 0 to 255. 16-bit values lose their low byte.
+        sRGB, 0 to 255. 16-bit values lose their low byte.
 
     Raises:
         DecodeError: The image is truncated, no image, too large, unreadable, or transparent where that is refused.
@@ -58,7 +58,7 @@ def decode_photo(
         raise DecodeError("truncated", "the file is empty")
     try:
         with warnings.catch_warnings():
-            # Pillow only warns from 89 Mpixel on; our own limit below decides.
+            # Pillow only warns above 89 Mpixel; our own limit below decides.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 _check_size(image, max_pixels)

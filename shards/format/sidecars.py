@@ -1,4 +1,4 @@
-"""A sidecar describes one tar: its hash, and where every member lies. It says that the tar is complete."""
+"""A sidecar describes one tar: its hash, and the offset of every member. Its existence marks the tar as complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shards.errors import ShardError
 from shards.format.documents import read_sealed, seal
 from shards.format.storage import StoragePath, size_bytes
 
-# Done-markers are looked at in parallel: a store answers in tens of milliseconds.
+# Done-markers are read in parallel: an object store takes tens of milliseconds per request.
 _NUM_READERS = 16
 
 
@@ -55,7 +55,7 @@ class Member(NamedTuple):
 
     @property
     def extension(self) -> str:
-        """What of the sample this is, such as `png` or `lq.png`."""
+        """Part of the sample, such as `png` or `lq.png`."""
         return self.name.partition(".")[2]
 
 
@@ -64,7 +64,7 @@ class Sidecar:
     """The index of one tar."""
 
     header: Mapping[str, Any]
-    """What the writer says of the whole shard, such as its plan's fingerprint."""
+    """What the shard was made from, such as its plan's fingerprint."""
     entry: ShardEntry
     members: tuple[Member, ...]
     """In the order of the tar; the members of a sample are adjacent."""
@@ -106,10 +106,10 @@ def read_sidecar(path: StoragePath) -> Sidecar:
 
 
 def find_finished(folder: StoragePath, name: str, header: Mapping[str, Any]) -> ShardEntry | None:
-    """Return the entry of a shard that is already there, or None if it must be written.
+    """Return the entry of a shard that is finished, or None if it must be written.
 
-    A shard counts as finished when its sidecar is whole and carries this very header, and its tar has the
-    size that the sidecar says. `jobs/verify.py` hashes the bytes as well.
+    A shard counts as finished when its sidecar is whole and carries exactly this header, and its tar has the
+    size in the sidecar. `jobs/verify.py` hashes the bytes as well.
 
     Args:
         folder: Output folder.
@@ -129,7 +129,7 @@ def find_finished(folder: StoragePath, name: str, header: Mapping[str, Any]) -> 
 
 
 def find_all_finished(folder: StoragePath, headers: Mapping[str, Mapping[str, Any]]) -> dict[str, ShardEntry]:
-    """Return the entries, by name, of those shards that are already there; see `find_finished`.
+    """Return the entries, by name, of those shards that are finished; see `find_finished`.
 
     Args:
         folder: Output folder.
@@ -141,10 +141,10 @@ def find_all_finished(folder: StoragePath, headers: Mapping[str, Mapping[str, An
 
 
 def name_fault(name: str) -> str | None:
-    """Say what is wrong with a member's name, if anything.
+    """Return what is wrong with a member's name, if anything.
 
     Names are `KEY.EXTENSION` in printable ASCII of at most 100 characters, without folders: what every tar
-    reader takes, and what `webdataset` groups by key. It keeps extensions that begin with `_` for itself.
+    reader takes, and what `webdataset` groups by key. It reserves extensions that begin with `_`.
     """
     key, dot, extension = name.partition(".")
     if not (key and dot and extension) or len(name) > 100 or "/" in name or extension[0] == "_":
@@ -155,7 +155,7 @@ def name_fault(name: str) -> str | None:
 
 
 def order_fault(names: Sequence[str]) -> str | None:
-    """Say which member of a tar comes apart from its sample, or twice, if any does."""
+    """Return which member of a tar is separated from its sample, or occurs twice, if any."""
     finished: set[str] = set()
     seen: set[str] = set()
     current = ""
@@ -165,6 +165,6 @@ def order_fault(names: Sequence[str]) -> str | None:
             finished.add(current)
             current = key
         if key in finished or name in seen:
-            return f"{name!r} comes apart from its sample, or twice"
+            return f"{name!r} is separated from its sample, or occurs twice"
         seen.add(name)
     return None

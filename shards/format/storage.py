@@ -1,14 +1,15 @@
-"""Where datasets lie: a local folder, or a URL that fsspec knows, such as `s3://bucket/prefix`.
+"""Storage of datasets: a local folder, or a URL that fsspec supports, such as `s3://bucket/prefix`.
 
 Local folders are plain `pathlib.Path`. A `RemotePath` has the few methods of `Path` that this package uses, with the
-same names and the same errors, so that most code does not care which of the two it was given. Where it must care
-(publishing a file, hashing it, its size) there is one function for both, here or in `shards.format.files`.
+same names and the same errors, so that most code works with either. Where the two differ (publishing a file, hashing
+it, its size) there is one function for both, here or in `shards.format.files`.
 
-An object appears whole or not at all: one PUT. It is made only where nothing lies yet (`If-None-Match: *`); the same
-bytes are left alone, and other bytes are replaced only if they are still those that were compared (`If-Match`). On S3
-the PUT carries the SHA-256 of the bytes, which the store checks. Stores without conditions get a plain PUT.
+An object is written whole, in one PUT, and only if none exists yet (`If-None-Match: *`). An existing object with the
+same bytes is left alone; one with other bytes is replaced only if it is unchanged since the comparison (`If-Match`). On
+S3 the PUT carries the SHA-256 of the bytes, which the store checks. Stores without conditional writes get a plain PUT.
 
-Credentials and endpoints are the store's own business: `AWS_*` variables and `~/.aws` for S3, on every machine.
+Credentials and endpoints are configured as the store's client expects, on every machine: `AWS_*` variables and `~/.aws`
+for S3.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from shards.errors import InputError
 
 _BLOCK_BYTES = 1 << 20
 _S3 = frozenset({"s3", "s3a"})
-# What stores answer to `If-None-Match: *` where something lies already.
+# What stores raise for `If-None-Match: *` if the object exists.
 _EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
 _MAX_PUT_BYTES = 5 * 2**30
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
@@ -62,7 +63,7 @@ class RemotePath:
 
     @property
     def protocol(self) -> str:
-        """What stands before `://`."""
+        """Scheme, before `://`."""
         return self.url.partition("://")[0]
 
     @property
@@ -83,14 +84,14 @@ class RemotePath:
         """Do nothing: stores have no folders."""
 
     def exists(self) -> bool:
-        """Return whether an object lies here, or objects below here."""
+        """Return whether an object has this URL, or this URL as a prefix."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Return whether an object lies here.
+        """Return whether an object has this URL.
 
         Raises:
-            OSError: The store does not answer, or not to us.
+            OSError: The store is unreachable, or permission is denied.
         """
         try:
             with _errors_of(self) as (store, key):
@@ -99,11 +100,11 @@ class RemotePath:
             return False
 
     def is_dir(self) -> bool:
-        """Return whether objects lie below here."""
+        """Return whether any object has this URL as a prefix."""
         return any(True for _ in self.iterdir())
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """Yield what lies directly below here, sorted; nothing where nothing lies."""
+        """Yield the direct children, sorted."""
         try:
             with _errors_of(self) as (store, key):
                 names = store.ls(key, detail=False)
@@ -114,7 +115,7 @@ class RemotePath:
             yield self / name
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Yield what lies directly below here and is named so."""
+        """Yield the direct children whose names match."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def read_bytes(self) -> bytes:
@@ -147,13 +148,13 @@ class RemotePath:
                 raise
 
     def publish(self, stream: BinaryIO) -> None:
-        """Put a whole object here; see the module for what happens where something lies already.
+        """Write the whole object; see the module for what happens if it exists.
 
         Args:
             stream: Local file, read from its start.
 
         Raises:
-            OSError: The store failed, or somebody else changed the object at this moment.
+            OSError: The store failed, or another writer changed the object at the same time.
         """
         digest = _digest(_blocks_of(stream))
         if stream.tell() > _MAX_PUT_BYTES:
@@ -171,11 +172,11 @@ class RemotePath:
 
 
 StoragePath: TypeAlias = RemotePath | Path
-"""A folder or file of a dataset, wherever it lies."""
+"""A folder or file of a dataset, local or remote."""
 
 
 def parse_path(text: str) -> StoragePath:
-    """Return the path that a person wrote: a URL with `://`, or a local path.
+    """Parse a path as users write it: a URL with `://`, or a local path.
 
     Raises:
         InputError: It is empty, or no URL in spite of its `://`.
@@ -191,13 +192,13 @@ def size_bytes(path: StoragePath) -> int:
     """Return the size of a file or object.
 
     Raises:
-        OSError: It is missing or cannot be asked for.
+        OSError: It is missing or unreachable.
     """
     return path.size_bytes() if isinstance(path, RemotePath) else path.stat().st_size
 
 
 def blocks(path: StoragePath) -> Iterator[bytes]:
-    """Yield a file's bytes, at most a MiB at once.
+    """Yield a file's bytes, at most 1 MiB at a time.
 
     Raises:
         OSError: It is missing or cannot be read.
@@ -228,8 +229,8 @@ def _put(path: RemotePath, store: Any, key: str, stream: BinaryIO, digest: bytes
         mode = "create" if "IfNoneMatch" in condition else "overwrite"
         store.pipe_file(key, stream.read(), mode=mode)
         return
-    # One PUT, not fsspec's several parts: the store then checks one SHA-256 over all, and a killed writer leaves
-    # no half upload behind.
+    # One PUT instead of fsspec's multipart upload: the store checks one SHA-256 over all, and a killed writer leaves
+    # no partial upload.
     bucket, name, _ = store.split_path(key)
     checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(digest).decode("ascii")}
     try:
@@ -243,7 +244,7 @@ def _put(path: RemotePath, store: Any, key: str, stream: BinaryIO, digest: bytes
 
 @contextlib.contextmanager
 def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
-    """Give the store and the key, and make whatever its client raises an `OSError` that names the URL."""
+    """Yield the store and the key, and turn whatever its client raises into an `OSError` that names the URL."""
     store, key = _open_store(path)
     try:
         yield store, key

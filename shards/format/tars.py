@@ -1,4 +1,4 @@
-"""Publishes a shard: the same bytes whoever writes it, and never half a shard under its final name.
+"""Publishes a shard: the same bytes from any writer, and never a partial shard under its final name.
 
 The tar goes to a temporary name while it is hashed, is synchronised and renamed; then its sidecar, the
 done-marker, follows in the same way. A tar without a sidecar is not finished and will be written again.
@@ -18,7 +18,7 @@ from shards.format.storage import StoragePath
 
 
 class _AlreadyThereError(Exception):
-    """Somebody else has finished this very shard; ours is dropped."""
+    """Another worker has finished the same shard; ours is dropped."""
 
     def __init__(self, entry: ShardEntry) -> None:
         super().__init__(entry.name)
@@ -26,7 +26,7 @@ class _AlreadyThereError(Exception):
 
 
 class _HashingStream:
-    """Passes bytes on to a file, and knows their hash and count."""
+    """Forwards bytes to a file and tracks their hash and count."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -47,8 +47,8 @@ def publish_shard(
 
     Args:
         folder: Existing output folder.
-        name: Shard without suffix, such as `images-000007`. Other files under this name are replaced; this very
-            shard, finished by somebody else meanwhile, is left alone.
+        name: Shard without suffix, such as `images-000007`. Other files under this name are replaced; the same
+            shard, finished by another worker meanwhile, is left alone.
         members: `(KEY.EXTENSION, bytes)` in the order of the tar; members of a sample adjacent, keys without
             dots. Taken one by one, so a generator needs no more memory than one member.
         header: Plain JSON data about the whole shard, for the sidecar.
@@ -58,7 +58,7 @@ def publish_shard(
 
     Raises:
         ValueError: A member's name breaks `shards.format.sidecars.name_fault` or `order_fault`. Nothing is left behind.
-        OSError: Storage failed. Nothing is left behind under a final name.
+        OSError: Storage failed. Nothing is left under a final name.
     """
     try:
         with open_atomic(folder / f"{name}.tar") as file:
@@ -74,7 +74,7 @@ def publish_shard(
 
 
 def _make_way(folder: StoragePath, entry: ShardEntry, header: Mapping[str, Any]) -> None:
-    # Two workers may write the same shard at once; neither may undo what the other finished.
+    # Two workers may write the same shard at once; neither may undo what the other has finished.
     if find_finished(folder, entry.name, header) == entry:
         raise _AlreadyThereError(entry)
     # A crash before the new done-marker must not leave an old one beside another tar.

@@ -1,12 +1,12 @@
 """Local copies of shards that lie in an object store, shared by all processes of a machine.
 
-Guarantees: each file is fetched by one process while the others wait; it is checked against its SHA-256 before it gets
-its name; a file that is wrong is fetched again once; the folder stays below its limit, and what was used last stays
-longest; a process killed while it fetches leaves nothing that another would take for a shard, and its locks fall with
-it.
+Guarantees: each file is downloaded by one process while the others wait; its SHA-256 is checked before it takes its
+final name; a corrupt download is retried once; the folder stays below its limit, with least-recently-used eviction; a
+process killed during a download leaves nothing that another process would take for a shard, and the system releases its
+locks.
 
-A tar is named by its hash, so several datasets and runs may share a folder. A tar that is wrong a second time is kept
-as `HASH.damaged.tar` for a while: most of its samples may be good, and each is checked when it is read.
+A tar is named by its hash, so several datasets and runs may share a folder. A tar that is corrupt a second time is kept
+as `HASH.damaged.tar` for a while: most of its samples may be intact, and each is checked when it is read.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ _LOG = logging.getLogger(__name__)
 
 _PAUSES_S = (1.0, 4.0)
 _LASTING = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.ENOTDIR})
-# A mended object is taken after this time at the latest.
+# After this time a corrupt shard is downloaded again: it may have been repaired in the store.
 _DAMAGED_LIFETIME_S = 600.0
 _MAX_PREFETCHES = 4
 
 
 @dataclass(frozen=True)
 class ShardCache:
-    """A folder of copies. Small and picklable: nothing is kept but the files.
+    """A folder of copies. Small and picklable: all state is in the files.
 
     Attributes:
-        folder: On a disk of this machine; made when it is missing.
-        limit_bytes: Tars together take no more, but for those being fetched or still open in some process.
+        folder: On a local disk; created if it does not exist.
+        limit_bytes: Upper limit for all tars together, except those being fetched or still open in some process.
     """
 
     folder: Path
     limit_bytes: int
 
     def prepare(self, largest_bytes: int) -> None:
-        """Make the folder, and remove what killed processes left.
+        """Create the folder, and remove what killed processes left.
 
         Args:
             largest_bytes: Of the largest shard.
 
         Raises:
-            InputError: The folder cannot be made, or its limit is below the largest shard.
+            InputError: The folder cannot be created, or its limit is below the largest shard.
         """
         if self.limit_bytes < largest_bytes:
             raise InputError(
@@ -70,8 +70,8 @@ class ShardCache:
         except OSError as error:
             raise InputError(f"cannot make data.cache_dir={self.folder}: {error.strerror}; give another") from error
         for digest in {path.name.split(".")[1] for path in self.folder.glob(".*.sed-tmp")}:
-            with self._lock(_slot(digest), wait=False) as is_mine:
-                if is_mine:
+            with self._lock(_slot(digest), wait=False) as acquired:
+                if acquired:
                     self._remove_torn(digest)
 
     def tar(self, home: StoragePath, entry: ShardEntry) -> Path:
@@ -82,8 +82,8 @@ class ShardCache:
             entry: The shard.
 
         Returns:
-            A file with the entry's SHA-256, or, if the store's own is wrong, that wrong file. Another process may evict
-            it at any time, so open it at once and try again if it is gone.
+            A file with the entry's SHA-256, or the corrupt one if the store's own file is corrupt. Another process may
+            evict it at any time, so open it at once and retry if it is gone.
 
         Raises:
             ShardError: It cannot be fetched.
@@ -109,7 +109,7 @@ class ShardCache:
         return copy
 
     def prefetch(self, home: StoragePath, entry: ShardEntry) -> None:
-        """Fetch a tar, unless it is there, or this machine is busy with enough others.
+        """Fetch a tar, unless it is cached or enough other prefetches run on this machine.
 
         Raises:
             ShardError: It cannot be fetched.
@@ -121,10 +121,10 @@ class ShardCache:
                 self.tar(home, entry)
 
     def renew(self, home: StoragePath, entry: ShardEntry) -> bool:
-        """Fetch a tar again if its copy has gone bad on our disk.
+        """Fetch a tar again if its local copy is corrupt.
 
         Returns:
-            Whether there is another copy now.
+            Whether it was fetched again.
 
         Raises:
             ShardError: It cannot be fetched.
@@ -133,13 +133,13 @@ class ShardCache:
             copy = self._whole(entry)
             if not copy.is_file() or sha256_of(copy) == entry.sha256:
                 return False
-            _LOG.warning("%s went bad on this machine's disk; fetching it again", copy)
+            _LOG.warning("%s is corrupt on this machine's disk; fetching it again", copy)
             copy.unlink()
             self._fetch_tar(home, entry)
             return True
 
     def size_bytes(self) -> int:
-        """Return what all tars take, those being fetched included."""
+        """Return the size of all tars, including those being fetched."""
         return sum(size for _, size, _ in self._tars())
 
     def _whole(self, entry: ShardEntry) -> Path:
@@ -150,7 +150,7 @@ class ShardCache:
 
     def _cached_tar(self, entry: ShardEntry) -> Path | None:
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self._whole(entry))  # used last now
+            os.utime(self._whole(entry))  # most recently used
             return self._whole(entry)
         with contextlib.suppress(FileNotFoundError):
             if time.time() - self._damaged(entry).stat().st_mtime < _DAMAGED_LIFETIME_S:
@@ -164,12 +164,12 @@ class ShardCache:
         self._make_room(entry.size_bytes)
         source, whole, damaged = home / entry.tar_name, self._whole(entry), self._damaged(entry)
         if _retried(lambda: _download(source, damaged)) != entry.sha256:
-            _LOG.warning("%s is not the file that the manifest names; fetching it again", source)
+            _LOG.warning("%s does not have the SHA-256 in the manifest; fetching it again", source)
             if _retried(lambda: _download(source, damaged)) != entry.sha256:
-                _LOG.error("%s is wrong again; its damaged samples will be replaced", source)
+                _LOG.error("%s is corrupt in the store; its corrupt samples will be replaced", source)
                 return damaged
         damaged.replace(whole)
-        self._make_room(0)  # others may have fetched at the same time
+        self._make_room(0)  # other processes may have fetched meanwhile
         return whole
 
     def _remove_torn(self, digest: str) -> None:
@@ -198,7 +198,7 @@ class ShardCache:
 
     @contextlib.contextmanager
     def _lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold a lock of the machine's; give whether it was had. The system frees it when a process dies."""
+        """Hold a machine-wide lock; yield whether it was acquired. The system releases it when the process dies."""
         with (self.folder / f"{name}.lock").open("ab") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -209,7 +209,7 @@ class ShardCache:
 
 
 def _slot(digest: str) -> str:
-    # Hashes share 256 lock files, which stay: there is no safe time to delete one.
+    # Hashes share 256 lock files, which are never deleted: there is no safe time to do so.
     return digest[:2]
 
 
@@ -221,7 +221,7 @@ def _is_sidecar_of(copy: Path, entry: ShardEntry) -> bool:
 
 
 def _download(source: StoragePath, target: Path) -> str:
-    """Copy a file; return the SHA-256 of what came."""
+    """Copy a file; return the SHA-256 of the bytes received."""
     digest = hashlib.sha256()
     with open_atomic(target) as stream:
         for block in blocks(source):
@@ -231,7 +231,7 @@ def _download(source: StoragePath, target: Path) -> str:
 
 
 def _retried(fetch: Callable[[], T]) -> T:
-    """Call, and call again after failures that may pass."""
+    """Call, and retry after transient failures."""
     for pause_s in (*_PAUSES_S, None):
         try:
             return fetch()
@@ -239,8 +239,8 @@ def _retried(fetch: Callable[[], T]) -> T:
             if pause_s is None or error.errno in _LASTING:
                 raise ShardError(
                     f"cannot fetch a shard: {error.strerror or error} ({error.filename}); check that the store "
-                    "answers, its credentials (AWS_* or ~/.aws for s3://), and the space in data.cache_dir"
+                    "is reachable, its credentials (AWS_* or ~/.aws for s3://), and the space in data.cache_dir"
                 ) from error
-            _LOG.warning("fetching failed (%s); again in %g s", error, pause_s)
+            _LOG.warning("fetching failed (%s); retrying in %g s", error, pause_s)
             time.sleep(pause_s)
     raise AssertionError

@@ -1,4 +1,4 @@
-"""The order in which training reads: for each epoch a keyed permutation, computed, never stored.
+"""The sampling order: a keyed permutation per epoch, computed and never stored.
 
 Guarantees: an epoch holds each index exactly once; the order is a function of (sizes of the shards, seed, epoch,
 window) alone, so it does not depend on processes, workers or restarts; any stretch of it costs time and memory
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from shards.errors import InputError
@@ -26,13 +27,13 @@ from shards.errors import InputError
 _NUM_ROUNDS = 8
 _MIN_HALF_BITS = 3
 _MAX_SAMPLES = 2**60
-_NEARBY_SUBSTITUTES = 16
+_NEARBY_REPLACEMENTS = 16
 _MAX_LAYOUTS = 2
 
 
 @dataclass(frozen=True)
 class SampleOrder:
-    """An endless sequence of sample indices: epoch after epoch, each a new permutation.
+    """Endless sampling order: a new permutation of all samples every epoch.
 
     Positions count from 0 over all epochs and all processes: position `p` is in epoch `p // num_samples`.
     """
@@ -44,33 +45,25 @@ class SampleOrder:
         """Check ranges.
 
         Raises:
-            InputError: There is nothing to order, or the seed is out of range.
+            InputError: There are no samples, or the seed is out of range.
         """
         if not 1 <= self.num_samples <= _MAX_SAMPLES:
             raise InputError(f"cannot order {self.num_samples} samples; need 1 to 2^60")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed={self.seed} must be from 0 to 2^63 - 1")
 
-    def epoch_of(self, position: int) -> int:
-        """Return the epoch that a position is in."""
-        return position // self.num_samples
-
     def index(self, position: int) -> int:
         """Return the sample at one position."""
         return int(self.at(np.array([position], dtype=np.int64))[0])
 
-    def indices(self, start: int, count: int) -> NDArray[np.int64]:
-        """Return the samples at positions `start` to `start + count - 1`."""
-        return self.at(np.arange(start, start + count, dtype=np.int64))
-
-    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    def at(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Return the samples at any positions.
 
         Args:
             positions: Integers >= 0, of any epochs, in any order.
 
         Returns:
-            Indices from 0 to `num_samples - 1`, one a position.
+            Indices from 0 to `num_samples - 1`, one per position.
 
         Raises:
             ValueError: A position is negative.
@@ -85,12 +78,12 @@ class SampleOrder:
             result[chosen] = self._order_of_epoch(within[chosen], int(epoch))
         return result
 
-    def substitute(self, position: int, attempt: int) -> int:
-        """Return the sample that stands in at a position whose own cannot be read.
+    def replacement(self, position: int, attempt: int) -> int:
+        """Return the replacement sample for a position whose own sample is corrupt.
 
         Args:
-            position: Of the sample that cannot be read.
-            attempt: From 0; count on while the substitute cannot be read either.
+            position: Of the corrupt sample.
+            attempt: From 0; increment it while the replacement is corrupt too.
 
         Returns:
             An index: a function of the order and the arguments alone.
@@ -105,7 +98,7 @@ class SampleOrder:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where one epoch's shards lie when they are put one after the other in their order of that epoch."""
+    """One epoch's shards laid end to end, in the order of that epoch."""
 
     shards: NDArray[np.int64]
     """Their numbers, in that order."""
@@ -131,15 +124,15 @@ class _Layout:
 
 @dataclass(frozen=True)
 class WindowedOrder(SampleOrder):
-    """An order that reads from few shards at a time: they come window by window, and are mixed inside a window.
+    """Sampling order that reads from few shards at a time: shuffles shards into windows, and samples inside a window.
 
     Each epoch puts the shards into a new order and cuts it into windows of `window_shards` shards (or one less, so that
     all are about equal); inside a window, all samples are permuted. So any stretch of n positions of an epoch reads
-    from at most `window_shards` times the number of windows that it crosses. It needs a few numbers a shard in memory.
+    from at most `window_shards` times the number of windows that it crosses. It keeps a few numbers per shard.
 
-    How random it is: a sample may come at any time of an epoch, and meets others every epoch; but two samples of one
-    shard always come within a window of each other. `docs/benchmarks.md` has the chance that a batch holds two cuts
-    of one photo.
+    How random it is: a sample may come anywhere in an epoch, with other neighbours every epoch; but two samples of one
+    shard always come within a window of each other. `docs/benchmarks.md` has the probability that a batch holds two
+    sub-images of one photo.
     """
 
     shard_sizes: tuple[int, ...]
@@ -164,7 +157,7 @@ class WindowedOrder(SampleOrder):
 
         Args:
             position: Of the run.
-            count: Windows wanted; they go on into the next epoch.
+            count: Number of windows; they continue into the next epoch.
         """
         epoch, within = divmod(position, self.num_samples)
         window, found = int(self._layout(epoch).window_of(within)), list[list[int]]()
@@ -191,10 +184,10 @@ class WindowedOrder(SampleOrder):
         keys = _round_keys(purpose, self.seed, epoch, window)
         return start + _permute((within - start) % (end - start), end - start, keys)
 
-    def substitute(self, position: int, attempt: int) -> int:
-        """Return the sample that stands in; the first few attempts stay in the position's window."""
-        if attempt >= _NEARBY_SUBSTITUTES:
-            return super().substitute(position, attempt)
+    def replacement(self, position: int, attempt: int) -> int:
+        """Return the replacement sample; the first few attempts stay in the position's window."""
+        if attempt >= _NEARBY_REPLACEMENTS:
+            return super().replacement(position, attempt)
         epoch, within = divmod(position, self.num_samples)
         layout = self._layout(epoch)
         spare = np.array([within + attempt], dtype=np.int64)
@@ -219,12 +212,12 @@ class WindowedOrder(SampleOrder):
 
 
 def order_samples(shard_sizes: Sequence[int], seed: int, window_shards: int) -> SampleOrder:
-    """Return the order of a dataset.
+    """Return the sampling order of a dataset.
 
     Args:
         shard_sizes: Samples of each shard.
         seed: Of the order.
-        window_shards: Shards that are read at a time; 0, or all there are, mixes the whole dataset.
+        window_shards: Shards that are read at a time; 0, or all of them, shuffles the whole dataset.
 
     Raises:
         InputError: There are no samples, or a value is out of range.
@@ -247,7 +240,7 @@ def _permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> 
 
 
 def _round_keys(purpose: bytes, *fields: int) -> NDArray[np.uint64]:
-    # Fields of fixed width: (seed, epoch) never gives the keys of (epoch, seed) or of (seed + 1, epoch - 1).
+    # Fields of fixed width: (seed, epoch) never yields the keys of (epoch, seed) or of (seed + 1, epoch - 1).
     text = b"".join(value.to_bytes(8, "little") for value in fields)
     digest = hashlib.blake2b(text, digest_size=8 * _NUM_ROUNDS, person=purpose).digest()
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)

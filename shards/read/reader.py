@@ -1,8 +1,8 @@
 """Reads any sample of a dataset by its number, without reading through a tar.
 
-A `ShardSet` starts at the manifest, loads sidecars when they are first needed, and reads a sample with one
-positioned read. Every member's CRC is checked. It may be pickled, forked and used from threads: nothing is
-shared but the files. Shards in an object store are read through a `ShardCache`.
+A `ShardSet` opens the manifest, loads sidecars on first use, and reads a sample with one positioned read. Every
+member's CRC is checked. It may be pickled, forked and used from threads: only the files are shared. Shards in an object
+store are read through a `ShardCache`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from shards.read.cache import ShardCache
 
 T = TypeVar("T")
 
-# An index takes about 200 bytes a sample. DF2K at 480 px (140,000 samples, 500 shards) fits whole in 30 MB; what has
-# more samples than this reads sidecars again, unless data.window_shards keeps it to a few at a time.
+# An index takes about 200 bytes per sample. DF2K at 480 px (140,000 samples, 500 shards) fits whole in 30 MB. Larger
+# datasets re-read sidecars, unless data.window_shards limits the shards in use.
 _MAX_INDEXED_SAMPLES = 500_000
 _MAX_OPEN_TARS = 64
 _MAX_EVICTIONS = 5
@@ -59,7 +59,7 @@ class Sample:
 
 
 class _OpenTar:
-    """A file descriptor that closes when nobody uses it any more."""
+    """A file descriptor that closes with its last reference."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -70,7 +70,7 @@ class _OpenTar:
 
 
 class _Index:
-    """A sidecar in little memory: many are kept by every loader process."""
+    """A compact sidecar: every loader process holds many."""
 
     def __init__(self, samples: list[tuple[Member, ...]]) -> None:
         self.keys = [members[0].key for members in samples]
@@ -92,7 +92,7 @@ class _Index:
 
 
 class _Recent(Generic[T]):
-    """The last few values by shard number, made when missing."""
+    """Least-recently-used cache of values by shard number."""
 
     def __init__(self, make: Callable[[int], T], capacity: int) -> None:
         self._make = make
@@ -105,7 +105,7 @@ class _Recent(Generic[T]):
             if number in self._values:
                 self._values.move_to_end(number)
                 return self._values[number]
-        value = self._make(number)  # outside the lock: a slow disk must not stop other threads
+        value = self._make(number)  # outside the lock: a slow disk must not block other threads
         with self._lock:
             self._values[number] = value
             while len(self._values) > self._capacity:
@@ -126,7 +126,7 @@ class ShardSet:
         cache: Where copies of a URL's shards lie; None for a local folder.
 
     Raises:
-        InputError: A URL comes without a cache, or the cache is too small or cannot be made.
+        InputError: A URL has no cache, or the cache is too small or cannot be created.
     """
 
     def __init__(self, folder: StoragePath, manifest: Manifest, cache: ShardCache | None = None) -> None:
@@ -144,7 +144,7 @@ class ShardSet:
 
         Raises:
             ShardError: There are no shards yet, or the manifest is damaged.
-            InputError: A URL comes without a cache.
+            InputError: A URL has no cache.
         """
         return cls(folder, read_manifest(folder), cache)
 
@@ -156,11 +156,11 @@ class ShardSet:
 
     @property
     def cache_limit_bytes(self) -> int:
-        """Room for copies of shards; 0 where they are read in place."""
+        """Size limit of the cache; 0 where shards are read in place."""
         return 0 if self._cache is None else self._cache.limit_bytes
 
     def prefetch(self, shard: int) -> None:
-        """Fetch a shard that will be read soon, if it has to be fetched.
+        """Fetch a shard that will be read soon, unless it is local.
 
         Raises:
             ShardError: It cannot be fetched.
@@ -186,11 +186,6 @@ class ShardSet:
         """Return the indices of a shard's samples."""
         end = self._ends[shard]
         return range(end - self.manifest.shards[shard].num_samples, end)
-
-    def key(self, index: int) -> str:
-        """Return a sample's key without reading the sample."""
-        shard, number = self.locate(index)
-        return self._indexes.get(shard).keys[number]
 
     def sample(self, index: int) -> Sample:
         """Read a sample.
@@ -257,7 +252,7 @@ class ShardSet:
         return self.folder / self.manifest.shards[shard].tar_name
 
     def _renewing(self, shard: int, read: Callable[[], T]) -> T:
-        """Read, and read again if the damage was only in our copy."""
+        """Read, and read again if only the local copy was corrupt."""
         try:
             return read()
         except DamageError:

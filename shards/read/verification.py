@@ -28,7 +28,7 @@ class Fault:
     file: str
     """Name in the folder."""
     sample: str
-    """Key, or empty when no sample is concerned."""
+    """Key, or empty if the fault concerns no single sample."""
     what: str
 
     def __str__(self) -> str:
@@ -126,10 +126,10 @@ def verify_shard(folder: StoragePath, entry: ShardEntry) -> list[Fault]:
 
     Args:
         folder: Where it lies.
-        entry: What the manifest says of it.
+        entry: The manifest's entry.
 
     Returns:
-        Every fault; empty if each byte is as it was written.
+        Every fault; empty if all bytes are as they were written.
     """
     try:
         sidecar = read_sidecar(folder / entry.sidecar_name)

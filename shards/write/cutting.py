@@ -1,7 +1,7 @@
-"""Cuts a decoded photo into sub-images and encodes them: where they lie, which pixels they have, their LR images.
+"""Cuts a decoded photo into sub-images and encodes them: positions, pixel hashes, LQ images.
 
-A pure function of pixels and settings, for whoever needs it first: the survey, which has just decoded the photo, or
-the writer of a shard.
+A pure function of pixels and settings. The survey calls it, having just decoded the photo, or else the writer of a
+shard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SubImage(NamedTuple):
     """Of the HR pixels."""
     gt_png: bytes
     lq_png: bytes | None
-    """Cut from the LR of the whole photo; None for the real-world task, whose LR is made while training."""
+    """Cut from the LQ of the whole photo; None for real-world shards, whose LQ is made during training."""
 
 
 def positions_in(height_px: int, width_px: int, settings: ImageSettings) -> list[Position]:

@@ -1,12 +1,12 @@
-"""A dataset grows by generations: new photos get shards of their own, and no byte of the older shards changes.
+"""A dataset grows in generations: new photos get shards of their own, and no byte of the older shards changes.
 
 Every generation is planned from its own photos alone, names the one before by fingerprint, and numbers its shards on
 from there. So the files are a pure function of the settings and of the photos of each generation. The manifest lists
 the shards of all generations; the manifests of older generations are kept as `manifest-000.json` and so on, byte for
 byte what they were, so that what was trained on them can still be named and read.
 
-What was used once may not change: a run with other settings, or without or with other photos, is refused with the
-difference instead of mixing two datasets.
+Inputs used once may not change: a run with other settings, or with missing or changed photos, is refused with the
+differences listed, instead of mixing two datasets.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def read_generations(folder: StoragePath) -> tuple[Plan, ...]:
         plan = read_plan(folder, len(plans))
         expected = plans[-1].fingerprint if plans else ""
         if (plan.generation, plan.previous) != (len(plans), expected):
-            raise ShardError(f"{folder / plan.file_name} is of another dataset; bring back the one that belongs here")
+            raise ShardError(f"{folder / plan.file_name} is of another dataset; restore the one that belongs here")
         plans.append(plan)
     if not plans:
         _check_ours(folder)
     later = sorted(path.name for path in folder.glob("plan-*.json"))[max(0, len(plans) - 1) :]
     if later:
-        raise ShardError(f"{folder} has {later[0]} but no {plan_file(len(plans))}; bring it back from a copy")
+        raise ShardError(f"{folder} has {later[0]} but no {plan_file(len(plans))}; restore it from a backup")
     return tuple(plans)
 
 
@@ -99,7 +99,7 @@ def _next_generation(last: Plan, wanted: Plan, added: frozenset[str]) -> Plan:
 
 
 def is_finished(folder: StoragePath, last: Plan) -> bool:
-    """Say whether every shard of a folder is there, up to the last generation's."""
+    """Return whether every shard of a folder exists, up to the last generation's."""
     return (folder / MANIFEST_FILE).is_file() and read_manifest(folder).fingerprint == last.fingerprint
 
 
@@ -108,12 +108,12 @@ def _refuse(folder: StoragePath, differences: Sequence[str] | Iterator[str]) -> 
     if listed:
         raise ShardError(
             f"{folder} was begun with other settings or inputs:\n  {listed}\n"
-            "  go back to those, or choose a new output folder; nothing was changed"
+            "  restore those, or choose a new output folder; nothing was changed"
         )
 
 
 def _orphan_differences(folder: StoragePath, plan: Plan) -> Iterator[str]:
-    # Somebody deleted a damaged plan: what is left must still be of this one.
+    # A damaged plan was deleted: the remaining shards must still belong to this one.
     for path in sorted(folder.glob(f"{SHARD_PREFIX}-*.json")):
         try:
             fingerprint = read_sidecar(path).header.get("fingerprint")

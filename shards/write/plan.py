@@ -2,13 +2,13 @@
 
 A plan is a pure function of the surveyed inputs and the settings: the same on any machine, for any number of
 workers. Photos are put in a seeded hash order and their sub-images laid end to end, grid by grid; this line
-is cut into equal shards. So every shard is a mix of unrelated photos, a photo is decoded once for each shard
-that needs it (one, or two at a cut), and no shard is larger than planned, however large a photo. All
-sub-images have the same size in pixels, so equal numbers are equal sizes. The order in which training reads
-is another permutation altogether (`shards.read.order`).
+is cut into equal shards. So every shard mixes unrelated photos, a photo is decoded once per shard that needs it
+(one, or two at a cut), and no shard is larger than planned, however large a photo. All
+sub-images have the same size in pixels, so equal numbers are equal sizes. The sampling order of training is
+another permutation (`shards.read.order`).
 
 The plan is kept as `plan.json` beside the shards. Photos that are added later get a plan and shards of their own
-(`shards.write.generations`); nothing that was planned once is planned otherwise again.
+(`shards.write.generations`); an existing plan never changes.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from shards.write.survey import Photo
 
 SHARD_PREFIX = "images"
 
-_NO_PLAN = "bring it back from a copy, or delete it and run jobs/shard.py again with the same settings and photos"
+_NO_PLAN = "restore it from a backup, or delete it and run jobs/shard.py again with the same settings and photos"
 
-# Photos take 1.7 to 2.2 bytes a pixel as PNG; a record 300 bytes and 35 a seed; a tar header and padding 768
-# a member.
+# Photos take 1.7 to 2.2 bytes per pixel as PNG; a record takes 300 bytes plus 35 per seed; tar header and padding take
+# 768 per member.
 _BYTES_PER_PIXEL = 2.0
 _RECORD_BYTES = 300
 _SEED_BYTES = 35
@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def content(self) -> dict[str, Any]:
-        """Plain data that the fingerprint is taken over."""
+        """Plain data under the fingerprint."""
         return {
             "kind": "plan",
             "generation": self.generation,
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def file_name(self) -> str:
-        """Where it is kept, beside the shards."""
+        """Name of its file, beside the shards."""
         return plan_file(self.generation)
 
     @functools.cached_property
@@ -146,7 +146,7 @@ def make_plan(config: ShardConfig, photos: Sequence[Photo], rejects: Sequence[Re
     Args:
         config: Settings; its paths have no influence.
         photos: Photos with distinct pixels, each at least a sub-image large, in any order; at least one.
-        rejects: Inputs left out.
+        rejects: Rejected inputs.
 
     Returns:
         The plan.
@@ -167,8 +167,8 @@ def plan_generation(
 
     Args:
         settings: From `settings_of`.
-        photos: Photos of this generation, in any order; none gives a plan without shards.
-        rejects: Inputs of this generation that are left out.
+        photos: Photos of this generation, in any order; without photos the plan has no shards.
+        rejects: Rejected inputs of this generation.
         generation: Its number.
         previous: Fingerprint of the generation before.
         first_shard: Number of its first shard.
@@ -193,7 +193,7 @@ def plan_generation(
 
 
 def num_sub_images(photo: Photo, settings: ImageSettings) -> int:
-    """Return how many sub-images a photo gives."""
+    """Return the number of sub-images of a photo."""
     return math.prod(
         len(starts(cut_side(side_px, settings.scale), settings.sub_image_px, settings.stride_px))
         for side_px in (photo.height_px, photo.width_px)

@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that should be a photo."""
+    """A file with the suffix of an image."""
 
     name: str
     """`FOLDER/PATH`, unique in a dataset and equal on every machine."""
@@ -29,11 +29,11 @@ def discover(folders: Sequence[Path], *, flag: str = "--source") -> tuple[Source
     """List the images below some folders, sorted by name.
 
     Args:
-        folders: Folders to search; hidden files are passed over, links to folders are not followed.
+        folders: Folders to search; hidden files are skipped, links to folders are not followed.
         flag: Flag that named the folders, for error texts.
 
     Returns:
-        One entry a file with an image suffix. Two folders of the same name get `NAME` and `NAME~2`.
+        One entry per file with an image suffix. Two folders of the same name get `NAME` and `NAME~2`.
 
     Raises:
         InputError: A folder is missing, no folder, unreadable, empty, or holds no image.
@@ -66,7 +66,7 @@ def _images_below(folder: Path, *, given: Path, flag: str) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise InputError(
-            f"cannot list the folder {error.filename}: {error.strerror}; make it readable, or leave it out"
+            f"cannot list the folder {error.filename}: {error.strerror}; make it readable, or exclude it"
         ) from error
 
     for parent, _, names in os.walk(folder, onerror=refuse):

@@ -1,13 +1,13 @@
-"""Keeps what the survey has cut and encoded beside the shards, until they are written.
+"""Holds the sub-images that the survey has cut and encoded, beside the shards, until these are written.
 
 The survey has to decode every photo before anything can be planned. Encoding is nine tenths of all the work, so the
 survey does it as well while it has the pixels, and no photo is decoded twice. A photo's sub-images lie in one file
 below `.spool` in the output folder; it goes when all shards that need it are there, so the room that spool and shards
 take together is hardly more than the shards'.
 
-A file here is a convenience and never trusted: what is missing or damaged is cut from the photo again, with the same
-bytes. It is an uncompressed ZIP, which checks a CRC of every member. Nothing is synchronised to the disk: after a power
-cut a torn file costs one photo's work.
+A spool file is a shortcut and never trusted: a missing or damaged sub-image is cut from the photo again, with the same
+bytes. It is an uncompressed ZIP, which checks a CRC of every member. Nothing is flushed to disk: after a power cut, a
+torn file costs the work of one photo.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Spool:
     folder: Path
     """Output folder."""
     settings: ImageSettings
-    """The plan's: what was cut by others is not found."""
+    """The plan's; photos cut with other settings are not found."""
 
     @classmethod
     def beside(cls, output: StoragePath, settings: ImageSettings) -> Spool | None:
-        """Return the spool of an output, or None where there is none: an object store would carry every byte twice."""
+        """Return the spool of an output; None for an object store, where every byte would travel twice."""
         return None if isinstance(output, RemotePath) else cls(output, settings)
 
     @functools.cached_property
@@ -67,11 +67,11 @@ class Spool:
         return self._place / f"{sha256}.zip"
 
     def keep(self, sha256: str, facts: Mapping[str, Any], photo: CutPhoto) -> None:
-        """Cut a photo and keep its sub-images.
+        """Cut a photo and store its sub-images.
 
         Args:
             sha256: Of the photo's file, the name that it is found by.
-            facts: Plain data about the photo, handed out by `facts`.
+            facts: Plain data about the photo, returned by `facts`.
             photo: Its pixels; one encoded sub-image at a time is in memory.
 
         Raises:
@@ -89,13 +89,13 @@ class Spool:
             archive.writestr(_RECORD, canonical_json({"facts": dict(facts), "pixels_sha256": hashes}))
 
     def facts(self, sha256: str) -> dict[str, Any] | None:
-        """Return what was kept along with a photo, or None if it is not here."""
+        """Return the facts stored with a photo, or None if it is not spooled."""
         with self.open(sha256) as photo:
             return photo.facts
 
     @contextlib.contextmanager
     def open(self, sha256: str) -> Iterator[SpooledPhoto]:
-        """Open a photo's sub-images; where there are none, a photo that has none."""
+        """Open a photo's sub-images; a photo that is not spooled has none."""
         with contextlib.ExitStack() as stack:
             archive = None
             with contextlib.suppress(*_DAMAGE):
@@ -103,16 +103,16 @@ class Spool:
             yield SpooledPhoto(archive, has_lq=self.settings.is_classical)
 
     def drop(self, sha256: str) -> None:
-        """Let go of a photo whose shards are all there."""
+        """Delete a photo's spool file, once all of its shards exist."""
         self._path(sha256).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Let go of everything, also of what other settings left."""
+        """Delete the whole spool, including that of other settings."""
         shutil.rmtree(self.folder / _FOLDER, ignore_errors=True)
 
 
 class SpooledPhoto:
-    """The sub-images of one photo, as far as they are here.
+    """The spooled sub-images of one photo.
 
     Args:
         archive: Its file; None if there is none.

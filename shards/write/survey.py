@@ -1,4 +1,4 @@
-"""Looks at every photo before any shard is written: its hashes and size, or why it cannot be used.
+"""Surveys every photo before any shard is written: its hashes and size, or why it cannot be used.
 
 The survey decodes each photo whole, so a plan already knows what every shard will hold. Given a spool it cuts and
 encodes the photo's sub-images as well, while it has the pixels. Photos that a spool holds already, from a run that was
@@ -21,7 +21,7 @@ from shards.write.sources import SourceFile
 from shards.write.spool import Spool
 
 MAX_SPOOLED_PIXELS = 2**24
-"""Larger photos are cut when their shard is written, by a task that has asked for the memory."""
+"""Larger photos are cut when their shard is written, by a task that has reserved the memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class SurveyTask:
-    """Photos to look at in one go, and the limits to hold them to."""
+    """Photos to survey in one task, and the limits that apply to them."""
 
     files: tuple[SourceFile, ...]
     min_side_px: int
@@ -51,14 +51,14 @@ class SurveyTask:
     """Photos of an earlier survey by name; one whose bytes are the same is not decoded again."""
     alpha: Literal["composite", "reject"] = "composite"
     spool: Spool | None = None
-    """Where to keep the sub-images of photos that can be used; None to cut none."""
+    """Where to store the sub-images of usable photos; None to cut none."""
 
 
 def survey(task: SurveyTask) -> list[Photo | Reject]:
-    """Look at some photos, in their order.
+    """Survey some photos, in order.
 
     Raises:
-        OSError: Storage failed; worth another try. A file that may not be read is a reject instead.
+        OSError: Storage failed; worth a retry. A file without read permission is a reject instead.
         ShardError: This machine would encode other bytes than the one that planned.
     """
     return [_survey_one(file, task) for file in task.files]
@@ -99,7 +99,7 @@ def reject_duplicates(
     Args:
         surveyed: Results of `survey`, in any order.
         excluded: Names of evaluation images by the SHA-256 of their pixels.
-        earlier: Names of photos that a dataset holds already.
+        earlier: Names of photos that the dataset holds already.
 
     Returns:
         Photos and rejects. Of equal photos an earlier one is kept, else the first by name.
@@ -142,10 +142,10 @@ def excluded_pixels(surveyed: Iterable[Photo | Reject]) -> dict[str, str]:
 
 
 def check_rejects(photos: Sequence[Photo], rejects: Sequence[Reject], max_reject_fraction: float) -> None:
-    """Check that enough photos are left.
+    """Check that enough photos remain.
 
     Raises:
-        InputError: None is left, or more than the fraction was rejected; counts them by reason.
+        InputError: None remains, or more than the fraction was rejected; counts them by reason.
     """
     num_inputs = len(photos) + len(rejects)
     if photos and len(rejects) <= max_reject_fraction * num_inputs:

@@ -1,4 +1,4 @@
-"""Makes one shard of a plan: takes what the survey has cut, cuts what it has not, and publishes.
+"""Writes one shard of a plan: sub-images come from the spool where the survey has cut them, else from the photo.
 
 A pure function of the task: it may run anywhere, again, or twice at once, and the files come out the same.
 Peak memory is one decoded photo with its LR image and one encoded sub-image.
@@ -61,7 +61,7 @@ class ShardTask:
 
 
 def shard_tasks(plan: Plan, folder: StoragePath, paths: Mapping[str, Path]) -> list[ShardTask]:
-    """Return one task a shard of one generation."""
+    """Return one task per shard of a generation."""
     fingerprint = plan.fingerprint
     return [
         ShardTask(
@@ -80,7 +80,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
 
     Raises:
         ShardError: This machine encodes differently from the one that planned, or a photo changed since.
-        OSError: Storage failed; worth another try.
+        OSError: Storage failed; worth a retry.
     """
     return publish_shard(task.folder, task.shard.name, _members(task), task.header)
 
@@ -102,7 +102,7 @@ def _piece_members(piece: Piece, task: ShardTask) -> Iterator[tuple[str, bytes]]
 
 
 def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]:
-    """Yield a piece's sub-images with their numbers: what the survey has cut, the rest from the photo."""
+    """Yield a piece's sub-images with their numbers, spooled ones first choice, others cut from the photo."""
 
     @functools.cache
     def photo() -> CutPhoto:
@@ -119,9 +119,9 @@ def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
     try:
         data = path.read_bytes()
     except (FileNotFoundError, PermissionError) as error:
-        raise ShardError(f"photo {path} went away while the job ran ({error.strerror}); run it again") from error
+        raise ShardError(f"photo {path} disappeared while the job ran ({error.strerror}); rerun the job") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:
-        raise ShardError(f"photo {path} changed while the job ran; leave the source alone and run it again")
+        raise ShardError(f"photo {path} changed while the job ran; do not modify the source, and rerun the job")
     return CutPhoto(decode_photo(data, max_pixels=task.settings.max_pixels), task.settings)
 
 

@@ -69,4 +69,4 @@ def test_damaged_shards_beyond_the_limit_stop_both_processes(data: Path) -> None
     done = train(TWO, data, "stopped", "--data.max-bad-fraction", "0")
     assert done.returncode == 1
     assert done.stderr.count("data.max_bad_fraction=0 allows 0") == 2, done.stderr
-    assert "Mend the shards (jobs/verify.py)" in done.stderr
+    assert "Repair the shards (jobs/verify.py)" in done.stderr

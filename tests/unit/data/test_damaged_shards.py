@@ -44,7 +44,7 @@ def damage(folder: Path, shard: int, *, samples: slice, extension: str = "png") 
     images = ShardSet.open(folder)
     entry = images.manifest.shards[shard]
     indices = list(images.range_of(shard))[samples]
-    names = {f"{images.key(index)}.{extension}" for index in indices}
+    names = {f"{images.sample(index).key}.{extension}" for index in indices}
     for member in read_sidecar(folder / entry.sidecar_name).members:
         if member.name in names:
             flip(folder, entry.tar_name, member)
@@ -167,7 +167,7 @@ def test_png_that_does_not_decode_is_replaced_though_its_crc_is_right(copy: Pres
     items = all_items(samples_of(copy), len(images))
     faults = [item.fault for item in items if item.fault]
     assert len(faults) == 1
-    assert f"{images.key(spoiled)}.png: the image cannot be decoded" in faults[0]
+    assert f"{images.sample(spoiled).key}.png: the image cannot be decoded" in faults[0]
 
 
 def test_sidecar_when_damaged_loses_its_shard_and_no_other(copy: Preset) -> None:
@@ -201,7 +201,7 @@ def test_feature_when_damaged_takes_another_sample_with_its_own_feature(preset: 
     images, folder = ShardSet.open(preset.train.data.shards), tmp_path / "features"
     write_numbered_features(images, folder)
     lost = 5
-    name = f"{images.key(lost)}.{feature_extension(1)}"
+    name = f"{images.sample(lost).key}.{feature_extension(1)}"
     entry = read_manifest(folder).shards[0]
     members = read_sidecar(folder / entry.sidecar_name).members
     flip(folder, entry.tar_name, next(member for member in members if member.name == name))
@@ -213,7 +213,7 @@ def test_feature_when_damaged_takes_another_sample_with_its_own_feature(preset: 
     assert replaced[0] >= len(images)
     item = items[replaced[0]]
     number, variant = item.semantics.ravel().tolist()
-    assert item.key == f"{images.key(int(number))}#1"
+    assert item.key == f"{images.sample(int(number)).key}#1"
     assert variant == 1
     assert number != lost
 

@@ -122,13 +122,13 @@ def test_features_when_a_byte_of_the_tar_is_flipped_are_refused(preset: Preset, 
         (copy / file.name).write_bytes(file.read_bytes())
     images = ShardSet.open(preset.train.data.shards)
     store = FeatureStore(copy)
-    assert store.read(0, images.key(0), 1).shape == (256, 3, 3)
+    assert store.read(0, images.sample(0).key, 1).shape == (256, 3, 3)
     tar = copy / "features-000000.tar"
     damaged = bytearray(tar.read_bytes())
     damaged[512 + 100] ^= 1  # the tar's first header has 512 bytes
     tar.write_bytes(damaged)
     with pytest.raises(ShardError, match=r"features-000000\.tar member .*000\.f16 has a wrong CRC"):
-        FeatureStore(copy).read(0, images.key(0), 0)
+        FeatureStore(copy).read(0, images.sample(0).key, 0)
 
 
 def test_feature_when_asked_for_another_key_is_refused(cache: Path) -> None:

@@ -147,7 +147,7 @@ def write_numbered_features(images: ShardSet, folder: Path) -> None:
         for index in range(len(images)):
             for variant in range(2):
                 values = np.array([[[index]], [[variant]]], "<f2")
-                yield f"{images.key(index)}.{feature_extension(variant)}", values.tobytes()
+                yield f"{images.sample(index).key}.{feature_extension(variant)}", values.tobytes()
 
     entry = publish_shard(folder, "features-000000", members(), {})
     settings = FeatureSettings(images.manifest.digest, 48, 2, "numbers", "0" * 64, (2, 1, 1), "none")
@@ -162,7 +162,7 @@ def test_item_when_features_are_cached_takes_its_own_at_epoch_modulo_variants(pr
     for epoch in range(4):
         position = epoch * len(images) + 3
         item = cached[position]
-        assert item.key == f"{images.key(order.index(position))}#{epoch % 2}"
+        assert item.key == f"{images.sample(order.index(position)).key}#{epoch % 2}"
         assert item.semantics.ravel().tolist() == [order.index(position), epoch % 2]
 
 

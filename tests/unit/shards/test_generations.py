@@ -159,5 +159,5 @@ def test_documents_of_generations_when_damaged_or_gone_are_found(name: str, grow
     if name.startswith("manifest"):
         assert any(name in fault for fault in faults_of(config.output))
     else:
-        with pytest.raises(ShardError, match=r"has plan-002\.json but no plan-001\.json; bring it back"):
+        with pytest.raises(ShardError, match=r"has plan-002\.json but no plan-001\.json; restore it"):
             read_generations(config.output)

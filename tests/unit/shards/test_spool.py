@@ -129,7 +129,7 @@ def test_shards_when_their_photos_were_cut_before_are_the_same_and_need_no_photo
     spooled[1].unlink()
     for path in config.output.glob("images-*"):
         path.unlink()
-    with pytest.raises(ShardError, match="went away while the job ran"):
+    with pytest.raises(ShardError, match="disappeared while the job ran"):
         write_all(plan, config, tmp_path / "nowhere")
     assert write_all(plan, config, config.source[0].parent) == expected
 
