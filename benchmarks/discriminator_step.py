@@ -31,10 +31,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pipeline.losses import VanillaLoss
+from pipeline.losses import GeneratorLosses, VanillaLoss
 from pipeline.models import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.train.phases import DiscriminatorPhase, StepInput
+from pipeline.train.gan_step import Gan, GanStep, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.micro_batches import StepInput
 
 NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator), "U+SeD": ("SeD_U", UNetDiscriminator)}
 WAYS = ("reference", "apart", "shared")
@@ -60,7 +61,11 @@ def build_step(way: str, name: str, options: argparse.Namespace) -> Step:
             network = network.to(memory_format=layout)
             real, fake, semantics = (part.contiguous(memory_format=layout) for part in (real, fake, semantics))
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, (0.9, 0.99), fused=True)
-    run = {"reference": three_passes, "apart": passes_apart, "shared": shared_pass}[way]
+    run = {
+        "reference": three_passes,
+        "apart": functools.partial(trainers_step, gan_step),
+        "shared": functools.partial(trainers_step, gan_step_shared_pass),
+    }[way]
     return lambda: run(network, optimizer, real, fake.clone().requires_grad_(), semantics)
 
 
@@ -83,34 +88,28 @@ def three_passes(
     return float((real_loss + fake_loss).detach()), fake.grad
 
 
-def passes_apart(
-    network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor
+class Output(nn.Module):
+    """A generator that is its own output, so that a step costs what its discriminator costs."""
+
+    def __init__(self, sr: Tensor) -> None:
+        super().__init__()
+        self.sr = nn.Parameter(sr)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Return the output, whatever the input."""
+        return self.sr
+
+
+def trainers_step(
+    step: GanStep, network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor
 ) -> Result:
-    """Run the trainer's step without sharing: a bare, frozen pass for the generator, then real and fake in one call."""
-    network.requires_grad_(False)
-    VanillaLoss().generator(network(fake, semantics)).backward()
-    network.requires_grad_(True)
-    return finish(phase_of(network, optimizer), real, fake.detach(), semantics), fake.grad
-
-
-def shared_pass(
-    network: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, semantics: Tensor
-) -> Result:
-    """Run the trainer's step: one pass on the fake for both updates."""
-    phase = phase_of(network, optimizer)
-    _, gradient = phase.judge_once(fake, semantics, 1.0)
-    return finish(phase, real, fake.detach(), semantics), gradient
-
-
-def phase_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> DiscriminatorPhase:
-    """Build the trainer's phase for a network in one process."""
-    return DiscriminatorPhase(DdpTrainable(network, network, optimizer, 0.0), VanillaLoss(), contextlib.nullcontext)
-
-
-def finish(phase: DiscriminatorPhase, real: Tensor, fake: Tensor, semantics: Tensor) -> float:
-    """Update the discriminator and return its loss."""
-    scalars = phase.run(StepInput(lq=fake, gt=real, target=real, semantics=semantics), fake, 1e-4)
-    return float(scalars["discriminator/real"] + scalars["discriminator/fake"])
+    """Make the trainer's step; the movement of the output under gradient descent is its gradient."""
+    generator = Output(fake.detach().clone())
+    descent = torch.optim.SGD(generator.parameters(), 1.0, fused=True)
+    trained = (DdpTrainable(generator, generator, descent, 0.0), DdpTrainable(network, network, optimizer, 0.0))
+    gan = Gan(*trained, GeneratorLosses((), VanillaLoss(), 1.0), generator, contextlib.nullcontext)
+    scalars = step(gan, StepInput(real, real, real, semantics), Turn(1.0, 1e-4)).scalars
+    return float(scalars["discriminator/real"] + scalars["discriminator/fake"]), fake.detach() - generator.sr.detach()
 
 
 def check_equal_numerics(steps: dict[str, Step]) -> dict[str, int]:

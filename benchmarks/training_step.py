@@ -42,13 +42,14 @@ from _measure import StepProcess, build_reference_discriminator, import_referenc
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
+from pipeline.losses import GeneratorLosses, ImageTerm, L1Loss, PerceptualLoss, VanillaLoss
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
 from pipeline.models.generators import RRDBNet, load_generator_weights
 from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+from pipeline.train.gan_step import Gan, Turn, gan_step_shared_pass
+from pipeline.train.micro_batches import StepInput
 
 # The release's class, ours, and the perceptual weight of the release's options.
 NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator, 0.1), "U+SeD": ("SeD_U", UNetDiscriminator, 1.0)}
@@ -152,21 +153,23 @@ def build_our_step(
         optimizer = torch.optim.Adam(module.parameters(), LEARNING_RATE, (0.9, 0.99), fused=True)
         trained.append(DdpTrainable(wrap(module) if wrap else module, module, optimizer, 0.0))
     average = MovingAverage(generator)
-    losses = GeneratorLosses(L1Loss(), 1.0, perceptual, perceptual_weight, VanillaLoss(), ADVERSARIAL_WEIGHT)
+    image = (
+        ImageTerm("pixel", 1.0, L1Loss(), in_pixel_stage=True),
+        ImageTerm("perceptual", perceptual_weight, perceptual),
+    )
+    losses = GeneratorLosses(image, VanillaLoss(), ADVERSARIAL_WEIGHT)
     if options.compile:
         for module in (generator, discriminator):
             module.compile()
     autocast = functools.partial(torch.autocast, options.device, torch.bfloat16, enabled=options.precision == "bf16")
-    judging = DiscriminatorPhase(trained[1], VanillaLoss(), autocast)
-    teaching = GeneratorPhase(trained[0], discriminator, losses, autocast, judging)
+    gan = Gan(trained[0], trained[1], losses, average.module, autocast)
     batch = Batch.draw(options.batch, options.crop_px).on(options.device, layout)
 
     def step() -> Losses:
-        inputs = judging.begin(StepInput(batch.lq, batch.hr, batch.hr, batch.semantics))
-        sr, scalars = teaching.run(inputs, LEARNING_RATE, is_adversarial=True)
-        scalars |= judging.run(inputs, sr, LEARNING_RATE)
+        inputs = StepInput(batch.lq, batch.hr, batch.hr, batch.semantics)
+        result = gan_step_shared_pass(gan, inputs, Turn(LEARNING_RATE, LEARNING_RATE))
         average.update(0.999)
-        return {key.partition("/")[2]: float(value) for key, value in scalars.items()}
+        return {key.partition("/")[2]: float(value) for key, value in result.scalars.items()}
 
     return step
 
@@ -236,6 +239,7 @@ def run_job(preset_file: str, folder: str, threads: int, pipe: Any) -> None:
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": str(threads)}
     os.chdir(folder)
     torch.set_num_threads(threads)
+    import pipeline.run.assembly
     import pipeline.run.session
     from jobs import train_sed
     from pipeline.checkpoint import CheckpointStore
@@ -243,8 +247,8 @@ def run_job(preset_file: str, folder: str, threads: int, pipe: Any) -> None:
 
     clock = Clock()
     clock.watch(pipeline.run.session, "train", "loop")
-    for owner, name in ((GeneratorPhase, "run"), (DiscriminatorPhase, "run"), (MovingAverage, "update")):
-        clock.watch(owner, name, "step")
+    clock.watch(pipeline.run.assembly, "gan_step_shared_pass", "step")
+    clock.watch(MovingAverage, "update", "step")
     clock.watch(StepInputs, "__call__", "step")
     clock.watch(CheckpointStore, "save", "checkpoint")
     code = train_sed.main([preset_file])

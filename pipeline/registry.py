@@ -36,3 +36,12 @@ class ArchitectureOptions:
         own = getattr(type(self), "architecture", self.architecture)
         if self.architecture != own:
             raise ConfigError(f"{type(self).__name__} are the options of {own!r}, not of {self.architecture!r}")
+
+
+def unregistered(setting: str, name: str, registry: Registry[Any]) -> list[str]:
+    """Return a fault if the registry has no implementation of that name."""
+    try:
+        registry[name]
+    except ConfigError as error:
+        return [f"{setting}={name!r}: {error}"]
+    return []

@@ -86,13 +86,14 @@ def _live(life: Life, rank: int, world_size: int, port: int) -> None:
 def _prepare(life: Life, rank: int) -> None:
     import torch
 
+    import pipeline.run.record
     import pipeline.run.session
     import pipeline.runtime.roll_call
     from pipeline.tracking import NullTracker
 
     torch.set_num_threads(1)
     pipeline.runtime.roll_call.WINDOW_S = 1.0
-    pipeline.run.session.open_tracker = lambda *_: NullTracker()
+    pipeline.run.record.open_tracker = lambda *_: NullTracker()
     if life.keys is not None:
         pipeline.run.session.batches = _noting(pipeline.run.session.batches, life.keys.with_suffix(f".{rank}"))
     if life.dies_at_file_event is not None and rank == 0:

@@ -1,54 +1,67 @@
-"""What the networks learn from, how long and how fast."""
+"""Losses and schedules."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipeline.errors import not_negative, positive, refuse
+from pipeline.losses import IMAGE_LOSSES, AdversarialLossName, ImageLossName
+from pipeline.registry import unregistered
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the generator's loss terms. All but the pixel loss begin after the pixel stage."""
+    """Losses of both networks. All but the pixel loss start after the pixel stage."""
 
-    pixel: Literal["l1", "charbonnier"]
+    pixel: ImageLossName
     """Pixel loss."""
     pixel_weight: float
     """Weight of the pixel loss."""
     perceptual_weight: float
-    """Weight of the VGG19 perceptual loss; 0 leaves the network out."""
+    """Weight of the VGG19 perceptual loss; 0: none, and the network is not loaded."""
     perceptual_weights: str
     """torchvision (its own download), a file, or random (seeded: for demos and tests only)."""
-    adversarial: Literal["vanilla", "least_squares", "hinge", "relativistic_average"]
-    """Adversarial loss, both sides."""
+    adversarial: AdversarialLossName
+    """Adversarial loss of both networks; the paper's is vanilla."""
     adversarial_weight: float
     """Weight of the generator's adversarial loss."""
     perceptual_seed: int = 0
     """Seed of random perceptual weights."""
     ldl_weight: float = 0.0
-    """Weight of LDL, which compares with the averaged generator (a further pass); LDL's own is 1.0, 0 leaves it out."""
+    """Weight of LDL, which compares with the averaged generator (one more pass); LDL's own is 1.0, 0: none."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """Weights of further image losses by name, from the adversarial stage on; a name is one of the registry's."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check names and ranges."""
         refuse(
-            not_negative(
-                pixel_weight=self.pixel_weight,
-                perceptual_weight=self.perceptual_weight,
-                adversarial_weight=self.adversarial_weight,
-                ldl_weight=self.ldl_weight,
-            )
+            [
+                *(fault for name in self.extra for fault in unregistered("extra", name, IMAGE_LOSSES)),
+                *not_negative(
+                    pixel_weight=self.pixel_weight,
+                    perceptual_weight=self.perceptual_weight,
+                    adversarial_weight=self.adversarial_weight,
+                    ldl_weight=self.ldl_weight,
+                    **{f"extra.{name}": weight for name, weight in self.extra.items()},
+                ),
+            ]
         )
+
+    @property
+    def compares_with_average(self) -> bool:
+        """Whether a term compares with the averaged generator."""
+        return self.ldl_weight > 0 or any(IMAGE_LOSSES[name].needs_average for name in (self.pixel, *self.extra))
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long, how fast. All amounts in images seen."""
+    """Length of the stages and learning-rate schedule. All amounts in images seen."""
 
     total_images: int
-    """Length of the run; the last step may go beyond by less than a batch."""
+    """Length of the run; the last step may exceed it by less than a batch."""
     pixel_only_images: int
-    """Length of the first stage, on the pixel loss alone; the discriminator rests."""
+    """Length of the pixel stage: pixel loss only, no discriminator."""
     generator_learning_rate: float
     """Learning rate of the generator's Adam."""
     discriminator_learning_rate: float
@@ -64,12 +77,12 @@ class ScheduleConfig:
     ema_half_life_images: float
     """Half-life of the exponential moving average of the generator; 0: no averaging."""
     discriminator_warmup_images: int = 0
-    """First images of the adversarial stage in which the discriminator learns alone; the generator rests."""
+    """Warm-up: for so many images at the start of the adversarial stage only the discriminator is updated."""
     generator_every_steps: int = 1
-    """In the adversarial stage the generator learns in every N-th step, the discriminator in each."""
+    """In the adversarial stage the generator is updated in every N-th step, the discriminator in each."""
     max_skipped_updates: int = 20
-    """An update whose loss or gradient is NaN or infinite on any process is left out on all; after so many of one
-    network in a row the run stops at the next report, with a file that names their samples."""
+    """An update whose loss or gradient is NaN or infinite on any rank is skipped on all; after so many consecutive ones
+    of one network the run stops at the next report, with a file that names their samples."""
 
     def __post_init__(self) -> None:
         """Check ranges and order."""
@@ -96,11 +109,11 @@ class ScheduleConfig:
         )
 
     def learning_rate_factor(self, images_seen: int) -> float:
-        """Return what both learning rates are multiplied by after `images_seen` images."""
+        """Return the factor on both learning rates at a position of the run."""
         return self.gamma ** sum(images_seen >= milestone for milestone in self.milestones_images)
 
     def generator_rests(self, images_seen: int, batch_size: int) -> bool:
-        """Return whether the generator sits out the adversarial step at a position.
+        """Return whether the adversarial step at a position leaves the generator as it is.
 
         As BasicSR's `net_d_init_iters` and `net_d_iters` (`basicsr/models/srgan_model.py`): the generator's turn is the
         last of every `generator_every_steps`, counted from the first adversarial step.
@@ -111,5 +124,5 @@ class ScheduleConfig:
         return since_start < self.discriminator_warmup_images or not is_its_turn
 
     def ema_decay(self, batch_size: int) -> float:
-        """Return the share of the old average that one step of `batch_size` images keeps; 0 copies the weights."""
+        """Return the decay of the moving average for a step of `batch_size` images; 0 copies the weights."""
         return 0.5 ** (batch_size / self.ema_half_life_images) if self.ema_half_life_images else 0.0

@@ -61,10 +61,10 @@ class TrainConfig:
                 f"nearest is {max(batch, round(self.report.every_images / batch) * batch)}"
                 if self.report.every_images % batch
                 else None,
-                f"losses.ldl_weight={self.losses.ldl_weight} compares with the averaged generator, but "
-                "schedule.ema_half_life_images=0 keeps none; LDL's own average has a decay of 0.999 a step, here "
+                "a loss (losses.ldl_weight or losses.extra) compares with the averaged generator, but "
+                "schedule.ema_half_life_images=0 keeps no average; LDL's own has a decay of 0.999 per step, here "
                 f"{693 * batch}"
-                if self.losses.ldl_weight and not self.schedule.ema_half_life_images
+                if self.losses.compares_with_average and not self.schedule.ema_half_life_images
                 else None,
             ]
         )
@@ -78,6 +78,16 @@ class TrainConfig:
     def is_adversarial(self) -> bool:
         """Whether any step of the run trains the discriminator."""
         return self.losses.adversarial_weight > 0 and self.schedule.pixel_only_images < self.schedule.total_images
+
+    @property
+    def uses_semantics(self) -> bool:
+        """Whether the run computes or reads semantics."""
+        return self.is_adversarial and self.discriminator.semantic
+
+    @property
+    def uses_perceptual_network(self) -> bool:
+        """Whether the run loads the perceptual network."""
+        return self.is_adversarial and self.losses.perceptual_weight > 0
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
-"""LDL: a pixel loss that looks only where the output has artefacts, which the paper compares with."""
+"""LDL, locally discriminative learning: a pixel loss on artefacts alone, which the paper compares with."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.losses.pixel import check_pair
 
 
 class LocallyDiscriminativeLoss(nn.Module):
-    """L1 weighted by how unsteady the residual is around a pixel, where the averaged generator does better.
+    """L1 weighted by the local variance of the residual, where the averaged generator does better.
 
     With R the sum over channels of |gt - sr|, the weight is the unbiased variance of R in a window around the
     pixel, times the fifth root of R's variance over the image, and zero where R is smaller than that of the
@@ -24,8 +25,8 @@ class LocallyDiscriminativeLoss(nn.Module):
         ValueError: `window_px` is even or below 3.
 
     References:
-        Liang et al. 2022, LDL, arXiv:2203.09195, Sec. 3.2 and 3.3; window 7, loss weight 1, average of decay 0.999 a
-        step as in the implementations of public trainers (the authors' own code was not at hand).
+        Liang et al. 2022, LDL, arXiv:2203.09195, Sec. 3.2 and 3.3; window 7, loss weight 1, average with decay 0.999
+        per step as in public trainers (the authors' own code was not available).
     """
 
     def __init__(self, window_px: int = 7) -> None:
@@ -34,8 +35,13 @@ class LocallyDiscriminativeLoss(nn.Module):
             raise ValueError(f"window_px must be odd and at least 3; got {window_px}")
         self.window_px = window_px
 
-    def forward(self, sr: Tensor, gt: Tensor, ema_sr: Tensor) -> Tensor:
-        """Compare `sr` with `gt`, both (n, 3, h, w); `ema_sr` is the output of the averaged generator.
+    def forward(
+        self,
+        sr: Float[Tensor, "n c h w"],
+        gt: Float[Tensor, "n c h w"],
+        ema_sr: Float[Tensor, "n c h w"],
+    ) -> Float[Tensor, ""]:
+        """Compare `sr` with `gt`, where the averaged generator's output `ema_sr` is closer to it.
 
         Raises:
             ValueError: The shapes differ, or the images are smaller than half a window.
@@ -50,11 +56,16 @@ class LocallyDiscriminativeLoss(nn.Module):
         weight = self.artefact_map(sr, gt, ema_sr)
         return F.l1_loss(weight * sr, weight * gt)
 
-    def artefact_map(self, sr: Tensor, gt: Tensor, ema_sr: Tensor) -> Tensor:
-        """Return the weights, (n, 1, h, w), each at least 0."""
+    def artefact_map(
+        self,
+        sr: Float[Tensor, "n c h w"],
+        gt: Float[Tensor, "n c h w"],
+        ema_sr: Float[Tensor, "n c h w"],
+    ) -> Float[Tensor, "n 1 h w"]:
+        """Return the weights, each at least 0."""
         residual = (gt - sr).abs().sum(dim=1, keepdim=True)
         ema_residual = (gt - ema_sr.detach()).abs().sum(dim=1, keepdim=True)
-        # Where a residual is the same everywhere, its root has an infinite slope, which would make the gradient NaN.
+        # The root of a constant residual's variance, 0, has an infinite slope, which would make the gradient NaN.
         variance = residual.var(dim=(1, 2, 3), keepdim=True)
         whole = variance.clamp_min(torch.finfo(variance.dtype).tiny) ** 0.2
         return torch.where(residual < ema_residual, 0.0, whole * self._local_variance(residual))

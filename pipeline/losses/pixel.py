@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
 def check_pair(sr: Tensor, gt: Tensor) -> None:
-    """Refuse a pair that torch would broadcast in silence.
+    """Refuse a pair that torch would silently broadcast.
 
     Raises:
         ValueError: The shapes differ.
@@ -20,8 +21,8 @@ def check_pair(sr: Tensor, gt: Tensor) -> None:
 class L1Loss(nn.Module):
     """Mean absolute difference."""
 
-    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Compare (n, 3, h, w) with the same shape.
+    def forward(self, sr: Float[Tensor, "n c h w"], gt: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+        """Compare two batches of images.
 
         Raises:
             ValueError: The shapes differ.
@@ -44,8 +45,8 @@ class CharbonnierLoss(nn.Module):
         super().__init__()
         self.epsilon = epsilon
 
-    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Compare (n, 3, h, w) with the same shape.
+    def forward(self, sr: Float[Tensor, "n c h w"], gt: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+        """Compare two batches of images.
 
         Raises:
             ValueError: The shapes differ.

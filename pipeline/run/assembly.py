@@ -1,9 +1,7 @@
-"""From a run's configuration to what its steps change: networks on the device, optimizers, phases."""
+"""From a run's configuration to its networks on the device, optimizers and losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,12 +9,12 @@ from torch import nn
 
 from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.losses import CharbonnierLoss, L1Loss, LocallyDiscriminativeLoss, PerceptualLoss, build_adversarial_loss
+from pipeline.losses import ADVERSARIAL_LOSSES, IMAGE_LOSSES, GeneratorLosses, ImageTerm, PerceptualLoss
 from pipeline.models.discriminators import start_discriminator
 from pipeline.models.generators import start_generator
 from pipeline.runtime.backend import Backend
 from pipeline.train.ema import MovingAverage
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase
+from pipeline.train.gan_step import Gan, GanStep, can_share_pass, gan_step, gan_step_shared_pass
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
 
@@ -32,25 +30,18 @@ def place(module: nn.Module, config: RuntimeConfig, device: torch.device) -> nn.
 
 
 def build_losses(config: LossConfig, *, is_adversarial: bool) -> GeneratorLosses:
-    """Build the generator's losses; the perceptual network only for a run that uses it.
+    """Build the losses; the perceptual network only for a run that uses it.
 
     Raises:
-        InputError: The perceptual weights cannot be had.
+        InputError: The perceptual weights are missing or do not fit.
     """
-    needs_perceptual = is_adversarial and config.perceptual_weight > 0
-    perceptual = (
-        PerceptualLoss(weights=config.perceptual_weights, seed=config.perceptual_seed) if needs_perceptual else None
-    )
-    return GeneratorLosses(
-        pixel={"l1": L1Loss, "charbonnier": CharbonnierLoss}[config.pixel](),
-        pixel_weight=config.pixel_weight,
-        perceptual=perceptual,
-        perceptual_weight=config.perceptual_weight,
-        adversarial=build_adversarial_loss(config.adversarial),
-        adversarial_weight=config.adversarial_weight,
-        ldl=LocallyDiscriminativeLoss() if config.ldl_weight else None,
-        ldl_weight=config.ldl_weight,
-    )
+    image = [IMAGE_LOSSES[config.pixel].term(config.pixel_weight, name="pixel", in_pixel_stage=True)]
+    if is_adversarial and config.perceptual_weight > 0:
+        perceptual = PerceptualLoss(weights=config.perceptual_weights, seed=config.perceptual_seed)
+        image.append(ImageTerm("perceptual", config.perceptual_weight, perceptual))
+    weights = {"ldl": config.ldl_weight, **config.extra}
+    image += [IMAGE_LOSSES[name].term(weight) for name, weight in weights.items() if weight > 0]
+    return GeneratorLosses(tuple(image), ADVERSARIAL_LOSSES[config.adversarial], config.adversarial_weight)
 
 
 def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -> TrainingState:
@@ -92,34 +83,32 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
     return state
 
 
-def build_phases(
+def build_gan(
     config: TrainConfig,
     state: TrainingState,
     losses: GeneratorLosses,
-    autocast: Callable[[], AbstractContextManager[Any]],
-) -> tuple[GeneratorPhase, DiscriminatorPhase | None]:
-    """Return the phases of a step; no discriminator's in a run on pixels alone.
+    backend: Backend,
+) -> tuple[Gan, GanStep]:
+    """Return the networks with their losses, and the function that makes a step with them.
 
     Raises:
-        ConfigError: A shared pass was asked for where there can be none.
+        ConfigError: A shared discriminator pass was asked for where there can be none.
     """
-    size = config.runtime.micro_batch_size
-    if state.discriminator is None:
-        return GeneratorPhase(state.generator, None, losses, autocast, micro_batch_size=size), None
-    judging = DiscriminatorPhase(state.discriminator, losses.adversarial, autocast, size)
-    shares = config.runtime.discriminator_pass == "shared"
-    if shares and not judging.can_judge_once:
+    for term in losses.image:
+        place(term.loss, config.runtime, backend.device)
+    gan = Gan(
+        state.generator,
+        state.discriminator,
+        losses,
+        state.average.module,
+        backend.autocast,
+        config.runtime.micro_batch_size,
+    )
+    if config.runtime.discriminator_pass == "separate" or gan.discriminator is None:
+        return gan, gan_step
+    if not can_share_pass(gan):
         raise ConfigError(
             "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with the relativistic loss; "
             "set --runtime.discriminator-pass separate"
         )
-    making = GeneratorPhase(
-        state.generator,
-        state.discriminator.bare,
-        losses,
-        autocast,
-        judging if shares else None,
-        average=state.average.module,
-        micro_batch_size=size,
-    )
-    return making, judging
+    return gan, gan_step_shared_pass

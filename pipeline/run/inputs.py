@@ -1,4 +1,4 @@
-"""From a batch of the loader to the tensors of a step: degradation, truth, and the semantics of the truth."""
+"""From a batch of the loader to the tensors of a step: degradation on the device, semantics of the HR images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipeline.degrade import degrade
 from pipeline.inference.features import feature_settings
 from pipeline.inference.semantics import build_extractor
 from pipeline.models import SemanticExtractor
-from pipeline.train.phases import StepInput
+from pipeline.train.micro_batches import StepInput
 from shards.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class SemanticSource:
-    """Where a run's semantics come from.
+    """The source of a run's semantics.
 
     Attributes:
         extractor: The frozen network of an online run; None when the features are cached.
-        channels: Of the semantics.
+        channels: Channels of the semantic map.
         weights_sha256: Hash of the extractor's weights.
         description: For the log.
     """
@@ -39,13 +39,13 @@ class SemanticSource:
 
 
 def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) -> SemanticSource | None:
-    """Build the extractor, or check that the cache is the one that it would fill; None for a plain run.
+    """Build the extractor, and check a cache against it; None for a run without semantics.
 
     Raises:
         ShardError: The cache belongs to other shards, another crop, extractor or weights.
-        InputError: There is no cache, or the extractor's weights cannot be had.
+        InputError: There is no cache, or the extractor's weights are missing.
     """
-    if not (config.discriminator.semantic and config.is_adversarial):
+    if not config.uses_semantics:
         return None
     semantics = config.semantics
     extractor = build_extractor(semantics)
@@ -65,12 +65,12 @@ def _check_cache(config: TrainConfig, images: Manifest, extractor: SemanticExtra
 
 @dataclass(frozen=True)
 class StepInputs:
-    """Makes a step's tensors on the device.
+    """Prepares the tensors of a step on the device.
 
     Attributes:
-        semantics: Where they come from; None for a plain run.
+        semantics: Their source; None for a run without.
         autocast: Context that the extractor runs in.
-        memory_format: Layout of the images.
+        memory_format: Memory layout of the images.
     """
 
     semantics: SemanticSource | None
@@ -78,7 +78,7 @@ class StepInputs:
     memory_format: torch.memory_format
 
     def __call__(self, batch: Batch, is_adversarial: bool) -> StepInput:
-        """Return the tensors of one step; semantics only where the step is judged."""
+        """Return the tensors of one step; semantics only for an adversarial one."""
         lq, gt, target = self._images(batch)
         semantics = self._semantics_of(batch, gt) if is_adversarial and self.semantics is not None else None
         return StepInput(lq, gt, target, semantics)

@@ -49,18 +49,13 @@ class Trainable(ABC):
         return nullcontext()
 
     @property
-    def lets_gradients_wait(self) -> bool:
-        """Whether gradients may wait in `grad` for the next `backward`, and parts of `bare` be run by themselves."""
+    def accumulates_in_grad(self) -> bool:
+        """Whether gradients that `bare` got in `grad` are averaged over ranks along with the next `backward`'s."""
         return False
 
     @abstractmethod
-    def backward(self, loss: Tensor, owed: Tensor | float = 0.0) -> None:
-        """Add the gradients of a scalar loss, averaged over all ranks. Collective.
-
-        Args:
-            loss: Of this pass.
-            owed: A scalar whose gradient is that of earlier passes, scaled as theirs was.
-        """
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a scalar loss, averaged over all ranks. Collective."""
 
     @abstractmethod
     def step(self, learning_rate: float) -> Tensor:
@@ -126,13 +121,13 @@ class DdpTrainable(Trainable):
         return self._wrapped.no_sync() if is_apart else nullcontext()
 
     @property
-    def lets_gradients_wait(self) -> bool:
+    def accumulates_in_grad(self) -> bool:
         """See `Trainable`."""
         return True
 
-    def backward(self, loss: Tensor, owed: Tensor | float = 0.0) -> None:
+    def backward(self, loss: Tensor) -> None:
         """See `Trainable`."""
-        (self._scaler.scale(poisoned(loss)) + owed).backward()
+        self._scaler.scale(poisoned(loss)).backward()
 
     def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""
@@ -180,9 +175,9 @@ class DeepSpeedTrainable(Trainable):
             _require_fused(engine.optimizer)
             engine.optimizer.register_step_pre_hook(self._judge_gradients)
 
-    def backward(self, loss: Tensor, owed: Tensor | float = 0.0) -> None:
+    def backward(self, loss: Tensor) -> None:
         """See `Trainable`."""
-        self._engine.backward(poisoned(loss) + owed)
+        self._engine.backward(poisoned(loss))
 
     def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""

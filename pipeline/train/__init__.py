@@ -1,1 +1,1 @@
-"""The GAN step as phases, and the loop; knows no file formats and no tracking library."""
+"""The GAN step, one function, and the training loop, one function; no file formats, no tracking library."""

@@ -1,4 +1,4 @@
-"""The average of the generator's weights that is evaluated, exported and registered."""
+"""Exponential moving average of the generator, which is evaluated, exported and registered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class MovingAverage:
     """Exponential moving average of a network: parameters averaged, buffers copied.
 
-    Averaged buffers would be wrong: a mean of spectral-norm or index buffers is no such buffer any more.
+    Buffers are not averaged: a mean of spectral-norm vectors or indices is not one itself.
 
     Attributes:
         module: The averaged network, in evaluation mode, without gradients.
@@ -26,7 +26,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """Keep `decay` of the old average and take `1 - decay` of the weights; 0 copies them."""
+        """Move the average to `decay * average + (1 - decay) * weights`; 0 copies the weights."""
         get_ema_multi_avg_fn(decay)(self._averages, self._sources, 0)
         for average, source in self._buffers:
             average.copy_(source)

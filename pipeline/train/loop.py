@@ -1,8 +1,7 @@
 """The loop, top to bottom.
 
-One step: batch -> LQ, truth and semantics on the device -> generator phase -> discriminator phase -> moving average.
-In the pixel stage the discriminator sits out; in its warm-up, and between the generator's turns, the generator does.
-Between steps, at intervals in images: report, validate, checkpoint. Nothing waits for the device but those.
+Per step: batch -> LQ, HR and semantics on the device -> GAN step -> moving average. Between steps, at intervals in
+images: report, validate, checkpoint. Nothing else waits for the device.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from pipeline.checkpoint import BackgroundWriter
 from pipeline.config.schema import TrainConfig
@@ -22,7 +20,8 @@ from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.errors import SaveError
 from pipeline.runtime.backend import Backend
-from pipeline.train.phases import DiscriminatorPhase, GeneratorPhase, StepInput
+from pipeline.train.gan_step import Gan, GanStep, StepResult, Turn
+from pipeline.train.micro_batches import StepInput
 from pipeline.train.report import MetricsFile, RunningMeans
 from pipeline.train.skips import StepRecord
 from pipeline.train.state import TrainingState, seed_step
@@ -31,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Tracking(Protocol):
-    """What the loop asks of a tracker."""
+    """The part of a tracker that the loop calls."""
 
     def metrics(self, values: dict[str, float], images_seen: int) -> None:
         """Log numbers at a position of the run."""
@@ -39,7 +38,7 @@ class Tracking(Protocol):
 
 
 class Progress(Protocol):
-    """What the loop tells the terminal."""
+    """The part of the terminal that the loop calls."""
 
     def advance(self, images_seen: int, stage: str) -> None:
         """Move the bar."""
@@ -57,23 +56,23 @@ class LoopParts:
     Attributes:
         config: The run's configuration.
         backend: Ranks and devices.
-        generator_phase: Updates the generator.
-        discriminator_phase: Updates the discriminator; None in a run on pixels alone.
-        prepare: A batch on the device to the step's tensors; the flag says whether the step needs semantics.
-        validate: Numbers of the averaged generator at a position, None when asked to leave; all ranks call it.
-        checkpoints: Where the leader keeps the state.
+        gan: The networks and their losses.
+        step: Makes both updates of a step.
+        prepare: Turns a batch on the device into a step's tensors; the flag says whether the step needs semantics.
+        validate: Metrics of the averaged generator at a position, None if interrupted; all ranks call it.
+        checkpoints: Writes the state, on the leader.
         facts: Plain values that every checkpoint carries.
         metrics: The run's metrics file; the leader writes it.
         tracker: MLflow, or nothing.
         progress: The terminal.
-        damage: Counts the samples that stand in for damaged ones.
-        must_stop: Whether this process was asked to save and leave.
+        damage: Counts replacement samples.
+        must_stop: Whether this process was asked to save and exit.
     """
 
     config: TrainConfig
     backend: Backend
-    generator_phase: GeneratorPhase
-    discriminator_phase: DiscriminatorPhase | None
+    gan: Gan
+    step: GanStep
     prepare: Callable[[Batch, bool], StepInput]
     validate: Callable[[int], dict[str, float] | None]
     checkpoints: BackgroundWriter
@@ -89,12 +88,12 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     """Train from the state's position to the end.
 
     Returns:
-        True at the end of the run, false when asked to stop before; either way a checkpoint is there.
+        True at the end of the run, false if asked to stop before; either way there is a checkpoint.
 
     Raises:
         NonFiniteError: A network's losses or gradients stayed NaN or infinite; noticed at the next report.
-        DamagedDataError: Too many samples are damaged; every rank raises it at the same step.
-        SaveError: A checkpoint could not be written; the ones before are good.
+        DamagedDataError: Too many samples are corrupt; every rank raises it at the same step.
+        SaveError: A checkpoint could not be written; earlier ones are intact.
     """
     config, backend = parts.config, parts.backend
     if state.validation_due and not _validate(parts, state):
@@ -102,13 +101,15 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     total_images = config.num_steps * config.data.batch_size
     saved_at, reported_at, reported_time = state.images_seen, state.images_seen, time.monotonic()
     for batch in batches:
-        is_adversarial = is_adversarial_at(config, state.images_seen)
+        turn = turn_at(config, state.images_seen)
         seed_step(config.seed, state.images_seen, backend.rank)
-        scalars = _step(parts, state, parts.prepare(batch.to(backend.device), is_adversarial), is_adversarial)
-        means.add({name: value for name, value in scalars.items() if not name.endswith("/skipped")})
-        state.skipped.add(_record(parts, state.images_seen, batch, scalars))
+        result = parts.step(parts.gan, parts.prepare(batch.to(backend.device), turn.is_adversarial), turn)
+        with state.generator.whole():
+            state.average.update(config.schedule.ema_decay(config.data.batch_size))
+        means.add(result.scalars)
+        state.skipped.add(_record(parts, state.images_seen, batch, result))
         before, state.images_seen = state.images_seen, state.images_seen + config.data.batch_size
-        parts.progress.advance(state.images_seen, "SeD" if is_adversarial else "pixels")
+        parts.progress.advance(state.images_seen, "SeD" if turn.is_adversarial else "pixels")
         must_stop, cannot_save = _agree(parts, batch, before)
         if cannot_save:
             break
@@ -130,13 +131,20 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     return saved_at >= total_images and not state.validation_due
 
 
-def is_adversarial_at(config: TrainConfig, images_seen: int) -> bool:
-    """Return whether the step at a position is judged by the discriminator."""
-    return config.is_adversarial and images_seen >= config.schedule.pixel_only_images
+def turn_at(config: TrainConfig, images_seen: int) -> Turn:
+    """Return which updates the step at a position makes, and with which learning rates."""
+    schedule = config.schedule
+    factor = schedule.learning_rate_factor(images_seen)
+    is_adversarial = config.is_adversarial and images_seen >= schedule.pixel_only_images
+    rests = is_adversarial and schedule.generator_rests(images_seen, config.data.batch_size)
+    return Turn(
+        generator_learning_rate=None if rests else schedule.generator_learning_rate * factor,
+        discriminator_learning_rate=schedule.discriminator_learning_rate * factor if is_adversarial else None,
+    )
 
 
 def _agree(parts: LoopParts, batch: Batch, images_seen: int) -> tuple[bool, bool]:
-    """Return whether any rank was asked to stop and whether any cannot save; count the step's substitutes.
+    """Return whether any rank was asked to stop and whether any cannot save; count the step's replacement samples.
 
     One reduction over the CPU for all of it, which waits for no device.
     """
@@ -152,29 +160,11 @@ def _passed(before: int, now: int, every: int) -> bool:
     return now // every > before // every
 
 
-def _step(parts: LoopParts, state: TrainingState, step: StepInput, is_adversarial: bool) -> dict[str, Tensor]:
-    schedule = parts.config.schedule
-    factor = schedule.learning_rate_factor(state.images_seen)
-    if is_adversarial and parts.discriminator_phase is not None:
-        step = parts.discriminator_phase.begin(step)
-    if is_adversarial and schedule.generator_rests(state.images_seen, parts.config.data.batch_size):
-        sr, scalars = parts.generator_phase.rest(step), {}
-    else:
-        sr, scalars = parts.generator_phase.run(
-            step, schedule.generator_learning_rate * factor, is_adversarial=is_adversarial
-        )
-    if is_adversarial and parts.discriminator_phase is not None:
-        scalars |= parts.discriminator_phase.run(step, sr, schedule.discriminator_learning_rate * factor)
-    with state.generator.whole():
-        state.average.update(schedule.ema_decay(parts.config.data.batch_size))
-    return scalars
-
-
-def _record(parts: LoopParts, images_seen: int, batch: Batch, scalars: dict[str, Tensor]) -> StepRecord:
+def _record(parts: LoopParts, images_seen: int, batch: Batch, result: StepResult) -> StepRecord:
     schedule = parts.config.schedule
     learning_rate = schedule.generator_learning_rate * schedule.learning_rate_factor(images_seen)
     first_position = images_seen + parts.backend.rank * len(batch.keys)
-    return StepRecord(images_seen, first_position, batch.keys, learning_rate, scalars)
+    return StepRecord(images_seen, first_position, batch.keys, learning_rate, result.scalars, result.skipped)
 
 
 def _report(parts: LoopParts, state: TrainingState, means: RunningMeans, images_per_second: float) -> None:
@@ -189,7 +179,7 @@ def _report(parts: LoopParts, state: TrainingState, means: RunningMeans, images_
 
 
 def _validate(parts: LoopParts, state: TrainingState) -> bool:
-    """Validate, unless asked to leave meanwhile; then it is due again when the run goes on."""
+    """Validate; if interrupted, the validation is due again when the run resumes."""
     values = parts.validate(state.images_seen)
     state.validation_due = values is None
     if values is not None:

@@ -1,8 +1,7 @@
-"""Running means of a report, kept on the device until somebody reads them.
+"""Running means of a report, kept on the device until they are read.
 
-Nothing here waits for the device except `take`. A value that is not finite is left out, as its update was. The sums
-belong to a checkpoint when one is written between two reports, so that a resumed run writes the same lines as an
-undisturbed one.
+Only `take` and `totals` wait for the device. Values that are not finite are excluded, as their updates are skipped. A
+checkpoint between two reports carries the sums, so that a resumed run writes the same lines as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class RunningMeans:
         return {name: [float(sums[i]), float(counts[i])] for i, name in enumerate(names)}
 
     def take(self, sum_over_ranks: SumOverRanks) -> dict[str, float]:
-        """Return the means over steps and ranks, and start again; nothing for a name that was never finite.
+        """Return the means over steps and ranks, and reset; a name that was never finite is missing.
 
         All ranks must call.
         """
@@ -54,14 +53,14 @@ class RunningMeans:
         return {name: total / count for name, (total, count) in totals.items() if count}
 
     def load(self, totals: Mapping[str, list[float]], device: torch.device, *, is_leader: bool) -> None:
-        """Take over what `totals` gave: the leader counts it, the other ranks count nothing for it."""
+        """Restore what `totals` returned: ranks other than 0 contribute zero, so that the reduced sum is unchanged."""
         for name, (total, count) in totals.items():
             self._sums[name] = torch.tensor(total if is_leader else 0.0, dtype=torch.float64, device=device)
             self._counts[name] = torch.tensor(count if is_leader else 0.0, dtype=torch.float64, device=device)
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one line a report, the truth about a run whatever MLflow does.
+    """`metrics.jsonl`: one line per report, the record of a run whatever happens to MLflow.
 
     Args:
         path: The file; need not exist.

@@ -1,7 +1,7 @@
 """The state of a run: everything that changes while it trains, in and out of a checkpoint.
 
-There is no random state to save: every step seeds the generators from (run seed, images seen, rank), so that a resumed
-step draws what the undisturbed one would have drawn.
+There is no random state to save: every step seeds torch from (run seed, images seen, rank), so a resumed step draws
+what the undisturbed one would have drawn.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pipeline.train.skips import SkippedUpdates
 
 @dataclass
 class TrainingState:
-    """What a step changes.
+    """The state that steps change.
 
     Attributes:
         generator: The network that is trained to upscale.
-        discriminator: The judge; None in a run without an adversarial stage.
+        discriminator: The network that tells real from fake; None in a run without an adversarial stage.
         average: The generator's moving average.
-        skipped: Counts of updates that were left out.
+        skipped: Counts of skipped updates.
         images_seen: The run's clock, and the next sample's position.
-        validation_due: Whether the validation at this very position was left unfinished.
+        validation_due: Whether the validation at this position was interrupted.
     """
 
     generator: Trainable
@@ -43,7 +43,7 @@ class TrainingState:
     _networks: dict[str, Trainable] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Name the networks as the files of a checkpoint are named."""
+        """Name the networks like the files of a checkpoint."""
         named = {"generator": self.generator, "discriminator": self.discriminator}
         self._networks = {name: network for name, network in named.items() if network is not None}
 
@@ -57,10 +57,10 @@ class TrainingState:
         return Checkpoint(self.images_seen, tensors, {**facts, **own})
 
     def load(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        """Take over a checkpoint, whoever wrote it. All ranks must call.
+        """Restore a checkpoint, whatever world size and backend wrote it. All ranks must call.
 
-        A run that was to end in its pixel stage has no discriminator in its checkpoints; where it is made longer, the
-        one built from the seed is as untouched as it would be by then.
+        Checkpoints of a run that was to end in its pixel stage hold no discriminator. If it is extended, the one built
+        from the seed is as untrained as it would be by then.
 
         Raises:
             CheckpointError: It belongs to other networks.
@@ -79,7 +79,7 @@ class TrainingState:
 
 
 def seed_step(run_seed: int, images_seen: int, rank: int) -> None:
-    """Seed torch for one step of one rank (stochastic depth is the only thing that draws)."""
+    """Seed torch for one step of one rank (only stochastic depth draws)."""
     text = f"step/{run_seed}/{images_seen}/{rank}"
     torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from gans import losses, report
 from harness import runtime_config
 from torch import Tensor, nn
 
-from pipeline.losses import L1Loss, VanillaLoss
 from pipeline.models import PatchDiscriminator, RRDBNet
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import OptimizerState
 from pipeline.train.ema import MovingAverage
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+from pipeline.train.gan_step import Gan, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.micro_batches import StepInput
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
 
@@ -71,7 +72,7 @@ def launch_as(engine: str, folder: Path) -> None:
 
 
 class Pair:
-    """Both networks with their phases, and this rank's rows of a batch.
+    """Both networks, and this rank's rows of a batch.
 
     Args:
         backend: Ranks.
@@ -79,7 +80,7 @@ class Pair:
         learning_rate: Of both.
         loss_factor: Of the generator's loss, whose learning rate is divided by it.
         shares: One pass on the output for both updates.
-        micro_batch_size: See the phases.
+        micro_batch_size: See `Gan`.
     """
 
     def __init__(
@@ -100,24 +101,18 @@ class Pair:
         self.trained = [
             backend.wrap(network, optimizer(network.parameters(), lr=1.0, fused=True)) for network in self.networks
         ]
-        losses = GeneratorLosses(L1Loss(), loss_factor, None, 0.0, VanillaLoss(), 0.1 * loss_factor)
-        self.judging = DiscriminatorPhase(self.trained[1], VanillaLoss(), backend.autocast, micro_batch_size)
-        judge = self.judging if shares else None
-        bare = self.trained[1].bare
-        self.making = GeneratorPhase(
-            self.trained[0], bare, losses, backend.autocast, judge, micro_batch_size=micro_batch_size
-        )
-
+        terms = losses(loss_factor, adversarial_weight=0.1 * loss_factor)
+        self.gan = Gan(*self.trained, terms, self.average.module, backend.autocast, micro_batch_size)
+        self.gan_step = gan_step_shared_pass if shares else gan_step
         self.state = TrainingState(*self.trained, self.average, SkippedUpdates(limit=9))
 
-    def step(self, step: StepInput) -> dict[str, Tensor]:
-        """Both phases; returns their scalars."""
-        step = self.judging.begin(step)
-        sr, scalars = self.making.run(step, self.learning_rate / self.loss_factor, is_adversarial=True)
-        scalars |= self.judging.run(step, sr, self.learning_rate)
+    def step(self, step: StepInput, turn: Turn | None = None) -> dict[str, Tensor]:
+        """Both updates, or those of the turn; returns scalars and flags."""
+        turn = turn or Turn(self.learning_rate / self.loss_factor, self.learning_rate)
+        result = self.gan_step(self.gan, step, turn)
         with self.trained[0].whole():
             self.average.update(0.9)
-        return scalars
+        return report(result)
 
     def weights(self) -> list[dict[str, Tensor]]:
         """Weights and buffers of both."""

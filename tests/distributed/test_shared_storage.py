@@ -8,6 +8,7 @@ import pytest
 from harness import prepare_tiny_data, run_ranks, tiny_preset
 from sessions import run_session
 
+import pipeline.run.record
 import pipeline.run.session
 from pipeline.errors import CheckpointError
 from pipeline.run.session import Session
@@ -25,7 +26,7 @@ def on_rank(rank: int, world_size: int, folder: str) -> None:
 
 @pytest.mark.distributed
 def test_ranks_when_they_see_different_checkpoints_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     preset = prepare_tiny_data(tmp_path)
     run_session(preset, tmp_path / "run1", stop_at=8)
     run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),), timeout_s=120)

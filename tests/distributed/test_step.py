@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.runtime.backend import Backend
-from pipeline.train.phases import StepInput
+from pipeline.train.gan_step import Turn
+from pipeline.train.micro_batches import StepInput
 
 STEPS = 3
 CLIP_NORM = 0.003
@@ -92,19 +93,19 @@ def count_reductions(pair: Pair) -> dict[str, int]:
 
 
 def check_untouched(engine: str, folder: Path) -> None:
-    """Each phase changes its own network and nothing of the other."""
+    """Each update changes its own network and nothing of the other."""
     pair = Pair(open_backend(engine, folder))
     pair.step(step_input(0, pair.rows))
     num_kept = sum(parameter.numel() for network in pair.networks for parameter in network.parameters())
     assert (num_kept == 0) == (engine == "zero 3"), "only stage 3 keeps no whole weights between the steps"
     step = step_input(1, pair.rows)
     before, states = pair.parameters(), pair.optimizer_states()
-    sr, _ = pair.making.run(step, 1e-3, is_adversarial=True)
+    pair.step(step, Turn(1e-3, None))
     assert worst(pair.parameters()[:1], before[:1]) > 1e-5, engine
     assert_same(pair.parameters()[1], before[1], engine)
     assert_same(pair.trained[1].optimizer_state(), states[1], engine)
     own, state = pair.parameters()[0], pair.optimizer_states()[0]
-    pair.judging.run(step, sr, 1e-3)
+    pair.step(step, Turn(None, 1e-3))
     assert worst(pair.parameters()[1:], before[1:]) > 1e-5, engine
     assert_same(pair.parameters()[0], own, engine)
     assert_same(pair.trained[0].optimizer_state(), state, engine)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from engines import BATCH, step_input
+from gans import both, losses
 from harness import run_ranks, runtime_config
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.losses import L1Loss, VanillaLoss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact
 from pipeline.runtime.backend import Backend
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase
+from pipeline.train.gan_step import Gan, gan_step, gan_step_shared_pass
 
 STEPS = 3
 
@@ -25,13 +25,10 @@ def train_steps(backend: Backend, rows: slice, *, shares: bool) -> dict[str, Ten
     generator, discriminator = SRVGGNetCompact(8, 2, 4), PatchDiscriminator(8, 64)
     trained_g = backend.wrap(generator, torch.optim.Adam(generator.parameters(), fused=True))
     trained_d = backend.wrap(discriminator, torch.optim.Adam(discriminator.parameters(), fused=True))
-    losses = GeneratorLosses(L1Loss(), 1.0, None, 0.0, VanillaLoss(), 0.1)
-    phase_d = DiscriminatorPhase(trained_d, VanillaLoss(), backend.autocast)
-    phase_g = GeneratorPhase(trained_g, trained_d.bare, losses, backend.autocast, phase_d if shares else None)
+    gan = Gan(trained_g, trained_d, losses(adversarial_weight=0.1), generator, backend.autocast)
+    step = gan_step_shared_pass if shares else gan_step
     for number in range(STEPS):
-        step = phase_d.begin(step_input(number, rows))
-        sr, _ = phase_g.run(step, 1e-3, is_adversarial=True)
-        phase_d.run(step, sr, 1e-3)
+        step(gan, step_input(number, rows), both(1e-3))
     return weights_of(generator, "generator") | weights_of(discriminator, "discriminator")
 
 

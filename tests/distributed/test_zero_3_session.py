@@ -10,14 +10,14 @@ from harness import prepare_tiny_data, run_ranks, write_preset
 from safetensors.torch import load_file
 from sessions import lines_of, run_session
 
-import pipeline.run.session
+import pipeline.run.record
 from pipeline.config.presets import load_preset
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker
 
 
 def train_on_rank(rank: int, world_size: int, folder: str) -> None:
-    pipeline.run.session.open_tracker = lambda *_: NullTracker()
+    pipeline.run.record.open_tracker = lambda *_: NullTracker()
     preset, run_dir = load_preset(str(Path(folder) / "preset.json")), Path(folder) / "zero"
     for stop_at, position in ((12, 12), (None, 24)):
         launch_as("zero 3", Path(folder))
@@ -29,7 +29,7 @@ def train_on_rank(rank: int, world_size: int, folder: str) -> None:
 
 @pytest.mark.distributed
 def test_session_under_zero_3_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     preset = prepare_tiny_data(tmp_path)
     write_preset(preset, tmp_path / "preset.json")
     run_session(preset, tmp_path / "one")

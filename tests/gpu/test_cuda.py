@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from gans import both, losses, report
 from torch import Tensor, nn
 
-from pipeline.losses import L1Loss, PerceptualLoss, VanillaLoss
+from pipeline.losses import ImageTerm, PerceptualLoss
 from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, build_semantic_extractor
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+from pipeline.train.gan_step import Gan, gan_step, gan_step_shared_pass
+from pipeline.train.micro_batches import StepInput
 
 pytestmark = pytest.mark.gpu
 
@@ -55,7 +57,7 @@ def test_semantics_on_cuda_agree_with_the_cpu() -> None:
 
 
 class Trainer:
-    """Both networks, small, with their phases, as a session builds them."""
+    """Both networks, small, as a session builds them."""
 
     def __init__(self, device: str, *, shares: bool = True, precision: str = "float32", compiles: bool = False) -> None:
         torch.manual_seed(0)
@@ -71,10 +73,9 @@ class Trainer:
         for network in networks if compiles else ():
             network.compile()
         autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=precision == "bf16")
-        losses = GeneratorLosses(L1Loss(), 1.0, perceptual, 0.1, VanillaLoss(), 0.1)
-        self.judging = DiscriminatorPhase(trained[1], VanillaLoss(), autocast)
-        judge = self.judging if shares else None
-        self.making = GeneratorPhase(trained[0], networks[1], losses, autocast, judge)
+        terms = losses(1.0, ImageTerm("perceptual", 0.1, perceptual), adversarial_weight=0.1)
+        self.gan = Gan(trained[0], trained[1], terms, self.average.module, autocast)
+        self.gan_step = gan_step_shared_pass if shares else gan_step
         self.networks = networks
         lq, gt, semantics = (torch.rand(2, *shape) for shape in ((3, 16, 16), (3, 64, 64), (64, 4, 4)))
         lq, gt = (image.to(device).contiguous(memory_format=torch.channels_last) for image in (lq, gt))
@@ -82,11 +83,9 @@ class Trainer:
 
     def step(self) -> dict[str, Tensor]:
         """One step; returns its scalars, on the device."""
-        step = self.judging.begin(self.input)
-        sr, scalars = self.making.run(step, 0.1, is_adversarial=True)
-        scalars |= self.judging.run(step, sr, 0.1)
+        result = self.gan_step(self.gan, self.input, both(0.1))
         self.average.update(0.9)
-        return scalars
+        return report(result)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights and buffers, on the CPU."""

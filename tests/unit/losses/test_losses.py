@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.losses import (
+    ADVERSARIAL_LOSSES,
     CharbonnierLoss,
     L1Loss,
     LocallyDiscriminativeLoss,
     PerceptualLoss,
-    build_adversarial_loss,
 )
 from shards.errors import InputError
 
@@ -42,7 +42,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_adversarial_loss_equals_its_equation_on_both_sides(name):
-    loss = build_adversarial_loss(name)
+    loss = ADVERSARIAL_LOSSES[name]
     got = (loss.generator(FAKE, REAL), *loss.discriminator(REAL, FAKE))
     assert [term.item() for term in got] == pytest.approx(EXPECTED[name], rel=1e-6)
 
@@ -51,22 +51,22 @@ def test_adversarial_loss_equals_its_equation_on_both_sides(name):
 def test_generator_that_follows_its_gradient_looks_more_real(name):
     # Below 1, the least squares' target.
     fake = FAKE.clamp(max=0.9).requires_grad_()
-    build_adversarial_loss(name).generator(fake, REAL).backward()
+    ADVERSARIAL_LOSSES[name].generator(fake, REAL).backward()
     assert (fake.grad < 0).all()
 
 
 def test_relativistic_loss_without_real_logits_is_refused():
     with pytest.raises(ValueError, match="pass real_logits"):
-        build_adversarial_loss("relativistic_average").generator(FAKE)
+        ADVERSARIAL_LOSSES["relativistic_average"].generator(FAKE)
 
 
 def test_adversarial_loss_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="'wgan'; use one of vanilla"):
-        build_adversarial_loss("wgan")
+    with pytest.raises(ConfigError, match="no adversarial loss is named 'wgan'; known: vanilla"):
+        ADVERSARIAL_LOSSES["wgan"]
 
 
 def test_vanilla_loss_of_extreme_logits_is_finite():
-    real, fake = build_adversarial_loss("vanilla").discriminator(REAL * 1e4, FAKE * 1e4)
+    real, fake = ADVERSARIAL_LOSSES["vanilla"].discriminator(REAL * 1e4, FAKE * 1e4)
     assert real.isfinite()
     assert fake.isfinite()
 

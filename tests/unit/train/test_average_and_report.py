@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.config.schema import ScheduleConfig
 from pipeline.errors import SaveError
 from pipeline.train.ema import MovingAverage
-from pipeline.train.loop import is_adversarial_at
+from pipeline.train.loop import turn_at
 from pipeline.train.report import MetricsFile, RunningMeans
 
 
@@ -167,9 +167,9 @@ def test_decay_when_a_half_life_has_passed_keeps_a_half_whatever_the_batch() -> 
 
 def test_stage_when_the_pixel_images_are_over_is_adversarial(tmp_path: Path) -> None:
     train = tiny_preset(tmp_path).train
-    assert [is_adversarial_at(train, images) for images in (0, 7, 8, 20)] == [False, False, True, True]
+    assert [turn_at(train, images).is_adversarial for images in (0, 7, 8, 20)] == [False, False, True, True]
     plain = tiny_preset(tmp_path, **{"losses.adversarial_weight": 0.0}).train
-    assert not is_adversarial_at(plain, 20)
+    assert not turn_at(plain, 20).is_adversarial
 
 
 def test_metrics_when_their_folder_is_gone_say_so(tmp_path: Path) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from gans import both, losses
 from torch import Tensor, nn
 
-from pipeline.losses import L1Loss, build_adversarial_loss
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.train.phases import DiscriminatorPhase, GeneratorLosses, GeneratorPhase, StepInput
+from pipeline.train.gan_step import Gan, gan_step
+from pipeline.train.micro_batches import StepInput
 
 CHANNELS = 64
 
 
 def train(memory_format: torch.memory_format, *, compiles: bool) -> dict[str, Tensor]:
-    """Two steps of both phases, as a session builds them; returns weights and buffers."""
+    """Two steps, as a session makes them; returns weights and buffers."""
     torch.manual_seed(0)
     networks: list[nn.Module] = [SRVGGNetCompact(8, 1, 4), PatchDiscriminator(8, CHANNELS)]
     trained = []
@@ -26,17 +27,11 @@ def train(memory_format: torch.memory_format, *, compiles: bool) -> dict[str, Te
         if compiles:
             # All of torch.compile but its code generator, whose C++ takes minutes on a CPU.
             network.compile(backend="aot_eager")
-    loss = build_adversarial_loss("vanilla")
-    judging = DiscriminatorPhase(trained[1], loss, contextlib.nullcontext)
-    terms = GeneratorLosses(L1Loss(), 1.0, None, 0.0, loss, 0.1)
-    making = GeneratorPhase(trained[0], networks[1], terms, contextlib.nullcontext)
+    gan = Gan(trained[0], trained[1], losses(adversarial_weight=0.1), networks[0], contextlib.nullcontext)
     for _ in range(2):
         gt = torch.rand(2, 3, 32, 32).contiguous(memory_format=memory_format)
         lq = torch.rand(2, 3, 8, 8).contiguous(memory_format=memory_format)
-        step = StepInput(lq, gt, gt, torch.rand(2, CHANNELS, 2, 2))
-        step = judging.begin(step)
-        sr, _ = making.run(step, 0.1, is_adversarial=True)
-        judging.run(step, sr, 0.1)
+        gan_step(gan, StepInput(lq, gt, gt, torch.rand(2, CHANNELS, 2, 2)), both(0.1))
     return {
         f"{number}.{name}": value for number, net in enumerate(networks) for name, value in net.state_dict().items()
     }

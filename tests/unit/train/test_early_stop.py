@@ -12,7 +12,7 @@ from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file
 from sessions import assert_same_end, assert_same_exports, lines_of, run_session, saved_positions
 
-import pipeline.run.session
+import pipeline.run.record
 from pipeline.config.schema import Preset
 from pipeline.errors import CheckpointError
 from pipeline.models.discriminators import UNetDiscriminator, UNetOptions
@@ -26,14 +26,14 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.fixture(autouse=True)
 def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
 
 
 @pytest.fixture(scope="module")
 def straight(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+        patch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
         folder = tmp_path_factory.mktemp("straight") / "run"
         run_session(preset, folder)
     return folder

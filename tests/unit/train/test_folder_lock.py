@@ -13,7 +13,7 @@ import pytest
 from harness import ROOT, prepare_tiny_data
 from sessions import run_session
 
-import pipeline.run.session
+import pipeline.run.record
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import ConfigError
 from pipeline.tracking import NullTracker
@@ -48,7 +48,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_folder_when_another_process_trains_in_it_is_refused_and_free_when_that_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     preset, run = prepare_tiny_data(tmp_path), tmp_path / "run"
     with pytest.raises(ConfigError, match=r"another process is training in .*run, .*or start a new run with --run-dir"):
         run_session(preset, run)

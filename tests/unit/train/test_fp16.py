@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sessions import assert_same_end, lines_of, run_session
 from torch import nn
 
-import pipeline.run.session
+import pipeline.run.record
 from pipeline.errors import ConfigError
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import DdpTrainable
@@ -65,7 +65,7 @@ def test_scale_when_restored_goes_on_where_it_was() -> None:
 
 @pytest.fixture
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
 
 
 def test_run_in_fp16_resumes_exactly_and_learns(tmp_path: Path, untracked: None) -> None:

@@ -9,7 +9,7 @@ import pytest
 from harness import changed, prepare_tiny_data
 from sessions import run_session, saved_positions
 
-import pipeline.run.session
+import pipeline.run.record
 from pipeline.checkpoint import Retention
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
@@ -77,7 +77,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 def test_run_when_resumed_keeps_what_an_undisturbed_one_keeps(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     report = dataclasses.replace(
         preset.train.report,
         validate_every_images=4,

@@ -1,4 +1,4 @@
-"""Updates that are left out: what stays as it was, what is counted, when a run ends, and a resume through them."""
+"""Skipped updates: what stays unchanged, what is counted, when a run ends, and resuming through them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sessions import lines_of, run_session
 from torch import Tensor, nn
 
+import pipeline.run.record
 import pipeline.run.session
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
@@ -21,7 +22,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.run.inputs import StepInputs
 from pipeline.runtime.trainable import DdpTrainable, poisoned
 from pipeline.tracking import NullTracker
-from pipeline.train.phases import StepInput
+from pipeline.train.micro_batches import StepInput
 from pipeline.train.report import RunningMeans
 from pipeline.train.skips import SkippedUpdates, StepRecord
 
@@ -72,13 +73,13 @@ def test_loss_when_finite_keeps_its_gradient_to_the_bit_and_else_has_none() -> N
         assert value.grad.isnan() if wanted is None else value.grad == wanted
 
 
-def test_optimizer_that_cannot_leave_out_an_update_is_refused() -> None:
+def test_optimizer_that_cannot_skip_an_update_is_refused() -> None:
     module = nn.Linear(1, 1)
     with pytest.raises(ValueError, match="Adam was not built with fused=True"):
         DdpTrainable(module, module, torch.optim.Adam(module.parameters()), 0.0)
 
 
-def test_means_when_a_value_is_not_finite_leave_it_out() -> None:
+def test_means_exclude_values_that_are_not_finite() -> None:
     means = RunningMeans()
     for pixel, logit in ((1.0, torch.inf), (torch.nan, torch.nan), (3.0, -torch.inf)):
         means.add({"pixel": torch.tensor(pixel), "logit": torch.tensor(logit)})
@@ -87,12 +88,12 @@ def test_means_when_a_value_is_not_finite_leave_it_out() -> None:
 
 def record(images_seen: int, *, generator: float, discriminator: float | None = None) -> StepRecord:
     flags = {"generator": generator, "discriminator": discriminator}
-    scalars = {f"{name}/skipped": torch.tensor(flag) for name, flag in flags.items() if flag is not None}
+    skipped = {name: torch.tensor(flag) for name, flag in flags.items() if flag is not None}
     loss = {"generator/pixel": torch.tensor(torch.nan if generator else 0.5)}
-    return StepRecord(images_seen, images_seen + 2, (f"a{images_seen}#0", f"b{images_seen}#1"), 1e-4, loss | scalars)
+    return StepRecord(images_seen, images_seen + 2, (f"a{images_seen}#0", f"b{images_seen}#1"), 1e-4, loss, skipped)
 
 
-def test_counts_when_updates_are_left_out_are_of_each_network(tmp_path: Path) -> None:
+def test_skipped_updates_are_counted_by_network(tmp_path: Path) -> None:
     skipped = SkippedUpdates(limit=3)
     for number, flag in enumerate((1.0, 1.0, 0.0, 1.0)):
         skipped.add(record(number, generator=flag, discriminator=0.0 if number else None))
@@ -103,7 +104,7 @@ def test_counts_when_updates_are_left_out_are_of_each_network(tmp_path: Path) ->
     assert resumed.check(tmp_path / "folder", 0) == {"generator/skipped_updates": 4, "discriminator/skipped_updates": 0}
     assert not (tmp_path / "folder").exists()
     resumed.add(record(5, generator=1.0, discriminator=0.0))
-    with pytest.raises(NonFiniteError, match="the generator's last 3 updates were left out"):
+    with pytest.raises(NonFiniteError, match="the generator's last 3 updates were skipped"):
         resumed.check(tmp_path / "folder", 0)
 
 
@@ -111,7 +112,7 @@ def test_run_of_skipped_updates_when_it_reaches_the_limit_leaves_what_is_known_o
     skipped = SkippedUpdates(limit=2)
     for images_seen in (0, 4, 8):
         skipped.add(record(images_seen, generator=1.0))
-    with pytest.raises(NonFiniteError, match=r"rank-001\.json has the keys, positions, learning rates and losses"):
+    with pytest.raises(NonFiniteError, match=r"rank-001\.json lists keys, positions, learning rates and losses"):
         skipped.check(tmp_path, 1)
     steps = json.loads((tmp_path / "rank-001.json").read_text())
     assert steps[0] == {
@@ -148,7 +149,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 @pytest.fixture
 def batch_keys(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The first key of each step of the run."""
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     monkeypatch.setattr(pipeline.run.session, "StepInputs", SpoiledInputs)
     monkeypatch.setattr(SpoiledInputs, "seen", [], raising=False)
     run_session(preset, tmp_path / "clean")
@@ -174,7 +175,7 @@ def test_run_when_resumed_after_skipped_updates_ends_as_if_undisturbed(
     assert all(tensor.isfinite().all() for tensor in ours.values())
 
 
-def test_run_when_every_update_is_left_out_stops_at_the_limit_with_its_last_good_weights(
+def test_run_when_every_update_is_skipped_stops_at_the_limit_with_its_last_good_weights(
     preset: Preset, batch_keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SpoiledInputs, "bad_keys", frozenset(batch_keys[3:]))

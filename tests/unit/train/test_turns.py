@@ -13,10 +13,9 @@ from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file
 from sessions import lines_of, run_session
 
-import pipeline.run.session
+import pipeline.run.record
 from pipeline.config.schema import Preset, ScheduleConfig
 from pipeline.errors import ConfigError
-from pipeline.models.discriminators.base import Discriminator, Prepared
 from pipeline.run.dry_run import describe
 from pipeline.tracking import NullTracker
 
@@ -58,7 +57,7 @@ def test_turns_that_cannot_be_are_refused(preset: Preset) -> None:
 def test_run_when_the_generator_rests_moves_the_discriminator_alone(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, discriminator_pass: str
 ) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     resting = scheduled(preset, discriminator_warmup_images=8, generator_every_steps=2)
     resting = changed(
         resting,
@@ -82,18 +81,3 @@ def test_run_when_the_generator_rests_moves_the_discriminator_alone(
     assert moved("discriminator") == [False, True, True, True, True]
     learned = [json.dumps(sorted(line)) for line in lines_of(tmp_path / "run") if "learning_rate" in line]
     assert ["generator/pixel" in names for names in learned] == [True, True, False, False, False, True]
-
-
-def test_run_looks_at_the_semantics_once_a_step(
-    preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline.run.session, "open_tracker", lambda *_: NullTracker())
-    prepare, num_prepared = Discriminator.prepare, itertools.count()
-
-    def counting(self: Discriminator, semantics: torch.Tensor) -> Prepared:
-        next(num_prepared)
-        return prepare(self, semantics)
-
-    monkeypatch.setattr(Discriminator, "prepare", counting)
-    run_session(preset, tmp_path / "run")
-    assert next(num_prepared) == 4  # of six steps, but for two on pixels alone

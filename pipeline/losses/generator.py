@@ -1,0 +1,73 @@
+"""The generator's loss: a weighted sum of image losses and the adversarial loss (paper Eq. 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.losses.adversarial import AdversarialLoss
+
+
+@dataclass(frozen=True)
+class ImageTerm:
+    """A weighted loss between the generator's output and its target.
+
+    Attributes:
+        name: Its name in reports.
+        weight: Its weight in the sum.
+        loss: Called with output and target, and where `needs_average` with the averaged generator's output too.
+        needs_average: Whether the loss compares with the averaged generator.
+        in_pixel_stage: Whether the term is on from the first step, not only once the discriminator takes part.
+    """
+
+    name: str
+    weight: float
+    loss: nn.Module
+    needs_average: bool = False
+    in_pixel_stage: bool = False
+
+
+@dataclass(frozen=True)
+class GeneratorLosses:
+    """The terms of the generator's loss.
+
+    Attributes:
+        image: Losses between output and target.
+        adversarial: The adversarial loss, both sides.
+        adversarial_weight: Weight of its generator's side.
+    """
+
+    image: tuple[ImageTerm, ...]
+    adversarial: AdversarialLoss
+    adversarial_weight: float
+
+    def image_terms(
+        self,
+        sr: Float[Tensor, "n 3 h w"],
+        target: Float[Tensor, "n 3 h w"],
+        averaged: Callable[[], Float[Tensor, "n 3 h w"]],
+        *,
+        is_adversarial: bool,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Return the unweighted image losses of a step by name.
+
+        Args:
+            sr: The generator's output.
+            target: What it is compared with.
+            averaged: Computes the averaged generator's output, without a graph; called only if a loss needs it.
+            is_adversarial: Whether the step is past the pixel stage.
+        """
+        terms: dict[str, Tensor] = {}
+        for term in self.image:
+            if term.in_pixel_stage or is_adversarial:
+                terms[term.name] = term.loss(sr, target, *((averaged(),) if term.needs_average else ()))
+        return terms
+
+    def weighted_sum(self, terms: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """Return the loss of which `terms` are the unweighted parts."""
+        weights = {term.name: term.weight for term in self.image} | {"adversarial": self.adversarial_weight}
+        weighted = [weights[name] * value for name, value in terms.items()]
+        return sum(weighted[1:], weighted[0])

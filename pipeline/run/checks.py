@@ -1,0 +1,56 @@
+"""Checks of a run that need the data as well as the configuration, before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.config.presets import load_preset
+from pipeline.config.schema import TrainConfig
+from pipeline.data.evaluation import check_sets
+from pipeline.data.features import has_features
+from pipeline.errors import ConfigError
+from pipeline.inference.evaluate import result_names
+from shards.format.manifest import Manifest
+
+
+def resolve_semantics(config: TrainConfig) -> TrainConfig:
+    """Replace `semantics.source = "auto"`: by what the run began with, else cached if there is a cache, else online."""
+    semantics = config.semantics
+    if semantics.source != "auto" or not config.discriminator.semantic:
+        return config
+    folder = RunFolder(config.run_dir)
+    if folder.config.is_file():
+        source = load_preset(str(folder.config)).train.semantics.source
+    else:
+        source = "cached" if has_features(semantics.cache) else "online"
+    return replace(config, semantics=replace(semantics, source=source))
+
+
+def check_data(config: TrainConfig, manifest: Manifest) -> None:
+    """Check the configuration against shards and validation sets.
+
+    Raises:
+        ConfigError: The scale is not the shards', or `keep_best` is no metric of the validation.
+        InputError: A validation set is missing or empty.
+    """
+    check_sets(config.report.validation_sets)
+    _check_scale(config, manifest)
+    _check_best(config)
+
+
+def _check_scale(config: TrainConfig, manifest: Manifest) -> None:
+    scale = config.generator.scale
+    if scale != manifest.images.scale:
+        raise ConfigError(
+            f"generator.scale={scale}, but the shards in {config.data.shards} were written for scale "
+            f"{manifest.images.scale}; use shards of the same scale, or change generator.scale"
+        )
+
+
+def _check_best(config: TrainConfig) -> None:
+    best = config.report.keep_best
+    sets = [folder.name for folder in config.report.validation_sets]
+    known = [*result_names(), *(f"{name}/{metric}" for name in sets for metric in result_names())]
+    if best and best.removeprefix("-") not in known:
+        raise ConfigError(f"report.keep_best={best!r} is no metric of the validation: {', '.join(known)}")

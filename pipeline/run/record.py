@@ -1,0 +1,86 @@
+"""What is recorded about a run: facts in its checkpoints, parameters and tags in MLflow, notes for the terminal."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.config.presets import to_plain
+from pipeline.config.schema import TrainConfig
+from pipeline.run.inputs import SemanticSource
+from pipeline.runtime.backend import Backend
+from pipeline.tracking import NullTracker, Tracker, open_tracker
+from shards.format.manifest import Manifest
+
+LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "numpy", "pillow", "mlflow")
+
+
+def facts_of(config: TrainConfig, manifest: Manifest, backend: Backend, mlflow_run_id: str | None) -> dict[str, Any]:
+    """Return the plain values that every checkpoint of the run carries."""
+    return {
+        "image_manifest": manifest.digest,
+        "seed": config.seed,
+        "mlflow_run_id": mlflow_run_id,
+        "backend": backend.description,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def start_tracking(
+    config: TrainConfig,
+    manifest: Manifest,
+    semantics: SemanticSource | None,
+    backend: Backend,
+    run_id: str | None,
+) -> Tracker | NullTracker:
+    """Open the MLflow run, or resume the one of `run_id`; ranks other than 0 track nothing."""
+    if not backend.is_leader:
+        return NullTracker()
+    tags = {
+        "image_manifest": manifest.digest,
+        "backend": backend.description,
+        "random_weights": ", ".join(random_networks(config)) or "none",
+    }
+    if semantics is not None:
+        tags["semantics_weights_sha256"] = semantics.weights_sha256
+    parameters = flatten(to_plain(config))
+    return open_tracker(config.report.experiment, str(config.run_dir), run_id, parameters, tags)
+
+
+def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource | None, backend: Backend) -> list[str]:
+    """Return what a person should know before the first step, one line each."""
+    lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}"]
+    if semantics is not None:
+        lines.append(f"semantics: {semantics.description}")
+    if config.uses_perceptual_network:
+        lines.append(f"perceptual loss: VGG19, weights {config.losses.perceptual_weights}")
+    if names := random_networks(config):
+        lines.append(
+            f"note: {' and '.join(names)} with seeded random weights, for demos and tests only; "
+            "for the real ones: --semantics.weights openai --losses.perceptual-weights torchvision"
+        )
+    return lines
+
+
+def random_networks(config: TrainConfig) -> list[str]:
+    """Return the frozen networks of a run that have random weights."""
+    names = []
+    if config.uses_semantics and config.semantics.weights == "random":
+        names.append("the semantic extractor")
+    if config.uses_perceptual_network and config.losses.perceptual_weights == "random":
+        names.append("the perceptual network")
+    return names
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

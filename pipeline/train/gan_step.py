@@ -1,0 +1,240 @@
+"""One GAN step, top to bottom: the generator's update, then the discriminator's (paper Sec. 3.2, Eq. 7 and 8).
+
+`gan_step` is the algorithm of the paper and of its released `train.py`. `gan_step_shared_pass` makes both updates with
+one discriminator pass fewer. They have one signature, keep no state between calls and leave no gradient behind.
+
+* The update of a network is skipped on all ranks when its own loss or gradient is not finite on any of them
+  (`Trainable.step`). The other network's update, the schedules and the moving average carry on.
+* Micro-batches add up to the gradients of the whole batch, and ranks reduce them once, with the last; ZeRO stages 2 and
+  3, which hold no whole gradients, with each. Only a relativistic loss, whose means are over the images of a pass, and
+  stochastic depth depend on how a batch is cut.
+* Nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.losses import GeneratorLosses
+from pipeline.runtime.trainable import Trainable, poisoned
+from pipeline.train.micro_batches import MicroBatch, StepInput, micro_batches
+
+Scalars: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Gan:
+    """The networks of a run and what they learn from.
+
+    Attributes:
+        generator: The network that upscales.
+        discriminator: The network that tells real from fake; None in a run on pixels alone.
+        losses: The terms of the generator's loss, and the adversarial loss of both networks.
+        average: Moving average of the generator, for losses that compare with it.
+        autocast: The context that networks run in.
+        micro_batch_size: Images that pass together on each rank; 0 for all of them.
+    """
+
+    generator: Trainable
+    discriminator: Trainable | None
+    losses: GeneratorLosses
+    average: nn.Module
+    autocast: Callable[[], AbstractContextManager[Any]]
+    micro_batch_size: int = 0
+
+    @property
+    def adversary(self) -> Trainable:
+        """The discriminator of an adversarial step.
+
+        Raises:
+            RuntimeError: The run has none.
+        """
+        if self.discriminator is None:
+            raise RuntimeError("an adversarial step needs a discriminator, and this run has none")
+        return self.discriminator
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which updates a step makes, and with which learning rates.
+
+    Attributes:
+        generator_learning_rate: None where the generator rests: in the discriminator's warm-up and between its turns.
+        discriminator_learning_rate: None in the pixel stage, where the discriminator takes no part.
+    """
+
+    generator_learning_rate: float | None
+    discriminator_learning_rate: float | None
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether the discriminator takes part."""
+        return self.discriminator_learning_rate is not None
+
+
+@dataclass
+class StepResult:
+    """What a step reports: 0-dim tensors of this rank, detached, on the device.
+
+    Attributes:
+        scalars: Unweighted loss terms and mean logits over the rank's images, named `NETWORK/TERM`.
+        skipped: By network, 1 where its update was skipped, else 0; the same on all ranks.
+    """
+
+    scalars: Scalars = field(default_factory=dict)
+    skipped: Scalars = field(default_factory=dict)
+
+    def add(self, network: str, share: float, terms: Scalars) -> None:
+        """Add the terms of a micro-batch with `share` of the rank's images."""
+        for name, value in terms.items():
+            key = f"{network}/{name}"
+            self.scalars[key] = share * value.detach() + self.scalars.get(key, 0.0)
+
+
+GanStep: TypeAlias = Callable[[Gan, StepInput, Turn], StepResult]
+
+
+def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
+    """Update the generator against the frozen discriminator, then the discriminator on HR images and outputs."""
+    generator, losses, adversarial = gan.generator, gan.losses, gan.losses.adversarial
+    result, outputs = StepResult(), list[Tensor]()
+
+    # Generator: minimise image losses + weight * adversarial loss. The discriminator is called bare, so that no wrapper
+    # reduces gradients, and frozen, so that its weights get none; the gradient passes through it to `sr`.
+    if turn.generator_learning_rate is None:
+        outputs = _outputs_without_graph(gan, batch)
+    else:
+        discriminator = _bare(gan.adversary) if turn.is_adversarial else None
+        for part in micro_batches(batch, gan.micro_batch_size, discriminator):
+            with generator.accumulate(is_last=part.is_last):
+                with gan.autocast():
+                    sr = generator(part.lq)
+                terms: Scalars = {}
+                if discriminator is not None:
+                    with frozen(discriminator), gan.autocast():
+                        fake = discriminator(sr, part.semantics).float()
+                        real = discriminator(part.gt, part.semantics).float() if adversarial.needs_real_logits else None
+                    terms["adversarial"] = adversarial.generator(fake, real)
+                terms |= _image_terms(gan, sr, part, turn)
+                generator.backward(part.share * losses.weighted_sum(terms))
+            outputs.append(sr.detach())
+            result.add("generator", part.share, terms)
+        result.skipped["generator"] = generator.step(turn.generator_learning_rate)
+
+    # Discriminator: HR images are real, outputs are fake. The outputs are detached: no gradient reaches the generator.
+    # One pass on both, with the semantics of the HR image for both; its wrapper averages the gradients over ranks.
+    if turn.discriminator_learning_rate is not None:
+        trained = gan.adversary
+        for part, sr in zip(micro_batches(batch, gan.micro_batch_size, trained.bare), outputs, strict=True):
+            with trained.accumulate(is_last=part.is_last):
+                with gan.autocast():
+                    real, fake = trained((part.gt, sr.to(part.gt.dtype)), part.semantics)
+                real, fake = real.float(), fake.float()
+                real_loss, fake_loss = adversarial.discriminator(real, fake)
+                trained.backward(part.share * (real_loss + fake_loss))
+            result.add("discriminator", part.share, {"real": real_loss, "real_logit": real.mean()})
+            result.add("discriminator", part.share, {"fake": fake_loss, "fake_logit": fake.mean()})
+        result.skipped["discriminator"] = trained.step(turn.discriminator_learning_rate)
+    return result
+
+
+def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
+    """Make the updates of `gan_step` with one discriminator pass on the output for both networks.
+
+    Between the two updates neither the output nor the discriminator changes, so one pass serves both: it saves one of
+    eight units of work per step (a backward pass counts as two), and holds one graph of the discriminator at a time.
+    Its spectral norms iterate twice per step instead of three times; nothing else differs.
+
+    Requires a loss that treats real and fake apart and a discriminator whose gradients accumulate in `grad`
+    (`can_share_pass`). Steps with one update have nothing to share and go to `gan_step`.
+    """
+    if turn.generator_learning_rate is None or turn.discriminator_learning_rate is None:
+        return gan_step(gan, batch, turn)
+    generator, trained, losses, adversarial = gan.generator, gan.adversary, gan.losses, gan.losses.adversarial
+    discriminator, result = _bare(trained), StepResult()
+
+    # Generator, and the discriminator's gradient on fakes, from one pass on a detached copy of the output.
+    for part in micro_batches(batch, gan.micro_batch_size, discriminator):
+        with generator.accumulate(is_last=part.is_last):
+            with gan.autocast():
+                sr = generator(part.lq)
+            image = sr.detach().requires_grad_()
+            with gan.autocast():
+                fake = discriminator(image, part.semantics).float()
+            generator_loss = poisoned(adversarial.generator(fake))
+            # Restricted to the image, this backward pass computes no gradient of a weight; the next none of the image.
+            (image_gradient,) = torch.autograd.grad(generator_loss, image, retain_graph=True)
+            _, fake_loss = adversarial.discriminator(fake.detach(), fake)
+            torch.autograd.backward(poisoned(part.share * fake_loss), inputs=list(discriminator.parameters()))
+            result.add("discriminator", part.share, {"fake": fake_loss, "fake_logit": fake.mean()})
+            # A scalar whose gradient is `image_gradient`, in place of the adversarial loss.
+            terms = {"adversarial": (image_gradient.float() * sr.float()).sum()} | _image_terms(gan, sr, part, turn)
+            generator.backward(part.share * losses.weighted_sum(terms))
+        result.add("generator", part.share, terms | {"adversarial": generator_loss})
+    result.skipped["generator"] = generator.step(turn.generator_learning_rate)
+
+    # Discriminator on HR images. Its gradients on fakes are in `grad` already, and are averaged over ranks with these.
+    for part in micro_batches(batch, gan.micro_batch_size, discriminator):
+        with trained.accumulate(is_last=part.is_last):
+            with gan.autocast():
+                real = trained(part.gt, part.semantics).float()
+            real_loss, _ = adversarial.discriminator(real, real.detach())
+            trained.backward(part.share * real_loss)
+        result.add("discriminator", part.share, {"real": real_loss, "real_logit": real.mean()})
+    result.skipped["discriminator"] = trained.step(turn.discriminator_learning_rate)
+    return result
+
+
+def can_share_pass(gan: Gan) -> bool:
+    """Return whether `gan_step_shared_pass` may be used.
+
+    The loss must treat real and fake apart, and gradients of several backward passes must add up in `grad`, which
+    those of a DeepSpeed engine do not.
+    """
+    return not gan.losses.adversarial.needs_real_logits and gan.adversary.accumulates_in_grad
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Record no gradient for the network's weights in this block."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+def _bare(trainable: Trainable) -> nn.Module:
+    """Return the network itself.
+
+    Raises:
+        ValueError: It is still wrapped, and would reduce gradients that nobody wants.
+    """
+    # DistributedDataParallel and DeepSpeed's engine both keep the network under this name.
+    if hasattr(trainable.bare, "module"):
+        raise ValueError(
+            f"the generator's loss needs the bare discriminator; got {type(trainable.bare).__name__}, which wraps it"
+        )
+    return trainable.bare
+
+
+def _outputs_without_graph(gan: Gan, batch: StepInput) -> list[Tensor]:
+    with torch.no_grad(), gan.autocast():
+        return [gan.generator.bare(part.lq) for part in micro_batches(batch, gan.micro_batch_size, None)]
+
+
+def _image_terms(gan: Gan, sr: Tensor, part: MicroBatch, turn: Turn) -> Scalars:
+    """Return the losses between output and target: pixel, and after the pixel stage perceptual and others."""
+
+    def averaged() -> Tensor:
+        with torch.no_grad(), gan.autocast():
+            return gan.average(part.lq).float()
+
+    with gan.autocast():
+        return gan.losses.image_terms(sr.float(), part.target, averaged, is_adversarial=turn.is_adversarial)
