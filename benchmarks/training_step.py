@@ -1,13 +1,11 @@
 """How fast is a whole training step, against the SeD release, and what do data, tracking and ranks add to it?
 
-* step: RRDB with P+SeD and with U+SeD, full size. The release's networks and losses in the order of its train.py,
-  against ours as the trainer runs it (channels_last, one discriminator pass for both updates, EMA). Same weights,
-  images, VGG and semantics. One process each, because the trainer configures the allocator; they alternate.
-* overhead: a real run of the job on shards written for it, with MLflow, reports every second step and one checkpoint:
-  the share of the loop that is not spent in the step itself.
+* step: RRDB with P+SeD and U+SeD, full size, in the order of the release's train.py, against the trainer's own step
+  (channels_last, shared discriminator pass, EMA); same weights and inputs. One process each (allocator), alternating.
+* overhead: share of a real run's loop outside the step, with MLflow, reports every second step and one checkpoint.
 * ranks: the same step in one process on one core, and in two under DDP on two cores, with as many images each.
 
-Seconds are given by the wall clock and of the process on the CPU; on a machine that others use, the second says more.
+Reports wall time and processor time; on a shared machine the latter is more reliable.
 
 Run:
     git clone https://github.com/lbc12345/SeD /tmp/SeD
@@ -153,10 +151,8 @@ def build_our_step(
         optimizer = torch.optim.Adam(module.parameters(), LEARNING_RATE, (0.9, 0.99), fused=True)
         trained.append(DdpTrainable(wrap(module) if wrap else module, module, optimizer, 0.0))
     average = MovingAverage(generator)
-    image = (
-        ImageTerm("pixel", 1.0, L1Loss(), in_pixel_stage=True),
-        ImageTerm("perceptual", perceptual_weight, perceptual),
-    )
+    pixel = ImageTerm("pixel", 1.0, L1Loss(), in_pixel_stage=True)
+    image = (pixel, ImageTerm("perceptual", perceptual_weight, perceptual))
     losses = GeneratorLosses(image, VanillaLoss(), ADVERSARIAL_WEIGHT)
     if options.compile:
         for module in (generator, discriminator):

@@ -67,6 +67,15 @@ def test_readme_shows_the_rooms() -> None:
     assert {name for name in shown if not (ROOT / name).is_dir()} == set(), "README.md shows folders that are not there"
 
 
+def test_documents_name_files_that_exist() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    path = re.compile(r"[`( ]((?:benchmarks|docs|infra|jobs|pipeline|shards|tests)/[\w./-]*\w)[/`)\n ]")
+    named = {(relative(document), name) for document in documents for name in path.findall(document.read_text())}
+    assert len(named) > 40
+    missing = {(document, name) for document, name in named if not (ROOT / name).exists()}
+    assert {(document, name) for document, name in missing if "NAME" not in name} == set()
+
+
 def tree_of(readme: str) -> set[str]:
     """Return the folders in the first code block below "The tree", whose indentation is their depth."""
     block = re.search(r"^## The tree\n.*?```\n(.*?)```", readme, re.DOTALL | re.MULTILINE)
