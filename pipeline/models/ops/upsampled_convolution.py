@@ -1,6 +1,6 @@
 """A 3x3 convolution of a bilinearly upsampled map with a quarter of the work and no upsampled map.
 
-Why it stays: over its plain twin it saves U+SeD about a fifth of a training step on a CPU (`benchmarks/ops.py`).
+Why it stays: over its plain twin it saves about a sixth of a U+SeD training step on a CPU (`benchmarks/ops.py`).
 
 Bilinear upsampling by 2 inserts zeros between the pixels and smooths by (1, 3, 3, 1) / 4 along each axis. Smoothing and
 convolution commute, so the convolution may come first, where three of four inputs are zero: of nine taps, 2.25 per
