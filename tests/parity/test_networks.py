@@ -201,20 +201,6 @@ def test_perceptual_loss_at_other_sizes_equals_torchvisions_network(size_px):
 
 
 @pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])
-def test_semantics_prepared_before_give_the_same_bits(network):
-    discriminator, image, semantics = random_case(network, (48, 32))
-    discriminator.eval()
-    results = []
-    for split in (False, True):
-        discriminator.zero_grad()
-        given = discriminator.prepare(semantics) if split else semantics
-        logits = discriminator(image, given)
-        logits.square().mean().backward()
-        results.append([logits.detach(), *(parameter.grad.clone() for parameter in discriminator.parameters())])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
-
-
-@pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator])
 def test_two_batches_in_one_call_equal_two_calls_in_training(network):
     discriminator, real, semantics = random_case(network, (32, 32))
     fake = real.flip(0)

@@ -1,6 +1,6 @@
 """Image-wise discriminator: I, in the manner of VGG, and I+SeD.
 
-Guarantees: one logit an image, any crop whose sides are multiples of 16. The paper names an image-wise
+Guarantees: one logit per image, any crop whose sides are multiples of 16. The paper names an image-wise
 variant but releases no code for it; what is ours in this design is said below.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
+from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
 from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
 from pipeline.models.discriminators.fusion_options import FusionOptions
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
@@ -31,7 +31,7 @@ class ImageDiscriminator(Discriminator):
     Args:
         num_features: Channels of the first layer.
         semantic_channels: Channels of the semantics; None for plain I.
-        fusion: How image and semantics meet, see `SemanticFusionBlock`; for ablations.
+        fusion: How image and semantics are combined, see `SemanticFusionBlock`; for ablations.
         residual: Skip connections inside the fusion blocks; for ablations.
 
     References:
@@ -65,33 +65,29 @@ class ImageDiscriminator(Discriminator):
 
     def _add_fusion(self, width: int, build: Callable[..., SemanticFusionBlock]) -> None:
         self.fusion1 = build(width, 8)
-        self.merge1 = _merge(self.fusion1, width)
+        self.merge1 = build_merge(self.fusion1, width)
         self.fusion2 = build(2 * width, 4)
-        self.merge2 = _merge(self.fusion2, 2 * width)
+        self.merge2 = build_merge(self.fusion2, 2 * width)
         self.fusion3 = build(4 * width, 2)
-        self.merge3 = _merge(self.fusion3, 4 * width)
+        self.merge3 = build_merge(self.fusion3, 4 * width)
 
-    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
+    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
         """Map (n, 3, h, w) to logits (n, 1)."""
         features = self.conv1(activate(self.conv_first(image)))
-        if prepared is not None:
-            features = fuse(self.merge1, features, self.fusion1, prepared[0])
+        if semantics is not None:
+            features = fuse(self.merge1, self.fusion1, features, semantics)
         features = activate(self.conv11(activate(features)))
         features = self.conv2(features)
-        if prepared is not None:
-            features = fuse(self.merge2, features, self.fusion2, prepared[1])
+        if semantics is not None:
+            features = fuse(self.merge2, self.fusion2, features, semantics)
         features = activate(self.conv21(activate(features)))
         features = self.conv3(features)
-        if prepared is not None:
-            features = fuse(self.merge3, features, self.fusion3, prepared[2])
+        if semantics is not None:
+            features = fuse(self.merge3, self.fusion3, features, semantics)
         features = activate(self.conv31(activate(features)))
         features = activate(self.conv4(features))
         pooled = activate(self.linear(features.mean(dim=(2, 3))))
         return self.linear_last(pooled)
-
-
-def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
-    return SpectralNormConv2d(channels + fusion.out_channels, channels, 3, bias=True)
 
 
 @dataclass(frozen=True, kw_only=True)

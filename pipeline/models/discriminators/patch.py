@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
+from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
 from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
 from pipeline.models.discriminators.fusion_options import FusionOptions
 from pipeline.models.discriminators.sed_layout import from_sed, to_sed
@@ -30,7 +30,7 @@ class PatchDiscriminator(Discriminator):
     Args:
         num_features: Channels of the first layer.
         semantic_channels: Channels of the semantics, 1024 for CLIP RN50's third layer; None for plain P.
-        fusion: How image and semantics meet, see `SemanticFusionBlock`; for ablations.
+        fusion: How image and semantics are combined, see `SemanticFusionBlock`; for ablations.
         residual: Skip connections inside the fusion blocks; for ablations.
 
     References:
@@ -39,7 +39,7 @@ class PatchDiscriminator(Discriminator):
         and linear layers, the fusion's last projection included, as there).
     """
 
-    # Below this the last convolution has nothing left to judge.
+    # Below this the last convolution has no input left.
     smallest_side_px = 32
 
     def __init__(
@@ -64,29 +64,25 @@ class PatchDiscriminator(Discriminator):
 
     def _add_fusion(self, width: int, build: Callable[..., SemanticFusionBlock]) -> None:
         self.fusion1 = build(2 * width, 4)
-        self.merge1 = _merge(self.fusion1, 2 * width)
+        self.merge1 = build_merge(self.fusion1, 2 * width)
         self.fusion2 = build(4 * width, 2)
-        self.merge2 = _merge(self.fusion2, 4 * width)
+        self.merge2 = build_merge(self.fusion2, 4 * width)
         self.fusion3 = build(8 * width, 2, trims_one=True)
-        self.merge3 = _merge(self.fusion3, 8 * width)
+        self.merge3 = build_merge(self.fusion3, 8 * width)
 
-    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
+    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
         """Map (n, 3, h, w) to logits (n, 1, h / 8 - 2, w / 8 - 2)."""
         features = activate(self.conv_first(image))
         features = self.conv1(features)
-        if prepared is not None:
-            features = fuse(self.merge1, features, self.fusion1, prepared[0])
+        if semantics is not None:
+            features = fuse(self.merge1, self.fusion1, features, semantics)
         features = self.conv2(activate(features))
-        if prepared is not None:
-            features = fuse(self.merge2, features, self.fusion2, prepared[1])
+        if semantics is not None:
+            features = fuse(self.merge2, self.fusion2, features, semantics)
         features = self.conv3(activate(features))
-        if prepared is not None:
-            features = fuse(self.merge3, features, self.fusion3, prepared[2])
+        if semantics is not None:
+            features = fuse(self.merge3, self.fusion3, features, semantics)
         return self.conv_last(activate(features))
-
-
-def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
-    return SpectralNormConv2d(channels + fusion.out_channels, channels, 3, bias=True)
 
 
 @torch.no_grad()

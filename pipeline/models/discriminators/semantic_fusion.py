@@ -1,17 +1,14 @@
-"""The semantic-aware fusion block (SeFB): image features, read through the eyes of a frozen vision model.
+"""The semantic-aware fusion block (SeFB): image features, interpreted through a frozen vision model.
 
 With S the semantics of the HR crop and F the discriminator's image features, the block computes
 
-    S1 = SelfAttention(LN(P_s(GN(S))))                  what is where                      `queries`
-    Q  = LN(S1) W_q,   K = C W_k,   V = C W_v,          with C = P_c(F)
-    S2 = softmax(Q K^T / sqrt(d)) V W_o                 what this image shows there        `attend`
-    out = Conv(Shuffle(P_o(GEGLU(LN(S2)))))             back to the resolution of F        `forward`
+    S1  = SelfAttention(LN(P_s(GN(S))))                            what is where
+    S2  = softmax(Q K^T / sqrt(d)) V W_o,                          what this image shows there
+          Q = LN(S1) W_q,  K = P_c(F) W_k,  V = P_c(F) W_v
+    out = Conv(Shuffle(P_o(GEGLU(LN(S2)))))                        back to the resolution of F
 
-The first line and Q depend on the semantics and on weights alone, and Conv, Shuffle and P_o are one kernel of
-weights; so a caller may compute all that once (`prepare`) and judge any number of images with it. There are no skip
-connections: the released code comments them out, and every path of the block's output runs through the image. For
-ablations, `fusion` puts something else in the place of the cross-attention and `residual` brings the skip connections
-back.
+There are no skip connections: the released code comments them out, so every path to the output runs through the image.
+For ablations, `fusion` replaces the cross-attention and `residual` restores the skip connections.
 
 References:
     Li et al. 2024, SeD, arXiv:2402.19387, Sec. 3.3; the released models/module_attention.py, lines 236-337.
@@ -21,20 +18,18 @@ References:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
-
-from pipeline.models.ops.autocast import without_autocast
 
 NUM_GROUPS = 32
 FUSIONS = ("cross_attention", "concatenation", "modulation")
 
 
-class SelfAttention(nn.Module):
-    """Single-head self-attention over the semantics' tokens."""
+class Attention(nn.Module):
+    """Single-head attention from some tokens (queries) to a context (keys and values)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -43,29 +38,14 @@ class SelfAttention(nn.Module):
         self.to_value = nn.Linear(dim, dim, bias=False)
         self.to_out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (n, tokens, dim) to the same shape."""
-        attended = _attend(self.to_query(tokens), self.to_key(tokens), self.to_value(tokens))
-        return self.to_out(attended)
-
-
-class CrossAttention(nn.Module):
-    """Single-head attention from the semantics' tokens (queries) to the image's tokens (keys and values)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.to_query = nn.Linear(dim, dim, bias=False)
-        self.to_key = nn.Linear(dim, dim, bias=False)
-        self.to_value = nn.Linear(dim, dim, bias=False)
-        self.to_out = nn.Linear(dim, dim)
-
-    def queries(self, tokens: Tensor) -> Tensor:
-        """Map semantic tokens (n, tokens, dim) to queries of the same shape."""
-        return self.to_query(tokens)
-
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Attend from `queries` (n, tokens, dim) to `context` (n, image tokens, dim)."""
-        return self.to_out(_attend(queries, self.to_key(context), self.to_value(context)))
+    def forward(
+        self, tokens: Float[Tensor, "n queries dim"], context: Float[Tensor, "n keys dim"]
+    ) -> Float[Tensor, "n queries dim"]:
+        """Attend from `tokens` to `context`."""
+        query, key, value = self.to_query(tokens), self.to_key(context), self.to_value(context)
+        # The fused kernels require an axis of heads.
+        attended = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])
+        return self.to_out(attended[:, 0])
 
 
 class GegluFeedForward(nn.Module):
@@ -80,31 +60,10 @@ class GegluFeedForward(nn.Module):
         self.expand = nn.Linear(dim, 2 * expansion * dim)
         self.reduce = nn.Linear(expansion * dim, dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map (n, tokens, dim) to the same shape."""
+    def forward(self, tokens: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n tokens dim"]:
+        """Transform each token."""
         value, gate = self.expand(tokens).chunk(2, dim=-1)
         return self.reduce(value * F.gelu(gate))
-
-
-class PreparedFusion(NamedTuple):
-    """What a fusion block makes of the semantics and of its weights before it sees an image, with its graph.
-
-    It holds until the next optimiser step.
-
-    Attributes:
-        queries: (n, h * w, attention_channels); tokens row by row. Twice the channels where the block has skip
-            connections: the queries, then what the skip carries.
-        kernel: (attention_channels, channels out, k, k): what a token channel spreads over the pixels around its cell.
-        offset: (1, channels out, height, width): what the output projection's bias adds to every image.
-    """
-
-    queries: Tensor
-    kernel: Tensor
-    offset: Tensor
-
-    def of_rows(self, rows: slice) -> PreparedFusion:
-        """Return what belongs to some of the images."""
-        return self._replace(queries=self.queries[rows])
 
 
 class SemanticFusionBlock(nn.Module):
@@ -113,19 +72,18 @@ class SemanticFusionBlock(nn.Module):
     Args:
         semantic_channels: Channels of the semantics; a multiple of 32 and of `upscale` squared.
         image_channels: Channels of the image features.
-        upscale: Image grid over semantic grid, each way.
+        upscale: Image grid over semantic grid, along each axis.
         attention_channels: Width of both attentions.
-        trims_one: The image grid is one smaller each way than `upscale` says, as after a 4x4 convolution of
-            stride 1 with padding 1; the last convolution then trims alike.
-        fusion: How image and semantics meet. "cross_attention": the paper's. "concatenation": not at all in
-            here; the spread semantics are the output, and the discriminator's merge alone brings both
-            together. "modulation": the spread semantics give a scale and a shift for the projected image
-            features, as in SFT-GAN (arXiv:1804.02815).
+        trims_one: The image grid is one smaller along each axis than `upscale` times the semantic grid, as after a 4x4
+            convolution of stride 1 with padding 1; the last convolution then trims alike.
+        fusion: How image and semantics are combined. "cross_attention": the paper's. "concatenation": the output
+            depends on the semantics alone, and the discriminator's merge combines both. "modulation": the
+            semantics give a scale and a shift for the projected image features, as in SFT-GAN (arXiv:1804.02815).
         residual: Skip connections around both attentions and the feed-forward layer, which the released code
             comments out.
 
     Raises:
-        ValueError: The channels do not divide, or no such fusion exists.
+        ValueError: The channels do not divide, or the fusion does not exist.
     """
 
     def __init__(
@@ -156,11 +114,11 @@ class SemanticFusionBlock(nn.Module):
         self.norm = nn.GroupNorm(NUM_GROUPS, semantic_channels, eps=1e-6)
         self.project_semantics = nn.Conv2d(semantic_channels, attention_channels, 1)
         self.norm_self = nn.LayerNorm(attention_channels)
-        self.self_attention = SelfAttention(attention_channels)
+        self.self_attention = Attention(attention_channels)
         if fusion == "cross_attention":
             self.project_image = nn.Conv2d(image_channels, attention_channels, 1)
             self.norm_cross = nn.LayerNorm(attention_channels)
-            self.cross_attention = CrossAttention(attention_channels)
+            self.cross_attention = Attention(attention_channels)
         elif fusion == "modulation":
             self.project_image = nn.Conv2d(image_channels, self.out_channels, 1)
         self.norm_feed_forward = nn.LayerNorm(attention_channels)
@@ -174,97 +132,52 @@ class SemanticFusionBlock(nn.Module):
         for parameter in self.project_out.parameters():
             nn.init.zeros_(parameter)
 
-    def prepare(self, semantics: Tensor) -> PreparedFusion:
-        """Do the part that needs no image, for semantics (n, semantic_channels, h, w)."""
-        queries = self._queries(semantics)
-        kernel, constant = self._spread_kernel()
-        # The bias of P_o, which the zero padding of the convolution cuts at the border.
-        everywhere = queries.new_ones((1, 1, *semantics.shape[-2:]))
-        return PreparedFusion(queries, kernel, F.conv_transpose2d(everywhere, constant, None, *self._strides))
-
-    def _queries(self, semantics: Tensor) -> Tensor:
-        tokens = _to_tokens(self.project_semantics(self.norm(semantics)))
-        attended = self.self_attention(self.norm_self(tokens))
-        tokens = tokens + attended if self.residual else attended
-        if self.fusion != "cross_attention":
-            return tokens
-        queries = self.cross_attention.queries(self.norm_cross(tokens))
-        return torch.cat((queries, tokens), dim=-1) if self.residual else queries
-
-    def forward(self, semantics: Tensor | PreparedFusion, features: Tensor) -> Tensor:
-        """Fuse.
+    def forward(
+        self, semantics: Float[Tensor, "n c_s grid_h grid_w"], features: Float[Tensor, "n c_f h w"]
+    ) -> Float[Tensor, "n c_out h w"]:
+        """Fuse the semantics of the HR crop with features of an image.
 
         Args:
-            semantics: (n, semantic_channels, h, w), or what `prepare` gave for it.
-            features: (n, image_channels, height, width) with height = h * upscale, less one if `trims_one`.
-
-        Returns:
-            (n, semantic_channels / upscale**2, height, width).
+            semantics: The map of the extractor.
+            features: On a grid `upscale` times as fine along each axis; less one if `trims_one`.
 
         Raises:
             ValueError: The grids do not fit; names both.
         """
-        grid = self.semantic_grid(features)
-        prepared = self.prepare(semantics) if isinstance(semantics, Tensor) else semantics
-        if prepared.offset.shape[-2:] != features.shape[-2:]:
-            is_map = isinstance(semantics, Tensor)
-            got = "x".join(map(str, semantics.shape[-2:])) if is_map else f"{prepared.queries.shape[1]} cells"
+        grid = self._semantic_grid(features)
+        if semantics.shape[-2:] != grid:
             raise ValueError(
                 f"semantics must have the grid {grid[0]}x{grid[1]} for image features of "
-                f"{features.shape[-2]}x{features.shape[-1]}; got {got}"
+                f"{features.shape[-2]}x{features.shape[-1]}; got {semantics.shape[-2]}x{semantics.shape[-1]}"
             )
-        queries = prepared.queries
-        tokens = self._look_at_image(queries, features) if self.fusion == "cross_attention" else queries
-        fed = self.feed_forward(self.norm_feed_forward(tokens))
-        tokens = tokens + fed if self.residual else fed
-        spread = self._spread(_to_map(tokens, *grid), prepared)
+        tokens = self._around(self._attend_to_semantics, _to_tokens(self.project_semantics(self.norm(semantics))))
+        if self.fusion == "cross_attention":
+            context = _to_tokens(self.project_image(features))
+            tokens = self._around(lambda inner: self.cross_attention(self.norm_cross(inner), context), tokens)
+        tokens = self._around(lambda inner: self.feed_forward(self.norm_feed_forward(inner)), tokens)
+        spread = self.conv_out(_shuffle(self.project_out(_to_map(tokens, *grid)), self.upscale))
         if self.fusion != "modulation":
             return spread
         scale, shift = spread.chunk(2, dim=1)
         return self.project_image(features) * (1 + scale) + shift
 
-    def _look_at_image(self, queries: Tensor, features: Tensor) -> Tensor:
-        context = _to_tokens(self.project_image(features))
-        if not self.residual:
-            return self.cross_attention(queries, context)
-        queries, skipped = queries.chunk(2, dim=-1)
-        return skipped + self.cross_attention(queries, context)
+    def _around(self, layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+        """Apply a layer, with a skip connection around it if the block has them."""
+        return tokens + layer(tokens) if self.residual else layer(tokens)
 
-    def semantic_grid(self, features: Tensor) -> tuple[int, int]:
+    def _attend_to_semantics(self, tokens: Tensor) -> Tensor:
+        normalised = self.norm_self(tokens)
+        return self.self_attention(normalised, normalised)
+
+    def _semantic_grid(self, features: Tensor) -> tuple[int, int]:
         """Return the height and width of the semantics that belong to `features`."""
         trimmed = int(self.trims_one)
         return (features.shape[-2] + trimmed) // self.upscale, (features.shape[-1] + trimmed) // self.upscale
 
-    def _spread(self, tokens: Tensor, prepared: PreparedFusion) -> Tensor:
-        """Compute Conv(Shuffle(P_o(tokens))) of (n, attention_channels, h, w) in one transposed convolution.
 
-        All three are linear, and the tokens have a quarter to a sixteenth of their outputs' channels or fewer, on a
-        coarser grid; so multiplying the weights first leaves a fraction of the work. Equal up to rounding.
-        """
-        spread = F.conv_transpose2d(tokens, prepared.kernel, self.conv_out.bias, *self._strides)
-        return spread.add_(prepared.offset)
-
-    @property
-    def _strides(self) -> tuple[int, int]:
-        """Stride and padding of the transposed convolution."""
-        return self.upscale, self.conv_out.kernel_size[0] - 2
-
-    def _spread_kernel(self) -> tuple[Tensor, Tensor]:
-        """Return what one token channel, and what the bias of P_o, spreads over the pixels around its cell."""
-        with without_autocast(self.conv_out.weight.device):
-            weight = self.project_out.weight.flatten(1).t()
-            rows = torch.cat((weight, self.project_out.get_parameter("bias")[None]))
-            # Channels become pixels, each block column by column as in the reference, unlike PixelShuffle.
-            blocks = rows.unflatten(1, (-1, self.upscale, self.upscale)).transpose(2, 3)
-            kernel = F.conv_transpose2d(blocks, self.conv_out.weight.flip(2, 3).transpose(0, 1))
-            return kernel[:-1], kernel[-1:]
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    # The fused kernels want an axis of heads.
-    # They also want contiguous tokens; else the attention matrix itself is built, 16 MiB a sample at 128 x 128.
-    key, value = key.contiguous(), value.contiguous()
-    return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+def _shuffle(features: Tensor, upscale: int) -> Tensor:
+    """Move channels to pixels, each block column by column as in the released code, unlike PixelShuffle."""
+    return F.pixel_shuffle(features.mT, upscale).mT
 
 
 def _to_tokens(features: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Pixel-wise discriminator: U, the U-Net with spectral norm of Real-ESRGAN, and U+SeD.
 
-Guarantees: U has 4,376,897 parameters, U+SeD 10,158,417 with 1024 semantic channels. One logit a pixel.
+Guarantees: U has 4,376,897 parameters, U+SeD 10,158,417 with 1024 semantic channels. One logit per pixel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pipeline.models.discriminators.base import Discriminator, Prepared, activate, fuse
+from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
 from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
 from pipeline.models.discriminators.fusion_options import FusionOptions
 from pipeline.models.discriminators.sed_layout import from_sed, to_sed
@@ -33,7 +33,7 @@ class UNetDiscriminator(Discriminator):
     Args:
         num_features: Channels at full resolution.
         semantic_channels: Channels of the semantics, 1024 for CLIP RN50's third layer; None for plain U.
-        fusion: How image and semantics meet, see `SemanticFusionBlock`; for ablations.
+        fusion: How image and semantics are combined, see `SemanticFusionBlock`; for ablations.
         residual: Skip connections inside the fusion blocks; for ablations.
         placement: "decoder", or "encoder" as the figure has it: after each strided convolution, before its
             activation.
@@ -76,41 +76,37 @@ class UNetDiscriminator(Discriminator):
 
     def _add_fusion(self, width: int, build: Callable[..., SemanticFusionBlock]) -> None:
         self.fusion3 = build(8 * width, 2)
-        self.merge3 = _merge(self.fusion3, 8 * width)
+        self.merge3 = build_merge(self.fusion3, 8 * width)
         self.fusion2 = build(4 * width, 4)
-        self.merge2 = _merge(self.fusion2, 4 * width)
+        self.merge2 = build_merge(self.fusion2, 4 * width)
         self.fusion1 = build(2 * width, 8)
-        self.merge1 = _merge(self.fusion1, 2 * width)
+        self.merge1 = build_merge(self.fusion1, 2 * width)
 
-    def judge(self, image: Tensor, prepared: Prepared | None) -> Tensor:
-        """Map (n, 3, h, w) to logits (n, 1, h, w); `prepared` are in the order bottom to top."""
-        down = prepared if self.placement == "encoder" else None
-        up = prepared if self.placement == "decoder" else None
+    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
+        """Map (n, 3, h, w) to logits (n, 1, h, w)."""
+        down = semantics if self.placement == "encoder" else None
+        up = semantics if self.placement == "decoder" else None
         level0 = activate(self.conv0(image))
-        level1 = activate(self._fuse(self.conv1(level0), 1, down))
-        level2 = activate(self._fuse(self.conv2(level1), 2, down))
-        features = activate(self._fuse(self.conv3(level2), 3, prepared))
+        level1 = activate(self._fuse(1, self.conv1(level0), down))
+        level2 = activate(self._fuse(2, self.conv2(level1), down))
+        features = activate(self._fuse(3, self.conv3(level2), semantics))
         features = activate(_upsample(self.conv4, features)) + level2
-        features = self._fuse(features, 2, up)
+        features = self._fuse(2, features, up)
         features = activate(_upsample(self.conv5, features)) + level1
-        features = self._fuse(features, 1, up)
+        features = self._fuse(1, features, up)
         features = activate(_upsample(self.conv6, features)) + level0
         features = activate(self.conv7(features))
         return self.conv9(activate(self.conv8(features)))
 
-    def _fuse(self, features: Tensor, level: int, prepared: Prepared | None) -> Tensor:
-        if prepared is None:
+    def _fuse(self, level: int, features: Tensor, semantics: Tensor | None) -> Tensor:
+        if semantics is None:
             return features
-        fusion, merge = {
-            1: (self.fusion1, self.merge1),
-            2: (self.fusion2, self.merge2),
-            3: (self.fusion3, self.merge3),
+        merge, fusion = {
+            1: (self.merge1, self.fusion1),
+            2: (self.merge2, self.fusion2),
+            3: (self.merge3, self.fusion3),
         }[level]
-        return fuse(merge, features, fusion, prepared[3 - level])
-
-
-def _merge(fusion: SemanticFusionBlock, channels: int) -> SpectralNormConv2d:
-    return SpectralNormConv2d(channels + fusion.out_channels, channels, 3, bias=True)
+        return fuse(merge, fusion, features, semantics)
 
 
 def _upsample(convolution: SpectralNormConv2d, features: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The convolutions of a dense block, keeping each feature map once for the backward pass.
 
 Why it stays: built from torch's operators, autograd saves the input of every convolution, 768 channels per block for
-64 features and growth 32. All of them are prefixes of the longest one, so this saves that one alone, 192 channels: 3 MiB instead of 11 MiB per block and
-256-px image, in the same time (`benchmarks/ops.py`); 552 MiB over RRDB's 69 blocks.
+64 features and growth 32. All of them are prefixes of the longest one, so this saves that one alone, 192 channels. For
+a 256-px image that is 3 MiB instead of 11 MiB per block, 552 MiB less over RRDB's 69 blocks, in the same time
+(`benchmarks/ops.py`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -64,9 +63,9 @@ class CountingPatchDiscriminator(PatchDiscriminator):
 
     num_passes = 0
 
-    def judge(self, image: Tensor, prepared: Any) -> Tensor:
+    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
         CountingPatchDiscriminator.num_passes += 1
-        return super().judge(image, prepared)
+        return super().logits(image, semantics)
 
 
 @pytest.mark.parametrize(
