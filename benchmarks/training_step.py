@@ -256,12 +256,12 @@ def measure_overhead(options: argparse.Namespace) -> list[str]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from harness import write_photos, write_shards  # pyright: ignore[reportMissingImports]
 
-    from pipeline.config.presets import load_preset, structure, to_plain
+    from jobs.command_line import PRESETS
+    from pipeline.config.plain import structure, to_plain
     from pipeline.config.schema import Preset
 
     with tempfile.TemporaryDirectory() as folder:
-        plain = to_plain(load_preset("rrdb_sed_p_x4"))
-        batch = options.batch
+        plain, batch = to_plain(PRESETS.load("rrdb_sed_p_x4", Preset)), options.batch
         plain["shards"] |= {"source": [f"{folder}/photos"], "output": f"{folder}/shards", "exclude": []}
         plain["shards"] |= {"sub_image_px": 480, "stride_px": 240}
         train = plain["train"]

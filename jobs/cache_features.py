@@ -1,119 +1,101 @@
-"""Compute the semantic features of every crop that training will cut, with Ray, and keep them beside the shards.
+"""Compute the semantic features of every crop that training draws, with Ray, and keep them beside the shards.
 
 The features are bound to their shards, crop, extractor and weights by hash: training refuses a cache that belongs to
-something else. Run it again: finished tars are kept.
+something else. Rerun the same command to finish what is missing; finished tars are kept.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import torch
-
-from jobs.ray_tasks import ray_session
+from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job, say
-from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
-from pipeline.config.schema import DataConfig, SemanticsConfig, TrainConfig
-from pipeline.data.features import FeatureStore, has_features, image_manifest
-from pipeline.inference.features import FeatureTask, plan_features, write_feature_dataset
-from pipeline.inference.semantics import build_extractor
-from shards.format.files import check_writable
+from pipeline.config.schema import DataConfig, Preset, SemanticsConfig
 from shards.format.storage import StoragePath
+
+COMMAND = CommandLine(
+    "python jobs/cache_features.py",
+    "Cache the semantic features of every crop that training draws, for classical shards; optional. Rerun the same\n"
+    "command to finish what is missing.",
+    (
+        "rrdb_sed_p_x4 --shards data/shards/df2k_x4 --output data/features/df2k_x4 --weights openai",
+        "rrdb_sed_p_x4 --dry-run  # how large it will be",
+    ),
+)
 
 
 @dataclass(frozen=True)
-class CacheConfig:
-    """What to compute; the preset's training tables give the values."""
+class CacheFeaturesConfig:
+    """The training run's data and semantics, with short flags for the three settings that people change."""
 
-    shards: StoragePath
-    """Folder or URL written by jobs/shard.py."""
-    output: StoragePath
-    """Folder or URL (s3://bucket/prefix) for the features."""
-    weights: str
-    """openai (downloaded by open_clip), a file, or random (seeded: for demos and tests only)."""
-    crop_px: int
-    """Side of the HR crop; the training run's."""
-    architecture: str
-    """Frozen vision model; the paper's is clip-rn50."""
-    layer: int
-    """Stage whose output is used; the paper's is 3."""
-    seed: int
-    """Seed of random weights."""
-    num_gpus_per_task: float
-    """GPUs that each task takes; fractions share one."""
-    cache_dir: Path
-    """Folder on a disk of each machine for copies of shards that lie at a URL."""
-    cache_gib: float
-    """What the copies may take."""
+    data: DataConfig
+    semantics: SemanticsConfig
+    shards: StoragePath | None = None
+    """Short for --data.shards: folder or URL written by jobs/shard.py."""
+    output: StoragePath | None = None
+    """Short for --semantics.cache: folder or URL (s3://bucket/prefix) for the features."""
+    weights: str | None = None
+    """Short for --semantics.weights: openai, a file, or random (seeded: for demos and tests only)."""
+    num_gpus_per_task: float | None = None
+    """GPUs per task, a fraction to share one; by default 1 where this machine has a GPU, else 0."""
 
-    def applied_to(self, train: TrainConfig) -> tuple[DataConfig, SemanticsConfig]:
-        """Return the preset's data and semantics with these settings."""
-        data = replace(
-            train.data,
-            shards=self.shards,
-            crop_px=self.crop_px,
-            canvas_px=max(self.crop_px, train.data.canvas_px),  # for real-world shards, whose features are not cached
-            cache_dir=self.cache_dir,
-            cache_gib=self.cache_gib,
+    def resolve(self) -> tuple[DataConfig, SemanticsConfig]:
+        """Return data and semantics with the short flags applied."""
+        data = self.data if self.shards is None else replace(self.data, shards=self.shards)
+        semantics = replace(
+            self.semantics,
+            source="cached",
+            cache=self.semantics.cache if self.output is None else self.output,
+            weights=self.semantics.weights if self.weights is None else self.weights,
         )
-        return data, SemanticsConfig("cached", self.output, self.architecture, self.layer, self.weights, self.seed)
-
-
-def from_preset(train: TrainConfig) -> CacheConfig:
-    """Return the cache that a training configuration would read."""
-    semantics = train.semantics
-    return CacheConfig(
-        shards=train.data.shards,
-        output=semantics.cache,
-        weights=semantics.weights,
-        crop_px=train.data.crop_px,
-        architecture=semantics.architecture,
-        layer=semantics.layer,
-        seed=semantics.seed,
-        num_gpus_per_task=1.0 if torch.cuda.is_available() else 0.0,
-        cache_dir=train.data.cache_dir,
-        cache_gib=train.data.cache_gib,
-    )
+        return data, semantics
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/cache_features.py --help`."""
-    name, flags = split_preset(argv)
-    description = (
-        "Cache the semantic features of every seeded crop; run again, it finishes what is missing.\n\n"
-        f"Preset: {name} (first argument; known: {', '.join(preset_names())})"
-    )
-    train = load_preset(name).train
-    config, dry_run = apply_flags(from_preset(train), flags, "python jobs/cache_features.py [PRESET]", description)
-    data, semantics = config.applied_to(train)
+    call = COMMAND.parse_preset(argv, _from_preset)
+    data, semantics = call.config.resolve()
+
+    from jobs.ray_tasks import ray_session
+    from pipeline.data.features import FeatureStore, has_features, image_manifest
+    from pipeline.inference.device import best_device
+    from pipeline.inference.features import plan_features, write_feature_dataset
+    from pipeline.inference.semantics import build_extractor
+    from shards.format.files import check_writable
+
     image_manifest(data.shards)  # before the extractor is built: missing shards are the most common mistake
     extractor = build_extractor(semantics)
-    tasks = plan_features(config.output, data, semantics, extractor)
+    tasks = plan_features(semantics.cache, data, semantics, extractor)
+    settings = tasks[0].settings
+    channels, height, width = settings.shape
     num_samples = sum(task.image_shard.num_samples for task in tasks)
-    size_mib = num_samples * _sample_bytes(tasks) / 2**20
+    size_mib = num_samples * settings.num_variants * 2 * channels * height * width / 2**20
     say(
-        f"{num_samples} samples x {tasks[0].settings.num_variants} variants; {extractor.description}; "
-        f"about {size_mib:.1f} MiB in {config.output}"
+        f"{num_samples} samples x {settings.num_variants} variants; {extractor.description}; "
+        f"about {size_mib:.1f} MiB in {semantics.cache}"
     )
-    if config.weights == "random":
+    if semantics.weights == "random":
         say("note: the extractor has seeded random weights; with the real ones: --weights openai")
-    if dry_run:
+    if call.dry_run:
         say("dry run: nothing was written")
         return 0
-    check_writable(config.output)
-    if has_features(config.output):
-        FeatureStore(config.output, data.cache).require(tasks[0].settings)
+    check_writable(semantics.cache)
+    if has_features(semantics.cache):
+        FeatureStore(semantics.cache, data.cache).require(settings)
+    num_gpus = call.config.num_gpus_per_task
+    if num_gpus is None:
+        num_gpus = float(best_device().type == "cuda")
     with ray_session() as session:
         say(f"using {session.description}")
-        write_feature_dataset(config.output, tasks, session.executor, num_gpus=config.num_gpus_per_task)
+        write_feature_dataset(semantics.cache, tasks, session.executor, num_gpus=num_gpus)
     return 0
 
 
-def _sample_bytes(tasks: list[FeatureTask]) -> int:
-    channels, height, width = tasks[0].settings.shape
-    return 2 * channels * height * width * tasks[0].settings.num_variants
+def _from_preset(name: str) -> CacheFeaturesConfig:
+    train = PRESETS.load(name, Preset).train
+    # Stated, since `auto` looks for a cache and the job writes it.
+    return CacheFeaturesConfig(train.data, replace(train.semantics, source="cached"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole way on real photos, offline, in minutes: every step is a command that you can type yourself."""
+"""The whole pipeline on real photos, offline, in minutes: every step is a command that you can type yourself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,25 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.command_line import CommandLine
 from jobs.sample_photos import TRAIN, VALIDATION, prepare_training_photos, prepare_validation_photos
 from jobs.terminal import JobStoppedError, run_job, say
 
 PICTURE = Path("demo/before_after.png")
 NUMBERS = Path("demo/evaluation.json")
 _BIN = Path(sys.executable).parent
+
+COMMAND = CommandLine(
+    "python jobs/demo.py",
+    "Run the whole pipeline on real photos, offline, in about five minutes on two cores: shards, features, training,\n"
+    "evaluation, a registered model and a before/after picture, all in demo/.",
+    ("# rerun it to resume; `make clean` removes what it made",),
+)
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The demo has no options; each of its steps has."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,8 @@ STEPS = (
 
 
 def main(argv: list[str]) -> int:
-    """Run every step; finished work of an earlier call is kept and said so."""
+    """Run every step; what an earlier call finished is reused."""
+    COMMAND.parse(DemoConfig, argv)
     start = time.monotonic()
     prepare_training_photos([TRAIN])
     prepare_validation_photos([VALIDATION])
@@ -54,7 +68,7 @@ def main(argv: list[str]) -> int:
 def _run(step: Step) -> None:
     program, *arguments = step.command
     environment = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
-    # The launcher would keep a process to one core.
+    # The launcher would otherwise give each process one thread.
     environment.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     code = subprocess.run([str(_BIN / program), *arguments], env=environment, check=False).returncode
     if code:
@@ -64,10 +78,10 @@ def _run(step: Step) -> None:
 def _result() -> str:
     mean = json.loads(NUMBERS.read_text(encoding="utf-8"))["sets"][VALIDATION.name]["mean"]
     return (
-        f"PSNR-Y on the photos held out: {mean['psnr_y']:.2f} dB, bicubic {mean['bicubic_psnr_y']:.2f} dB\n"
-        "The semantic extractor and the perceptual network had seeded random weights: this shows the way, not the\n"
+        f"PSNR-Y on the held-out photos: {mean['psnr_y']:.2f} dB, bicubic {mean['bicubic_psnr_y']:.2f} dB\n"
+        "The semantic extractor and the perceptual network had seeded random weights: this shows the steps, not the\n"
         "paper's quality. With the real ones: --semantics.weights openai --losses.perceptual-weights torchvision\n"
-        f"Picture (LR enlarged by bicubic | ours | HR): {PICTURE}\n"
+        f"Picture (bicubic upscaling | ours | HR): {PICTURE}\n"
         "Run, curves, pictures and the registered model: make ui"
     )
 

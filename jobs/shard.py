@@ -10,21 +10,35 @@ from __future__ import annotations
 
 import sys
 
-from jobs.ray_tasks import ray_session
+from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_training_photos, prepare_validation_photos
 from jobs.terminal import run_job, say
-from pipeline.config.presets import parse_job
-from shards.format.files import check_writable
-from shards.write.dataset import describe, survey_and_plan, write
-from shards.write.generations import read_generations
-from shards.write.plan import settings_of
-from shards.write.sources import discover
+from shards.config import ShardConfig
+
+COMMAND = CommandLine(
+    "python jobs/shard.py",
+    "Write shards of one or more folders of photos, with Ray. Rerun the same command to finish what is missing, or to\n"
+    "add new photos. On a cluster: ray job submit -- python jobs/shard.py ...",
+    (
+        "--source photos/ --output shards/  # the demo's settings on other photos",
+        "rrdb_sed_p_x4 --source data/DF2K/HR --output s3://bucket/df2k_x4",
+        "rrdb_sed_p_x4 --dry-run  # surveys and plans, writes nothing",
+    ),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/shard.py --help`."""
-    description = "Write shards of a folder of photos, with Ray; rerun it to finish what is missing."
-    config, dry_run = parse_job(argv, "shards", "python jobs/shard.py", description)
+    call = COMMAND.parse_preset(argv, lambda name: PRESETS.load(name, ShardConfig, table="shards"))
+    config, dry_run = call.config, call.dry_run
+
+    from jobs.ray_tasks import ray_session
+    from shards.format.files import check_writable
+    from shards.write.dataset import describe, survey_and_plan, write
+    from shards.write.generations import read_generations
+    from shards.write.plan import settings_of
+    from shards.write.sources import discover
+
     prepare_training_photos(config.source)
     prepare_validation_photos(config.exclude)
     sources = discover(config.source)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Spinner
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from pipeline.errors import RunStoppedError, TrackingError
 from shards.errors import InputError
 from shards.format.documents import canonical_json
 from shards.format.files import write_atomically
@@ -55,11 +56,14 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     except InputError as error:
         say(f"error: {error}")
         return EXIT_BAD_INPUT
+    except (RunStoppedError, TrackingError) as error:
+        say(f"error: {error}")
+        return EXIT_FAULTS
     except JobStoppedError as error:
         say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        say("interrupted; run the same command again to go on")
+        say("interrupted; rerun the same command to resume")
         return EXIT_INTERRUPTED
 
 

@@ -1,38 +1,58 @@
-"""Train a generator with the semantic-aware discriminator, on one process or many.
+"""Train a super-resolution network with the semantic-aware discriminator.
 
-`accelerate launch jobs/train_sed.py [PRESET] --run-dir DIR`; the same command on the same folder goes on where it was,
-on any number of processes that divides the batch. `--dry-run` says what would be done.
+Started by `accelerate launch`, on one process or many; the same command on the same run folder resumes, on any number
+of processes that divides the batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 import sys
 import traceback
+from types import TracebackType
 
+from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job, say
-from pipeline.config.presets import apply_flags, load_preset, preset_names, split_preset
+from jobs.terminal import EXIT_FAULTS, Progress, run_job, say
 from pipeline.config.schema import Preset
-from pipeline.data.features import image_manifest
-from pipeline.errors import RunStoppedError
-from pipeline.run.dry_run import describe
-from pipeline.run.session import Session
-from pipeline.runtime.backend import Backend
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
 
+COMMAND = CommandLine(
+    "accelerate launch jobs/train_sed.py",
+    "Train with the semantic-aware discriminator. Rerun the same command on the same run folder to resume.",
+    (
+        "rrdb_sed_p_x4 --dry-run  # what it will do, and the memory it needs",
+        "rrdb_sed_p_x4 --run-dir runs/mine --data.batch-size 16 --semantics.weights openai",
+        "runs/mine  # resumes with the settings in its config.json",
+    ),
+)
 _SHOWN = ("generator/pixel", "generator/adversarial", "discriminator/real", "discriminator/fake")
 
 
 class TerminalProgress:
-    """The leader's view of the loop: a bar, and a line at every report."""
+    """The leader's view of the loop: a bar, and a line per report."""
 
-    def __init__(self, images_seen: int, total_images: int) -> None:
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> TerminalProgress:
+        """Show nothing yet: where the run stands is known only once it has resumed."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the terminal."""
+        self._open.__exit__(kind, error, trace)
+
+    def begin(self, images_seen: int, total_images: int) -> TerminalProgress:
+        """Show the bar."""
         self._images_seen = images_seen
-        self._bar = Progress("training", total_images, "images", start=images_seen)
-        self._bar.__enter__()
+        self._bar = self._open.enter_context(Progress("training", total_images, "images", start=images_seen))
+        return self
 
     def advance(self, images_seen: int, stage: str) -> None:
         """Move the bar."""
@@ -40,10 +60,10 @@ class TerminalProgress:
         self._bar.advance(images_seen - self._images_seen)
         self._images_seen = images_seen
         if self._bar.done >= self._bar.total:
-            self._bar.__exit__(None, None, None)
+            self._open.close()
 
     def line(self, images_seen: int, values: dict[str, float]) -> None:
-        """Print a report: the main losses, or a validation's numbers."""
+        """Print a report: the main losses, or the metrics of a validation."""
         shown = {name: value for name, value in values.items() if name in _SHOWN or "psnr_y" in name}
         say(f"{images_seen:>9,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
 
@@ -60,24 +80,24 @@ class SilentProgress:
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/train_sed.py --help`."""
-    name, flags = split_preset(argv)
-    preset = load_preset(name)
-    description = (
-        "Train with the semantic-aware discriminator; the same command on the same folder resumes.\n\n"
-        f"Preset: {name} (first argument; known: {', '.join(preset_names())})"
-    )
-    config, dry_run = apply_flags(preset.train, flags, "accelerate launch jobs/train_sed.py [PRESET]", description)
-    preset = dataclasses.replace(preset, train=config)
-    if dry_run:
-        sys.stdout.write(f"preset           {name}\n{describe(preset)}\ndry run: nothing was read or written\n")
+    call = COMMAND.parse_preset(argv, lambda name: PRESETS.load(name, Preset).train)
+    preset = dataclasses.replace(PRESETS.load(call.preset, Preset), train=call.config)
+    if call.dry_run:
+        from pipeline.run.dry_run import describe
+
+        print(f"preset           {call.preset}\n{describe(preset)}\ndry run: nothing was read or written")
         return 0
-    image_manifest(config.data.shards)  # before anything starts: the commonest mistake
     return train(preset)
 
 
 def train(preset: Preset) -> int:
-    """Train on this process's share; returns the exit code."""
+    """Train on this rank; returns the exit code."""
+    from pipeline.data.features import image_manifest
+    from pipeline.run.session import Session
+    from pipeline.runtime.backend import Backend
+
     config = preset.train
+    image_manifest(config.data.shards)  # before anything starts: the most common mistake
     stop = StopRequest()
     stop.listen()
     prepare_validation_photos(config.report.validation_sets)
@@ -90,12 +110,11 @@ def train(preset: Preset) -> int:
     session = Session(preset, backend)
     for line in session.notes:
         tell(line)
-    try:
-        outcome = session.run(TerminalProgress if backend.is_leader else lambda seen, total: SilentProgress(), stop)
-    except RunStoppedError as error:
-        raise JobStoppedError(f"error: {error}", EXIT_FAULTS) from error
+    with TerminalProgress() as screen:
+        begin = screen.begin if backend.is_leader else lambda seen, total: SilentProgress()
+        outcome = session.run(begin, stop)
     if not outcome.is_finished:
-        tell(f"asked to stop: saved at {outcome.images_seen:,} images; the same command goes on")
+        tell(f"asked to stop: saved at {outcome.images_seen:,} images; rerun the same command to resume")
     elif not outcome.has_trained:
         tell(f"{config.run_dir} is finished at {outcome.images_seen:,} images; nothing to do")
     else:
@@ -106,10 +125,10 @@ def train(preset: Preset) -> int:
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:
-    """Return the job's exit code, whatever happens; an error of our own is shown as Python would show it."""
+    """Return the job's exit code, whatever happens; shows the traceback of an internal error as Python would."""
     try:
         return run_job(main, argv)
-    except Exception:  # noqa: BLE001 - a rank that failed leaves by `os._exit`: the last place to show its traceback
+    except Exception:  # noqa: BLE001 - a failed rank leaves by `os._exit`: the last place to show its traceback
         traceback.print_exc()
         return EXIT_FAULTS
 

@@ -8,13 +8,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from jobs.command_line import CommandLine
 from jobs.terminal import run_job, say
-from pipeline.tracking.environment import prepare
+from pipeline.tracking.environment import DEFAULT_STORE, prepare
 from shards.errors import InputError
 
-DEFAULT_STORE = "sqlite:///mlflow.db"
+COMMAND = CommandLine(
+    "python jobs/ui.py",
+    "Open the MLflow UI on the store that the jobs here write to: MLFLOW_TRACKING_URI, else mlflow.db in this folder.",
+    ("--port 5001  # when 5000 is taken",),
+)
 
 
 @dataclass(frozen=True)
@@ -24,27 +27,27 @@ class UiConfig:
     port: int = 5000
     """Port on this machine."""
     host: str = "127.0.0.1"
-    """Address; 0.0.0.0 shows it to the network, without any password."""
+    """Address to listen on; 0.0.0.0 opens the UI to the network, without a password."""
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/ui.py --help`."""
-    config = tyro.cli(UiConfig, args=argv, prog="python jobs/ui.py", description=__doc__)
+    config = COMMAND.parse(UiConfig, argv)
     check_port(config.host, config.port)
     prepare()
     store = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE)
     say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
     program = str(Path(sys.executable).parent / "mlflow")
     arguments = ["ui", "--backend-store-uri", store, "--host", config.host, "--port", str(config.port)]
-    # Warnings of the server's libraries about each other; its errors still come out.
+    # Hides the warnings that the server's libraries print about each other; its errors still appear.
     os.execve(program, [program, *arguments], os.environ | {"PYTHONWARNINGS": "ignore"})
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuse a port that something else listens on.
+    """Check that nothing else listens on a port.
 
     Raises:
-        InputError: The port is in use, or may not be opened.
+        InputError: The port is in use, or this process must not open it.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Enlarge an image, or every image of a folder, with any model."""
+"""Upscale an image, or every image of a folder, with any model."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
+from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
-from pipeline.data.evaluation import image_files, read_image
-from pipeline.inference.named_model import open_model
-from pipeline.inference.pictures import write_png
-from pipeline.inference.upscale import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles, upscale
-from shards.errors import InputError
-from shards.format.files import check_writable
+from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
+
+COMMAND = CommandLine(
+    "python jobs/upscale.py",
+    "Upscale an image, or every image of a folder, with any model. Any size: large images go in tiles.",
+    (
+        "runs/rrdb_sed_p_x4 photo.jpg photo_x4.png",
+        "RealESRGAN_x4plus.pth photos/ upscaled/ --tile-px 256  # when memory runs out",
+    ),
+)
 
 
 @dataclass(frozen=True)
 class UpscaleConfig:
-    """What to enlarge. With no argument: the demo's held-out photos with the demo's run."""
+    """What to upscale. The defaults are the demo's held-out photos and its run."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
     """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
@@ -31,9 +35,9 @@ class UpscaleConfig:
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = Path("demo/upscaled")
     """A PNG file for an image, a folder for a folder."""
     tile_px: int = DEFAULT_TILE_PX
-    """Larger images are enlarged in tiles of this side, LQ px; lower it when memory runs out."""
+    """Side of a tile in input pixels; images with a larger side go in tiles. Lower it when memory runs out."""
     overlap_px: int = DEFAULT_OVERLAP_PX
-    """Overlap of neighbouring tiles, LQ px; they are blended, so no seam shows."""
+    """Overlap of neighbouring tiles in input pixels, blended so that no seam shows; at most half a tile."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -42,39 +46,22 @@ class UpscaleConfig:
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/upscale.py --help`."""
-    config = tyro.cli(UpscaleConfig, args=argv, prog="python jobs/upscale.py", description=__doc__)
+    config = COMMAND.parse(UpscaleConfig, argv)
     prepare_validation_photos([config.input])
-    jobs = _pairs(config)
+
+    from pipeline.inference.device import best_device
+    from pipeline.inference.named_model import open_model
+    from pipeline.inference.upscale_files import plan_outputs, upscale_file
+
+    files = plan_outputs(config.input, config.output)
     model = open_model(config.model)
-    model.generator.to("cuda" if torch.cuda.is_available() else "cpu")
-    with Progress("upscaling", len(jobs), "images") as progress:
-        for source, target in jobs:
-            sr = upscale(
-                model.generator, read_image(source), model.scale, tile_px=config.tile_px, overlap_px=config.overlap_px
-            )
-            write_png(target, sr)
+    model.generator.to(best_device())
+    with Progress("upscaling", len(files), "images") as progress:
+        for source, target in files:
+            upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)
             progress.advance(1)
-    say(f"wrote {len(jobs)} image(s): {config.output}")
+    say(f"wrote {len(files)} image(s): {config.output}")
     return 0
-
-
-def _pairs(config: UpscaleConfig) -> list[tuple[Path, Path]]:
-    if config.input.is_dir():
-        check_writable(config.output)
-        if config.output.is_file():
-            raise InputError(f"{config.input} is a folder, but {config.output} is a file; give an output folder")
-        files = image_files(config.input)
-        targets = [config.output / f"{file.stem}.png" for file in files]
-        if len(set(targets)) != len(targets):
-            raise InputError(f"two images in {config.input} differ only in their suffix; rename one")
-        return list(zip(files, targets, strict=True))
-    if not config.input.is_file():
-        raise InputError(f"no such image or folder: {config.input}")
-    target = config.output / f"{config.input.stem}.png" if config.output.is_dir() else config.output
-    if target.suffix.lower() != ".png":
-        raise InputError(f"the output is written as PNG, but {target} does not end in .png; name it so")
-    check_writable(target.parent)
-    return [(config.input, target)]
 
 
 if __name__ == "__main__":

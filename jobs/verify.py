@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from jobs.ray_tasks import ray_session
+import tyro
+
+from jobs.command_line import CommandLine
 from jobs.terminal import EXIT_FAULTS, Progress, run_job
-from shards.format.storage import StoragePath, parse_path
-from shards.read.verification import Fault, verify_folder, verify_shards
-from shards.write.repair import find_photos, repair
+from shards.format.storage import StoragePath
+
+if TYPE_CHECKING:
+    from shards.read.verification import Fault
+
+COMMAND = CommandLine(
+    "python jobs/verify.py",
+    "Re-hash and decode everything in a folder of shards, and list all faults.\n"
+    "Exit code 0: every byte is as it was written; 1: there are faults; 2: no shards there.",
+    (
+        "data/shards/df2k_x4",
+        "data/shards/df2k_x4 --repair data/DF2K/HR  # rewrites the broken shards from the photos",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """What to verify. The default is the demo's shards."""
+
+    folder: Annotated[StoragePath, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path("demo/shards")
+    """Folder or URL that jobs/shard.py wrote."""
+    repair: tuple[Path, ...] = ()
+    """Folders of photos that the shards were made from, in the same order; rewrites broken shards."""
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/verify.py --help`."""
-    parser = argparse.ArgumentParser(
-        prog="python jobs/verify.py",
-        description="Re-hash and decode everything in a folder of shards, and list all faults. "
-        "Exit code 0: every byte is as it was written; 1: there are faults; 2: no shards there.",
-    )
-    parser.add_argument("folder", type=parse_path, metavar="DIR", help="folder or URL that jobs/shard.py wrote")
-    parser.add_argument(
-        "--repair",
-        type=Path,
-        nargs="+",
-        metavar="SOURCE",
-        help="folders of photos that the shards were made from, in the same order; rewrites broken shards",
-    )
-    arguments = parser.parse_args(argv)
-    faults = verify(arguments.folder)
+    config = COMMAND.parse(VerifyConfig, argv)
+
+    from jobs.ray_tasks import ray_session
+    from shards.write.repair import find_photos, repair
+
+    faults = verify(config.folder)
     for fault in faults:
         print(fault)
-    if faults and arguments.repair:
-        plans, photos = find_photos(arguments.folder, arguments.repair)
+    if faults and config.repair:
+        plans, photos = find_photos(config.folder, config.repair)
         with ray_session() as session:
-            repair(arguments.folder, plans, photos, {fault.file for fault in faults}, session.executor)
-        faults = verify(arguments.folder)
+            repair(config.folder, plans, photos, {fault.file for fault in faults}, session.executor)
+        faults = verify(config.folder)
         for fault in faults:
             print(f"still there: {fault}")
     if faults:
-        print(f"{len(faults)} fault(s) in {arguments.folder}; repair it with --repair SOURCE")
+        print(f"{len(faults)} fault(s) in {config.folder}; repair it with --repair SOURCE")
         return EXIT_FAULTS
-    print(f"{arguments.folder} is whole")
+    print(f"{config.folder} is whole")
     return 0
 
 
@@ -52,6 +67,8 @@ def verify(folder: StoragePath) -> list[Fault]:
     Raises:
         ShardError: There is no manifest to verify against.
     """
+    from shards.read.verification import verify_folder, verify_shards
+
     shards, faults = verify_folder(folder)
     num_samples = sum(shard.num_samples for shard in shards)
     with Progress("verifying", num_samples, "samples") as progress:

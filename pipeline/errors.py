@@ -32,6 +32,10 @@ class SaveError(RunStoppedError):
     """What a run must keep could not be written: the disk is full, or the folder is gone."""
 
 
+class TrackingError(RuntimeError):
+    """MLflow is unreachable, or does not know what was asked for; the files on disk are complete."""
+
+
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
     """Make a write that fails in this block a `SaveError` that names the file and says what to do."""

@@ -17,7 +17,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from pipeline.config.presets import load_preset, structure, to_plain
+from jobs.command_line import PRESETS
+from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset, RuntimeConfig
 from shards.config import ShardConfig
 from shards.format.manifest import Manifest
@@ -75,7 +76,7 @@ def write_shards(config: ShardConfig) -> Manifest:
 
 def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
     """The demo preset at a size for tests, all of its paths in `folder`; dotted names change it further."""
-    plain = to_plain(load_preset("demo"))
+    plain = to_plain(PRESETS.load("demo", Preset))
     plain["shards"] |= {
         "source": [str(folder / "photos")],
         "output": str(folder / "shards"),
@@ -117,7 +118,7 @@ def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
 
 def runtime_config(**changes: Any) -> RuntimeConfig:
     """Deterministic float32, as most tests compute; `changes` say otherwise."""
-    return dataclasses.replace(load_preset("demo").train.runtime, **changes)
+    return dataclasses.replace(PRESETS.load("demo", Preset).train.runtime, **changes)
 
 
 def write_preset(preset: Preset, path: Path) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["jobs.train_sed", "warm"])
+_SERVER.set_forkserver_preload(["jobs.train_sed", "pipeline.run.session", "pipeline.runtime.backend", "warm"])
 _FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 

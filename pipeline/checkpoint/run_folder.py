@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from pipeline.config.presets import load_preset, to_plain
+from pipeline.config.plain import to_plain
+from pipeline.config.presets import load_resolved
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from shards.format.files import check_writable, write_atomically
@@ -87,7 +88,7 @@ class RunFolder:
         """
         check_writable(self.path)
         if self.config.is_file():
-            differing = differences(to_plain(load_preset(str(self.config))), to_plain(preset))
+            differing = differences(to_plain(self.read_config()), to_plain(preset))
             refused = [line for path, line in differing.items() if not path.startswith(FREE_TO_CHANGE)]
             if refused:
                 raise ConfigError(
@@ -111,6 +112,14 @@ class RunFolder:
                 file.close()
                 return None
         return file
+
+    def read_config(self) -> Preset:
+        """Return the configuration of the run here.
+
+        Raises:
+            ConfigError: There is none, or it has faults.
+        """
+        return load_resolved(self.config, Preset)
 
     def write_config(self, preset: Preset) -> None:
         """Write the configuration, so that the folder is a preset too."""

@@ -11,8 +11,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.architectures import add_architectures
 from pipeline.config.data import DataConfig
 from pipeline.config.learning import LossConfig, ScheduleConfig
+from pipeline.config.plain import CONVERTER, RUN_FOLDER_CONVERTER
 from pipeline.config.running import ReportConfig, RuntimeConfig
 from pipeline.config.semantics import SemanticsConfig
 from pipeline.errors import refuse
@@ -30,6 +32,10 @@ __all__ = [
     "SemanticsConfig",
     "TrainConfig",
 ]
+
+# Here, so that whoever reads a training table has the hooks, and `pipeline.config.plain` needs no network.
+add_architectures(CONVERTER, drops_foreign=False)
+add_architectures(RUN_FOLDER_CONVERTER, drops_foreign=True)
 
 
 @dataclass(frozen=True)

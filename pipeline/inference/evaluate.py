@@ -61,6 +61,19 @@ def evaluate_folder(
         yield evaluate_image(generator, read_pair(hr_file, scale), scale, metrics)
 
 
+def evaluate_sets(
+    generator: nn.Module, folders: Sequence[Path], scale: int, metrics: Sequence[Metric] = DEFAULT_METRICS
+) -> Iterator[tuple[str, Evaluated]]:
+    """Evaluate several sets; yields each image with the name of its set.
+
+    Raises:
+        InputError: A folder is no evaluation set.
+    """
+    for folder in folders:
+        for evaluated in evaluate_folder(generator, folder, scale, metrics):
+            yield folder.name, evaluated
+
+
 def validate(
     generator: nn.Module,
     folders: Sequence[Path],

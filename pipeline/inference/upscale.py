@@ -1,8 +1,8 @@
-"""One image through a generator: any size, in tiles when it does not fit.
+"""One image through a generator: any size, in tiles when it does not fit into memory.
 
-Tiles overlap and are blended, so no seam shows. The outer quarter of an overlap, where a tile's own border has spoilt
-it, does not count: with an overlap of four times the generator's reach (how far an LQ pixel acts) the result is that
-of the whole image.
+Tiles overlap and are blended, so no seam shows. The outer quarter of an overlap has weight 0, since the padding at a
+tile's border corrupts it: with an overlap of four times the generator's receptive radius the result equals that of the
+whole image.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
-from shards.errors import InputError
-
-DEFAULT_TILE_PX = 512
-DEFAULT_OVERLAP_PX = 32
+from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
 
 
-def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
-    """(H, W, 3) uint8 RGB to (1, 3, H, W) float32 in [0, 1]."""
+def to_tensor(image: UInt8[np.ndarray, "h w 3"], device: torch.device) -> Float[Tensor, "1 3 h w"]:
+    """Convert RGB pixels to float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
 
 
-def to_pixels(image: Tensor) -> np.ndarray:
-    """(1, 3, H, W) float, clamped to [0, 1] and rounded, to (H, W, 3) uint8 RGB.
+def to_pixels(image: Float[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Clamp to [0, 1] and round to 8-bit RGB.
 
     Raises:
-        CheckpointError: A value is NaN or infinite, which would become some colour or other in silence.
+        CheckpointError: A value is NaN or infinite; the cast would silently turn it into an arbitrary colour.
     """
     if not image.isfinite().all():
         raise CheckpointError(
@@ -42,23 +40,24 @@ def to_pixels(image: Tensor) -> np.ndarray:
 @torch.inference_mode()
 def upscale(
     generator: nn.Module,
-    lq: np.ndarray,
+    lq: UInt8[np.ndarray, "h w 3"],
     scale: int,
     *,
     tile_px: int = DEFAULT_TILE_PX,
     overlap_px: int = DEFAULT_OVERLAP_PX,
-) -> np.ndarray:
-    """Enlarge one image.
+) -> UInt8[np.ndarray, "{scale}*h {scale}*w 3"]:
+    """Upscale one RGB image.
 
     Args:
-        generator: Network in evaluation mode, (1, 3, h, w) in [0, 1] to (1, 3, h * scale, w * scale).
-        lq: (h, w, 3) uint8 RGB.
+        generator: Network in evaluation mode, from and to images in [0, 1].
+        lq: The image.
         scale: The generator's.
-        tile_px: Largest side of a tile, LQ px, at least 1 and at least twice the overlap.
-        overlap_px: Overlap of neighbouring tiles, LQ px.
+        tile_px: Largest side of a tile in LQ px, at least 1 and at least twice the overlap.
+        overlap_px: Overlap of neighbouring tiles in LQ px.
 
-    Returns:
-        (h * scale, w * scale, 3) uint8 RGB.
+    Raises:
+        InputError: The tile sizes do not fit together.
+        CheckpointError: The output holds a NaN or infinite value.
     """
     check_tiles(tile_px, overlap_px)
     device = next(generator.parameters()).device
@@ -82,7 +81,7 @@ def upscale(
 
 
 def _spans(side_px: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
-    """Yield the tiles of one axis; the last is moved inwards rather than cut short."""
+    """Yield the tiles of one axis; the last is moved inwards, so that all have the same size."""
     start = 0
     while start + tile_px < side_px:
         yield start, start + tile_px
@@ -98,15 +97,3 @@ def _ramp(start_px: int, stop_px: int, side_px: int, overlap_px: int, scale: int
     rising = ((position - outer + 1) / (overlap - 2 * outer + 1)).clamp(0, 1)
     whole = torch.ones(length)
     return (rising if start_px > 0 else whole) * (rising.flip(0) if stop_px < side_px else whole)
-
-
-def check_tiles(tile_px: int, overlap_px: int) -> None:
-    """Refuse tiles that cannot cover an image.
-
-    Raises:
-        InputError: The sizes do not fit together.
-    """
-    if tile_px < 1 or not 0 <= 2 * overlap_px <= tile_px:
-        raise InputError(
-            f"tile_px={tile_px} must be at least 1 and at least twice overlap_px={overlap_px}, which must be 0 or above"
-        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.checkpoint.run_folder import RunFolder
-from pipeline.config.presets import load_preset
 from pipeline.config.schema import TrainConfig
 from pipeline.data.evaluation import check_sets
 from pipeline.data.features import has_features
@@ -21,7 +20,7 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
         return config
     folder = RunFolder(config.run_dir)
     if folder.config.is_file():
-        source = load_preset(str(folder.config)).train.semantics.source
+        source = folder.read_config().train.semantics.source
     else:
         source = "cached" if has_features(semantics.cache) else "online"
     return replace(config, semantics=replace(semantics, source=source))

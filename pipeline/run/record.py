@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from pipeline.config.presets import to_plain
+from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend

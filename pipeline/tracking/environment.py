@@ -8,6 +8,9 @@ import os
 import warnings
 from collections.abc import Iterator
 
+DEFAULT_STORE = "sqlite:///mlflow.db"
+"""Where runs go when MLFLOW_TRACKING_URI is not set: MLflow's own default, a file in the working folder."""
+
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

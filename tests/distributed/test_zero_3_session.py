@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 from sessions import lines_of, run_session
 
 import pipeline.run.record
-from pipeline.config.presets import load_preset
+from pipeline.config.presets import load_resolved
+from pipeline.config.schema import Preset
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker
 
 
 def train_on_rank(rank: int, world_size: int, folder: str) -> None:
     pipeline.run.record.open_tracker = lambda *_: NullTracker()
-    preset, run_dir = load_preset(str(Path(folder) / "preset.json")), Path(folder) / "zero"
+    preset, run_dir = load_resolved(Path(folder) / "preset.json", Preset), Path(folder) / "zero"
     for stop_at, position in ((12, 12), (None, 24)):
         launch_as("zero 3", Path(folder))
         outcome, _ = run_session(preset, run_dir, stop_at=stop_at)

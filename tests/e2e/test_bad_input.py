@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import jobs.cache_features
 import jobs.evaluate
 import jobs.promote
-import jobs.sample_photos
+import jobs.ray_tasks
 import jobs.shard
 import jobs.train_sed
 import jobs.ui
@@ -53,8 +53,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("something was started for bad input")
 
-    for module in (jobs.shard, jobs.cache_features):
-        monkeypatch.setattr(module, "ray_session", refuse)
+    monkeypatch.setattr(jobs.ray_tasks, "ray_session", refuse)
     for name in ("execv", "execve"):
         monkeypatch.setattr(jobs.ui.os, name, refuse)
 
@@ -154,7 +153,7 @@ def test_preset_when_a_key_is_misspelt_names_the_nearest(refuse: Callable[..., N
     [
         (jobs.shard.main, "--sub-imag-px", "--sub-image-px"),
         (jobs.train_sed.main, "--data.crop-pz", "--data.crop-px"),
-        (jobs.cache_features.main, "--crop-pz", "--crop-px"),
+        (jobs.cache_features.main, "--data.crop-pz", "--data.crop-px"),
         (jobs.evaluate.main, "--set", "--sets"),
         (jobs.upscale.main, "--tile", "--tile-px"),
         (jobs.promote.main, "--names", "--name"),

@@ -111,7 +111,7 @@ def test_run_when_its_launcher_is_asked_to_stop_saves_leaves_and_says_so(data: P
     wait_for_end(run)
     assert_preempted(run)
     text = log.read_text()
-    assert "the same command goes on" in text
+    assert "rerun the same command to resume" in text
     assert "DataLoader worker" not in text
 
 
@@ -138,7 +138,7 @@ def test_run_when_asked_to_stop_while_it_compiles_finishes_the_step_and_leaves(d
     wait_for_end(run, timeout_s=240.0)
     assert_preempted(run)
     assert status(run)["images_seen"] == 4, log.read_text()
-    assert "the same command goes on" in log.read_text()
+    assert "rerun the same command to resume" in log.read_text()
 
 
 # Slurm's commands, as far as the script uses them: one node, whose task is what srun is given.

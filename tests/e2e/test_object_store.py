@@ -15,6 +15,7 @@ import fsspec
 import pytest
 from harness import ROOT, write_photos, write_shards
 
+import jobs.ray_tasks
 import jobs.shard
 import jobs.verify
 from jobs.ray_tasks import ray_session
@@ -34,8 +35,7 @@ def config(tmp_path: Path) -> ShardConfig:
 def one_ray(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One Ray for all calls of the jobs in this process, begun when its workers can find the store."""
     with ray_session(num_cpus=2) as session:
-        for module in (jobs.shard, jobs.verify):
-            monkeypatch.setattr(module, "ray_session", lambda: contextlib.nullcontext(session))
+        monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
         yield
 
 

@@ -19,6 +19,7 @@ import pytest
 from harness import small_shard_config
 from PIL import Image
 
+import jobs.ray_tasks
 import jobs.shard
 import jobs.verify
 from jobs.ray_tasks import RaySession, ray_session
@@ -123,7 +124,7 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     assert "images-000001.tar sample" in capfd.readouterr().out
 
     # Only what is broken is made again, from the source that the plan names.
-    monkeypatch.setattr(jobs.verify, "ray_session", lambda: contextlib.nullcontext(session))
+    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
     manifest_file = here.output / "manifest.json"
     manifest_file.write_bytes(manifest_file.read_bytes().replace(b"images-000002", b"images-000003"))
     arguments = [str(here.output), "--repair", str(config.source[0])]
@@ -257,7 +258,7 @@ def test_dry_run_when_asked_prints_the_plan_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(jobs.shard, "ray_session", lambda: contextlib.nullcontext(session))
+    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
     flags = ["--source", str(photos), "--output", str(tmp_path / "out"), *FLAGS, "--shard-size-mib", "0.125"]
     flags += ["--max-reject-fraction", "0.5", "--exclude", "--dry-run"]
     assert run_job(jobs.shard.main, flags) == 0

@@ -146,7 +146,7 @@ def test_run_asked_to_stop_saves_leaves_and_goes_on(data: Path, undisturbed: Pat
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == EXIT_PREEMPTED, said
-    assert "the same command goes on" in said
+    assert "rerun the same command to resume" in said
     assert not (run / "export").exists()
     train("one process", data, "stopped")
     assert_same_run(run, undisturbed)

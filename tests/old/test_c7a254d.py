@@ -24,7 +24,7 @@ from harness import job, run_command
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.config.presets import load_preset
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.data.samples import TrainingSamples, collate
 from pipeline.degrade import degrade
 
@@ -63,7 +63,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 def open_samples(shards: Path, features: Path | None) -> TrainingSamples:
-    train = load_preset("run").train
+    train = RunFolder(Path("run")).read_config().train
     return TrainingSamples(dataclasses.replace(train.data, shards=shards), train.seed, features)
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.presets import apply_flags, load_preset, structure, to_plain
+from jobs.command_line import PRESETS, apply_flags
+from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.models import build_generator, load_generator, save_generator
@@ -53,20 +54,20 @@ FLAT_DISCRIMINATOR = {
 
 
 def demo_with(**tables: dict[str, Any]) -> dict[str, Any]:
-    plain = to_plain(load_preset("demo"))
+    plain = to_plain(PRESETS.load("demo", Preset))
     plain["train"] |= tables
     return plain
 
 
 def flagged(*flags: str, preset: str = "demo") -> TrainConfig:
-    config, _ = apply_flags(load_preset(preset).train, list(flags), "job", "Job.")
+    config, _ = apply_flags(PRESETS.load(preset, Preset).train, list(flags), "job", "Job.")
     return config
 
 
 def test_run_folder_of_an_earlier_version_is_read_as_before(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(demo_with(generator=FLAT_GENERATOR, discriminator=FLAT_DISCRIMINATOR)))
-    train = load_preset(str(path)).train
+    train = PRESETS.load(str(path), Preset).train
     assert train.generator == CompactOptions(scale=4, num_features=32, num_blocks=8)
     assert train.discriminator == PatchOptions(semantic=True, num_features=16)
 
@@ -75,7 +76,7 @@ def test_run_folder_with_a_key_that_no_architecture_knows_is_refused(tmp_path: P
     path = tmp_path / "config.json"
     path.write_text(json.dumps(demo_with(generator=FLAT_GENERATOR | {"num_heds": 6})))
     with pytest.raises(ConfigError, match="unknown key 'num_heds'"):
-        load_preset(str(path))
+        PRESETS.load(str(path), Preset)
 
 
 def test_preset_with_the_option_of_another_architecture_is_refused_with_the_nearest_name() -> None:
@@ -106,7 +107,7 @@ def test_sizes_for_each_block_survive_the_way_through_config_json(tmp_path: Path
     preset = structure(demo_with(generator=table), Preset, "preset")
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_plain(preset)))
-    assert load_preset(str(path)) == preset
+    assert PRESETS.load(str(path), Preset) == preset
     assert preset.train.generator == SwinIROptions(scale=4, num_features=12, num_blocks=2, num_heads=(2, 3))
 
 

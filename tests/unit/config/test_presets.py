@@ -8,22 +8,36 @@ from pathlib import Path
 
 import pytest
 
+from jobs.command_line import PRESETS, Call, CommandLine, apply_flags
 from pipeline.checkpoint.run_folder import RunFolder
-from pipeline.config.presets import PRESET_DIR, apply_flags, load_preset, parse_job, preset_names, structure, to_plain
-from pipeline.config.schema import Preset
+from pipeline.config.plain import structure, to_plain
+from pipeline.config.presets import PresetFolder
+from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.run.dry_run import describe
+from shards.config import ShardConfig
 
 PAPER_PRESETS = ["rrdb_sed_p_x4", "rrdb_sed_u_x4", "swinir_sed_p_x4", "swinir_sed_u_x4", "realworld_rrdb_sed_u_x4"]
 
 
+COMMAND = CommandLine("job", "Job.", ())
+
+
+def load(name_or_path: str) -> Preset:
+    return PRESETS.load(name_or_path, Preset)
+
+
+def parse(*arguments: str) -> Call[TrainConfig]:
+    return COMMAND.parse_preset(list(arguments), lambda name: load(name).train)
+
+
 def test_presets_named_in_the_readme_exist() -> None:
-    assert set(preset_names()) == {"demo", *PAPER_PRESETS}
+    assert set(PRESETS.names()) == {"demo", *PAPER_PRESETS}
 
 
 @pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
 def test_preset_reads_what_its_own_shards_table_writes(name: str) -> None:
-    preset = load_preset(name)
+    preset = load(name)
     assert preset.train.data.shards == preset.shards.output
     assert preset.train.generator.scale == preset.shards.scale
     assert preset.train.data.crop_px <= preset.shards.sub_image_px
@@ -31,15 +45,15 @@ def test_preset_reads_what_its_own_shards_table_writes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
 def test_preset_survives_the_way_through_config_json(name: str, tmp_path: Path) -> None:
-    preset = load_preset(name)
+    preset = load(name)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_plain(preset)), encoding="utf-8")
-    assert load_preset(str(path)) == preset
+    assert load(str(path)) == preset
 
 
 @pytest.mark.parametrize("name", [name for name in PAPER_PRESETS if "realworld" not in name])
 def test_paper_preset_has_the_papers_hyperparameters(name: str) -> None:
-    train = load_preset(name).train
+    train = load(name).train
     assert train.num_steps == 300_000
     assert train.schedule.generator_learning_rate == train.schedule.discriminator_learning_rate == 1e-4
     assert train.schedule.betas == (0.9, 0.99)
@@ -63,7 +77,7 @@ def test_dry_run_builds_on_the_meta_device_and_touches_nothing(
     name: str, counts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = describe(load_preset(name))
+    text = describe(load(name))
     for count in counts:
         assert f"{count} parameters" in text
     assert "GiB" in text
@@ -72,10 +86,10 @@ def test_dry_run_builds_on_the_meta_device_and_touches_nothing(
 
 
 def test_dry_run_names_ablations_and_ldl() -> None:
-    assert "fusion           cross-attention, without skip connections\n" in describe(load_preset("demo"))
+    assert "fusion           cross-attention, without skip connections\n" in describe(load("demo"))
     flags = ["--discriminator.architecture", "unet", "--discriminator.fusion", "modulation", "--discriminator.residual"]
     flags += ["--discriminator.placement", "encoder", "--losses.ldl-weight", "0.5"]
-    preset = load_preset("demo")
+    preset = load("demo")
     train, _ = apply_flags(preset.train, flags, "job", "Job.")
     text = describe(replace(preset, train=train))
     assert "fusion           modulation, with skip connections, in the encoder\n" in text
@@ -94,18 +108,18 @@ def test_ablation_that_would_change_nothing_is_refused(
     flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises((SystemExit, ConfigError)) as caught:
-        apply_flags(load_preset("demo").train, flags, "job", "Job.")
+        apply_flags(load("demo").train, flags, "job", "Job.")
     captured = capsys.readouterr()
     assert words in " ".join((captured.out + captured.err + str(caught.value)).replace("│", " ").split())
 
 
 def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Path) -> None:
-    text = (PRESET_DIR / "demo.toml").read_text(encoding="utf-8")
+    text = (PRESETS.path / "demo.toml").read_text(encoding="utf-8")
     path = tmp_path / "faulty.toml"
     text = text.replace("crop_px = 64", "crop_pxx = 64").replace("total_images = 13_200", 'total_images = "many"')
     path.write_text(text.replace('architecture = "patch"', 'architecture = "pach"'), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_preset(str(path))
+        load(str(path))
     message = str(caught.value)
     assert "unknown key 'crop_pxx', did you mean 'crop_px'? @ $.train.data" in message
     assert "expected int, got 'many' @ $.train.schedule.total_images" in message
@@ -113,8 +127,82 @@ def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Pa
     assert str(path) in message
 
 
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
+def test_preset_resolves_to_what_it_was_when_every_file_was_complete(name: str) -> None:
+    before = json.loads(Path(__file__).with_name("presets_at_c7a254d.json").read_text(encoding="utf-8"))
+    then, now = structure(before[name], Preset, name, from_run_folder=True), load(name)
+    assert now.train == then.train
+    assert now.shards.recipe_name == then.shards.recipe_name
+    assert replace(now.shards, recipe=then.shards.recipe) == then.shards
+
+
+def test_preset_on_a_base_states_only_what_differs(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.toml", 'base = "rrdb_sed_p_x4"\n[train]\nseed = 7\n[train.data]\ncrop_px = 128\n')
+    second = write(tmp_path / "second.toml", 'base = "first.toml"\n[train.data]\nbatch_size = 16\n')
+    shipped, child, grandchild = load("rrdb_sed_p_x4"), load(str(first)), load(str(second))
+    assert child.shards == shipped.shards
+    assert child.train == replace(shipped.train, seed=7, data=replace(shipped.train.data, crop_px=128))
+    assert grandchild.train == replace(child.train, data=replace(child.train.data, batch_size=16))
+
+
+def test_preset_that_names_another_architecture_inherits_none_of_the_options(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.toml", 'base = "demo"\n[train.discriminator]\narchitecture = "unet"\n')
+    with pytest.raises(ConfigError, match=r"required field missing @ \$.train.discriminator.semantic"):
+        load(str(path))
+
+
+def test_fault_of_a_base_names_the_file_that_holds_it(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.toml", 'base = "demo"\n[train]\nseeed = 1\n[train.data]\ncrop_px = 48\n')
+    child = write(tmp_path / "child.toml", 'base = "base.toml"\n[train.data]\nbatch_size = "8"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(str(child))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{child}: 2 problem(s)"
+    assert f"  unknown key 'seeed', did you mean 'seed'? @ $.train.seeed in {base}" in lines
+    assert "  expected int, got '8' @ $.train.data.batch_size" in lines
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ('"rrdb_sed_q_x4"', "base of preset .*mine.toml: unknown preset 'rrdb_sed_q_x4', did you mean 'rrdb_sed_"),
+        ('"other.toml"', "base of preset .*mine.toml: preset file .*other.toml does not exist"),
+        ('"mine.toml"', "presets are each other's base: .*mine.toml -> .*mine.toml; remove one `base`"),
+        ('"back.toml"', "each other's base: .*mine.toml -> .*back.toml -> .*mine.toml"),
+        ("3", "mine.toml: base=3 must be the name of a preset, or a file beside this one"),
+    ],
+)
+def test_base_that_cannot_be_used_is_refused(tmp_path: Path, base: str, words: str) -> None:
+    write(tmp_path / "back.toml", 'base = "mine.toml"\n')
+    with pytest.raises(ConfigError, match=words):
+        load(str(write(tmp_path / "mine.toml", f"base = {base}\n")))
+
+
+def test_table_alone_is_read_without_the_rest(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.toml", 'base = "demo"\n[shards]\nvariants = 9\n[train]\nno_such_key = 1\n')
+    assert PRESETS.load(str(path), ShardConfig, table="shards").variants == 9
+    write(path, "[shard]\nvariants = 9\n")
+    with pytest.raises(ConfigError, match=r"mine.toml has no table \[shards\]; got shard"):
+        PRESETS.load(str(path), ShardConfig, table="shards")
+    write(path, 'base = "demo"\n[shards]\nvariant = 9\n')
+    with pytest.raises(ConfigError, match=r"unknown key 'variant', did you mean 'variants'\? @ \$.shards.variant"):
+        PRESETS.load(str(path), ShardConfig, table="shards")
+
+
+def test_folder_of_presets_is_the_callers_choice(tmp_path: Path) -> None:
+    write(tmp_path / "mine.toml", 'base = "theirs"\n')
+    (tmp_path / "theirs.toml").write_bytes((PRESETS.path / "demo.toml").read_bytes())
+    assert PresetFolder(tmp_path).names() == ["mine", "theirs"]
+    assert PresetFolder(tmp_path).load("mine", Preset) == load("demo")
+
+
 def test_preset_with_a_missing_key_is_refused(tmp_path: Path) -> None:
-    plain = to_plain(load_preset("demo"))
+    plain = to_plain(load("demo"))
     del plain["train"]["schedule"]["gamma"]
     with pytest.raises(ConfigError, match=r"required field missing @ \$.train.schedule.gamma"):
         structure(plain, Preset, "preset")
@@ -122,7 +210,7 @@ def test_preset_with_a_missing_key_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [True, "8", 8.5, None])
 def test_batch_size_of_another_type_is_refused_not_converted(value: object) -> None:
-    plain = to_plain(load_preset("demo"))
+    plain = to_plain(load("demo"))
     plain["train"]["data"]["batch_size"] = value
     with pytest.raises(ConfigError, match="batch_size"):
         structure(plain, Preset, "preset")
@@ -130,13 +218,13 @@ def test_batch_size_of_another_type_is_refused_not_converted(value: object) -> N
 
 def test_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'rrdb_sed_p_x4'"):
-        load_preset("rrdb_sed_px4")
+        load("rrdb_sed_px4")
 
 
 def test_flags_override_the_preset_and_nothing_else() -> None:
-    config, dry_run = parse_job(["demo", "--data.crop-px", "48", "--dry-run"], "train", "job", "Job.")
-    default = load_preset("demo").train
-    assert dry_run
+    call = parse("demo", "--data.crop-px", "48", "--dry-run")
+    config, default = call.config, load("demo").train
+    assert call.dry_run
     assert config.data.crop_px == 48
     assert config.schedule == default.schedule
 
@@ -151,7 +239,7 @@ def test_flags_override_the_preset_and_nothing_else() -> None:
 )
 def test_bad_flag_ends_with_2_and_the_remedy(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        apply_flags(load_preset("demo").train, flags, "job", "Job.")
+        apply_flags(load("demo").train, flags, "job", "Job.")
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert words in " ".join((captured.out + captured.err).replace("│", " ").split())
@@ -159,14 +247,15 @@ def test_bad_flag_ends_with_2_and_the_remedy(flags: list[str], words: str, capsy
 
 def test_rule_between_two_tables_is_checked_after_the_flags() -> None:
     with pytest.raises(ConfigError, match=r"every_images=100 is no multiple of data\.batch_size=8; nearest is 96"):
-        apply_flags(load_preset("demo").train, ["--report.every-images", "100"], "job", "Job.")
+        apply_flags(load("demo").train, ["--report.every-images", "100"], "job", "Job.")
 
 
 def test_run_folder_refuses_another_runs_settings_and_names_both_values(tmp_path: Path) -> None:
-    first, _ = parse_job(["demo", "--run-dir", str(tmp_path)], "train", "job", "Job.")
-    second, _ = parse_job(["demo", "--run-dir", str(tmp_path), "--data.batch-size", "4"], "train", "job", "Job.")
-    third, _ = parse_job(["demo", "--run-dir", str(tmp_path), "--data.num-workers", "3"], "train", "job", "Job.")
-    shards = load_preset("demo").shards
+    run_dir = ("--run-dir", str(tmp_path))
+    first = parse("demo", *run_dir).config
+    second = parse("demo", *run_dir, "--data.batch-size", "4").config
+    third = parse("demo", *run_dir, "--data.num-workers", "3").config
+    shards = load("demo").shards
     RunFolder(tmp_path).write_config(Preset(shards, first))
     RunFolder(tmp_path).check(Preset(shards, third))
     with pytest.raises(ConfigError, match=r"train.data.batch_size: the run has 8, the command says 4"):

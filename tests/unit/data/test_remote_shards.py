@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_training_samples import samples_of
 
-from pipeline.config.presets import structure, to_plain
+from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset
 from pipeline.data.samples import Item, TrainingSamples
 from shards.format.manifest import read_manifest

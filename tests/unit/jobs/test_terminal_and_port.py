@@ -11,6 +11,7 @@ import pytest
 import jobs.terminal
 from jobs.terminal import JobStoppedError, Progress, run_job
 from jobs.ui import check_port
+from pipeline.errors import RankLostError, TrackingError
 from shards.errors import InputError, ShardError
 
 
@@ -98,8 +99,10 @@ def raising(error: BaseException):
     [
         (InputError("no such thing; do this"), 2, "error: no such thing; do this\n"),
         (ShardError("bad tar"), 2, "error: bad tar\n"),
+        (RankLostError("lost rank 1"), 1, "error: lost rank 1\n"),
+        (TrackingError("no server"), 1, "error: no server\n"),
         (JobStoppedError("drained", 143), 143, "drained\n"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on\n"),
+        (KeyboardInterrupt(), 130, "interrupted; rerun the same command to resume\n"),
     ],
 )
 def test_job_when_it_ends_early_becomes_one_message_and_a_code(

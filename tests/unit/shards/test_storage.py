@@ -11,7 +11,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.config.presets import apply_flags, load_preset, structure, to_plain
+from jobs.command_line import PRESETS, apply_flags
+from pipeline.config.plain import structure, to_plain
 from shards.config import ShardConfig
 from shards.errors import InputError
 from shards.format.files import check_writable, open_atomic, sha256_of, write_atomically
@@ -42,7 +43,7 @@ def test_path_when_parsed_is_local_or_remote(tmp_path: Path) -> None:
 
 
 def test_output_when_a_url_goes_through_presets_and_flags() -> None:
-    plain = to_plain(load_preset("demo").shards)
+    plain = to_plain(PRESETS.load("demo", ShardConfig, table="shards"))
     config = structure(plain | {"output": "s3://bucket/shards"}, ShardConfig, "test")
     assert config.output == RemotePath("s3://bucket/shards")
     assert to_plain(config)["output"] == "s3://bucket/shards"

@@ -1,0 +1,129 @@
+"""The command line that all jobs share: a preset and dotted flags, or plain arguments; help with examples.
+
+A job without any argument runs its part of the demo. Bad flags end the process with exit code 2 and the nearest valid
+name, `--help` with 0. Nothing here imports torch, ray or mlflow, and a job imports its own work after parsing: people
+who ask for help, or mistype a flag, do not wait for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar, cast
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from pipeline.config.architectures import architecture_flag, follow_architecture_flags
+from pipeline.config.presets import PresetFolder
+from shards.format.storage import StoragePath, parse_path
+
+T = TypeVar("T")
+
+PRESETS = PresetFolder(Path(__file__).parent / "presets")
+DEFAULT_PRESET = "demo"
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """What a user asked a job for."""
+
+    preset: str
+    config: T
+    """The preset's values with the flags applied."""
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """How people call one job."""
+
+    program: str
+    """As a user types it, such as `python jobs/shard.py`."""
+    summary: str
+    """What the job does, in a sentence or two."""
+    examples: tuple[str, ...]
+    """Arguments worth copying, each optionally with `# why`."""
+
+    def parse(self, type_: type[T], argv: list[str]) -> T:
+        """Fill a dataclass with defaults for every field from plain arguments."""
+        return tyro.cli(type_, args=argv, prog=self.program, description=self._describe(), registry=_flag_types())
+
+    def parse_preset(self, argv: list[str], load: Callable[[str], T]) -> Call[T]:
+        """Take an optional preset as the first argument, then flags that override its values.
+
+        Args:
+            argv: Arguments without the program's name.
+            load: Returns the values of a preset by its name or path.
+
+        Raises:
+            ConfigError: The preset is unknown or has faults.
+        """
+        is_given = bool(argv) and not argv[0].startswith("-")
+        preset, flags = (argv[0], argv[1:]) if is_given else (DEFAULT_PRESET, argv)
+        shipped = ", ".join(PRESETS.names())
+        preset_line = f"PRESET: {preset} here. Shipped: {shipped}; or a .toml or .json file, or a run folder."
+        description = f"{self._describe()}\n\n{preset_line}"
+        config, dry_run = apply_flags(load(preset), flags, f"{self.program} [PRESET]", description)
+        return Call(preset, config, dry_run)
+
+    def _describe(self) -> str:
+        return "\n".join([self.summary, "", "examples:", *(f"  {self.program} {line}" for line in self.examples)])
+
+
+def apply_flags(default: T, flags: list[str], prog: str, description: str) -> tuple[T, bool]:
+    """Apply dotted flags to a configuration.
+
+    Args:
+        default: The values to override; `--help` shows them.
+        flags: Such as `--data.crop-px 128` and `--dry-run`.
+        prog: Command as a user types it.
+        description: First lines of `--help`.
+
+    Returns:
+        The configuration, and whether `--dry-run` was given.
+
+    Raises:
+        ConfigError: A flag is an option of another architecture than the one in use.
+    """
+    default = follow_architecture_flags(default, flags)
+    config_type = Annotated[type(default), tyro.conf.arg(name="")]
+    dry_run_type = Annotated[
+        bool, tyro.conf.arg(help="Print what the job would do, without writing anything."), tyro.conf.FlagCreatePairsOff
+    ]
+    job_type = dataclasses.make_dataclass(
+        "Job",
+        [("config", config_type), ("dry_run", dry_run_type, dataclasses.field(default=False))],
+        frozen=True,
+    )
+    job = tyro.cli(
+        cast(Any, job_type),
+        default=job_type(config=default),
+        args=flags,
+        prog=prog,
+        description=description,
+        registry=_flag_types(),
+    )
+    return job.config, job.dry_run
+
+
+def _flag_types() -> ConstructorRegistry:
+    """Return how flags become values of the types that tyro does not know."""
+
+    def storage_path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[StoragePath] | None:
+        if info.type not in (StoragePath, StoragePath | None):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH|URL",
+            instance_from_str=lambda words: parse_path(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, StoragePath),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    registry = ConstructorRegistry()
+    registry.primitive_rule(storage_path_rule)
+    registry.primitive_rule(architecture_flag)
+    return registry

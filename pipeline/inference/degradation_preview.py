@@ -1,0 +1,155 @@
+"""A picture of a degradation: a grid of HR and a few variants, each with the parameters that it was drawn with.
+
+The seeds are those of the shards, so a variant here has the seed that training uses for it. The canvas is the middle of
+the sub-image, neither cropped nor augmented, and LQ is shown enlarged by pixel repetition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.degrade import degrade, stack_parameters
+from shards.degradation.parameters import SampleParameters, draw_parameters
+from shards.degradation.recipe import Recipe
+from shards.errors import InputError
+from shards.format.png import Pixels, decode_png
+from shards.read.reader import Sample, ShardSet
+
+_PANEL_PX = 256
+_GAP_PX = 8
+_FONT_PX = 12
+_LINE_PX = 15
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sub-image: its name, (canvas, canvas, 3) uint8 HR, and each variant's parameters and LQ."""
+
+    name: str
+    hr: Pixels
+    variants: tuple[tuple[SampleParameters, Pixels], ...]
+
+
+def draw_preview(
+    images: ShardSet, recipe: Recipe, *, num_samples: int, num_variants: int, canvas_px: int | None
+) -> Pixels:
+    """Draw a grid of samples, evenly spread over the shards, and their variants.
+
+    Args:
+        images: The image shards.
+        recipe: The degradation.
+        num_samples: Rows at most.
+        num_variants: Degradations per sample.
+        canvas_px: Side of the HR square; None: the whole sub-image.
+
+    Raises:
+        InputError: A sub-image is smaller than the canvas.
+    """
+    indices = [k * len(images) // num_samples for k in range(min(num_samples, len(images)))]
+    rows = [degrade_sample(images, index, recipe, num_variants=num_variants, canvas_px=canvas_px) for index in indices]
+    return draw_grid(rows)
+
+
+def degrade_sample(images: ShardSet, index: int, recipe: Recipe, *, num_variants: int, canvas_px: int | None) -> Row:
+    """Make every variant of one sub-image.
+
+    Raises:
+        InputError: The sub-image is smaller than the canvas; names the sample.
+    """
+    sample = images.sample(index)
+    scale = images.manifest.images.scale
+    hr = cut_canvas(decode_png(sample.members["png"], sample.key), sample.key, canvas_px, scale)
+    parameters = [
+        draw_parameters(recipe, seed, scale=scale, canvas_px=len(hr), crop_px=len(hr))
+        for seed in _seeds(sample, num_variants, images.manifest.images.seed)
+    ]
+    batch = torch.from_numpy(hr).permute(2, 0, 1)[None].float().div(255).repeat(len(parameters), 1, 1, 1)
+    lq = (degrade(batch, stack_parameters(parameters)).lq * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return Row(sample.key, hr, tuple(zip(parameters, lq.numpy(), strict=True)))
+
+
+def _seeds(sample: Sample, num_variants: int, dataset_seed: int) -> list[str]:
+    return [sample.record.seed(variant, dataset_seed) for variant in range(num_variants)]
+
+
+def cut_canvas(image: Pixels, name: str, canvas_px: int | None, scale: int) -> Pixels:
+    """Cut the middle square of an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        name: Of the sample, for errors.
+        canvas_px: Side; the largest multiple of the scale when None.
+        scale: Divides the side.
+
+    Raises:
+        InputError: The side is no multiple of the scale, or larger than the image.
+    """
+    height_px, width_px = image.shape[:2]
+    largest_px = min(height_px, width_px) // scale * scale
+    side_px = largest_px if canvas_px is None else canvas_px
+    if side_px < 1 or side_px % scale or side_px > largest_px:
+        raise InputError(
+            f"--canvas-px must be a multiple of {scale}, at most {largest_px}; got {side_px}; "
+            f"sample {name} has {height_px}x{width_px} px"
+        )
+    top_px, left_px = (height_px - side_px) // 2, (width_px - side_px) // 2
+    return image[top_px : top_px + side_px, left_px : left_px + side_px].copy()
+
+
+def draw_grid(rows: list[Row]) -> Pixels:
+    """Draw one row a sub-image, as (H, W, 3) uint8: HR, then its variants, each with its parameters under it."""
+    lines = [_captions(row) for row in rows]
+    num_lines = max(len(caption) for captions in lines for caption in captions)
+    drawn = [
+        _join([_panel(image, caption, num_lines) for image, caption in zip(_images(row), captions, strict=True)], 1)
+        for row, captions in zip(rows, lines, strict=True)
+    ]
+    return _join(drawn, 0)
+
+
+def _captions(row: Row) -> list[list[str]]:
+    captions = [[row.name, f"HR, {len(row.hr)} px"]]
+    for number, (parameters, lq) in enumerate(row.variants):
+        steps = [step.caption() for step in parameters.steps]
+        captions.append([f"variant {number}, LQ, {len(lq)} px", *filter(None, steps)])
+    return captions
+
+
+def _images(row: Row) -> list[Pixels]:
+    return [row.hr, *(lq.repeat(len(row.hr) // len(lq), 0).repeat(len(row.hr) // len(lq), 1) for _, lq in row.variants)]
+
+
+def _panel(image: Pixels, lines: list[str], num_lines: int) -> Pixels:
+    """Enlarge a small image by a whole factor and write its lines under it."""
+    factor = -(-_PANEL_PX // len(image))
+    image = image.repeat(factor, 0).repeat(factor, 1)
+    caption = Image.new("RGB", (image.shape[1], _LINE_PX * num_lines + 4), "white")
+    pen, font = ImageDraw.Draw(caption), ImageFont.load_default(_FONT_PX)
+    for number, line in enumerate(lines):
+        pen.text((2, 2 + _LINE_PX * number), _fit(line, font, image.shape[1] - 4), fill="black", font=font)
+    return np.concatenate([image, np.asarray(caption)])
+
+
+def _fit(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+    if font.getlength(line) <= width_px:
+        return line
+    while line and font.getlength(line + "...") > width_px:
+        line = line[:-1]
+    return line + "..."
+
+
+def _join(pictures: list[Pixels], axis: int) -> Pixels:
+    """Put pictures beside (1) or below (0) each other, with white gaps; smaller ones are padded in white."""
+    across = 1 - axis
+    size_px = max(picture.shape[across] for picture in pictures)
+    pieces = []
+    for number, picture in enumerate(pictures):
+        widths = [(0, 0)] * 3
+        widths[across] = (0, size_px - picture.shape[across])
+        widths[axis] = (_GAP_PX if number else 0, 0)
+        pieces.append(np.pad(picture, widths, constant_values=255))
+    return np.concatenate(pieces, axis=axis)

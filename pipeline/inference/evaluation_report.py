@@ -1,0 +1,95 @@
+"""The results of an evaluation, per set and per image: as text, and as the JSON document of jobs/evaluate.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.inference.evaluate import Evaluated, protocol_of, result_names
+from pipeline.inference.named_model import NamedModel
+from pipeline.metrics import METRICS, Metric
+from shards.errors import InputError
+from shards.format.files import sha256_of, write_atomically
+
+
+@dataclass
+class EvaluationReport:
+    """Collects images as they are evaluated."""
+
+    metrics: tuple[Metric, ...]
+    not_computed: dict[str, str]
+    """Metrics that were asked for and cannot be computed here, with what each needs."""
+    by_set: dict[str, list[Evaluated]] = field(default_factory=dict)
+
+    def add(self, set_name: str, evaluated: Evaluated) -> None:
+        """Add one image."""
+        self.by_set.setdefault(set_name, []).append(evaluated)
+
+    @property
+    def images(self) -> list[Evaluated]:
+        """All images, set by set."""
+        return [image for images in self.by_set.values() for image in images]
+
+    def text(self) -> str:
+        """Return one line per set, with the means."""
+        lines = [
+            f"{name}: {', '.join(_compared(metric, self._mean(images)) for metric in self.metrics)}"
+            for name, images in self.by_set.items()
+        ]
+        return "\n".join([*lines, *(f"{name}: not computed: needs {what}" for name, what in self.not_computed.items())])
+
+    def write(self, path: Path, model_name: str, model: NamedModel) -> None:
+        """Write the JSON document; its folder is created if need be."""
+        document: dict[str, Any] = {
+            "model": model_name,
+            "weights_sha256": sha256_of(model.weights),
+            "scale": model.scale,
+            "protocol": protocol_of(self.metrics),
+            "sets": {
+                name: {"mean": self._mean(images), "images": {image.pair.name: image.metrics for image in images}}
+                for name, images in self.by_set.items()
+            },
+        }
+        if self.not_computed:
+            document["not_computed"] = self.not_computed
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+
+    def _mean(self, images: Sequence[Evaluated]) -> dict[str, float]:
+        return {key: sum(image.metrics[key] for image in images) / len(images) for key in result_names(self.metrics)}
+
+
+def choose_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+    """Return the metrics that can be computed here, and what each of the others needs.
+
+    Raises:
+        InputError: A name is unknown, or none of the metrics can be computed.
+    """
+    chosen = [METRICS[name] for name in dict.fromkeys(names)]
+    not_computed = {metric.name: needs for metric in chosen if (needs := metric.missing()) is not None}
+    metrics = [metric for metric in chosen if metric.name not in not_computed]
+    if not metrics:
+        needs = "".join(f"\n  {name}: not computed: needs {what}" for name, what in not_computed.items())
+        raise InputError(f"--metrics leaves nothing to compute; `--metrics help` lists all{needs}")
+    return metrics, not_computed
+
+
+def describe_metrics() -> str:
+    """Return one line per metric: what it compares, which direction is better, what it needs."""
+    return "\n".join(map(_described, METRICS))
+
+
+def _described(metric: Metric) -> str:
+    reference = "full-reference" if metric.needs_reference else "no-reference"
+    better = "higher" if metric.is_higher_better else "lower"
+    missing = metric.missing()
+    needs = "" if missing is None else f"; not computed: needs {missing}"
+    return f"{metric.name}: {reference}, {better} is better; {metric.protocol}{needs}"
+
+
+def _compared(metric: Metric, mean: dict[str, float]) -> str:
+    baseline = mean[f"bicubic_{metric.name}"]
+    return f"{metric.label} {metric.text(mean[metric.name])} (bicubic {baseline:.{metric.decimals}f})"
