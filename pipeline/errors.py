@@ -13,7 +13,7 @@ class CheckpointError(InputError):
 
 
 class RunStoppedError(RuntimeError):
-    """A run cannot go on; its checkpoints are good, and the same command goes on from them."""
+    """A run cannot continue; its checkpoints are intact, and the same command resumes from them."""
 
 
 class NonFiniteError(RunStoppedError):
@@ -25,11 +25,11 @@ class DamagedDataError(RunStoppedError):
 
 
 class RankLostError(RunStoppedError):
-    """Another process of the run died or hangs; names it."""
+    """Another rank died or hangs; names it."""
 
 
 class SaveError(RunStoppedError):
-    """What a run must keep could not be written: the disk is full, or the folder is gone."""
+    """A checkpoint or record could not be written: the disk is full, or the folder is gone."""
 
 
 class TrackingError(RuntimeError):
@@ -38,13 +38,13 @@ class TrackingError(RuntimeError):
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Make a write that fails in this block a `SaveError` that names the file and says what to do."""
+    """Turn a failed write in this block into a `SaveError` that names the file and the remedy."""
     try:
         yield
     except OSError as error:
         raise SaveError(
             f"{path} could not be written: {error.strerror or error}\n"
-            "  the checkpoints are untouched; make room and run the same command to go on"
+            "  the checkpoints are untouched; free some space and rerun the same command to resume"
         ) from error
 
 

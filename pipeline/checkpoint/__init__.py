@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, how they lie on disk, which stay, and how they are written while training goes on."""
+"""Checkpoints: content, layout on disk, retention, and writing in the background; the layout of a run folder."""
 
 from pipeline.checkpoint.background import BackgroundWriter
 from pipeline.checkpoint.retention import Retention

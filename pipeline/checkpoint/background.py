@@ -1,4 +1,4 @@
-"""Writing checkpoints while training goes on: the step pauses for a copy to host memory, a thread does the rest."""
+"""Background writing of checkpoints: training pauses for a copy to host memory, a thread writes it to disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pipeline.errors import SaveError
 
 
 class BackgroundWriter:
-    """Writes one checkpoint at a time from a thread; used by the process that writes, and idle in the others.
+    """Writes one checkpoint at a time from a thread. Used on the leader; idle on the other ranks.
 
     Args:
-        store: Where checkpoints go. Nobody else may save to it meanwhile.
+        store: Destination; must not be saved to by anyone else meanwhile.
     """
 
     def __init__(self, store: CheckpointStore) -> None:
@@ -30,16 +30,16 @@ class BackgroundWriter:
         self._host = _HostCopy()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Copy a checkpoint to host memory and begin to write it; its tensors may change afterwards.
+        """Copy a checkpoint to host memory and start to write it; its tensors may change afterwards.
 
-        Waits for the checkpoint before. After a failure nothing more is written.
+        Waits for the previous checkpoint. After a failure nothing more is written.
         """
         self.wait()
         if self._failure is None:
             self._writing = self._thread.submit(self._store.save, self._host.of(checkpoint))
 
     def wait(self) -> None:
-        """Wait until nothing is being written any more."""
+        """Wait until nothing is being written."""
         if self._writing is not None:
             with contextlib.suppress(SaveError):
                 self._writing.result()
@@ -47,7 +47,7 @@ class BackgroundWriter:
 
     @property
     def failure(self) -> SaveError | None:
-        """Why a checkpoint could not be written, as soon as that is known; does not wait."""
+        """The error of a checkpoint that could not be written, as soon as it is known; does not wait."""
         self._collect()
         return self._failure
 
@@ -62,7 +62,7 @@ class BackgroundWriter:
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[BackgroundWriter]:
-        """Give the block time to save; at its end, however it ends, what is being written is finished."""
+        """Return a context at whose end, however it ends, a write in progress is finished."""
         try:
             yield self
         finally:
@@ -70,13 +70,13 @@ class BackgroundWriter:
 
 
 class _HostCopy:
-    """Host memory for one checkpoint, taken once and used again: pages that are there already cost no faults."""
+    """Host memory for one checkpoint, allocated once and reused, because fresh pages cost page faults."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, str], Tensor] = {}
 
     def of(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return the checkpoint with tensors of this memory, good until the next call."""
+        """Return the checkpoint with tensors in this memory, valid until the next call."""
         tensors = {group: self._copy_group(group, named) for group, named in checkpoint.tensors.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the copies below were only queued
@@ -90,7 +90,7 @@ class _HostCopy:
     def _buffer(self, group: str, name: str, like: Tensor) -> Tensor:
         buffer = self._buffers.get((group, name))
         if buffer is None or buffer.shape != like.shape or buffer.dtype != like.dtype:
-            # Pinned, so that a device copies without a stop in between.
+            # Pinned, so that a device copies without waiting in between.
             buffer = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
             self._buffers[group, name] = buffer
         return buffer

@@ -1,7 +1,7 @@
-"""Which checkpoints stay: the newest, one in so many images, and the best by a metric.
+"""Retention: the newest checkpoints, one per so many images, and the best by a metric.
 
-The rule looks only at positions and at the run's metrics, never at times or at what this process remembers, so a
-resumed run keeps the very checkpoints that an undisturbed one does.
+The rule depends only on positions and on the run's metrics, never on times or on state of this process, so a resumed
+run keeps the same checkpoints as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ def _every_position(images_seen: int) -> bool:
 
 @dataclass(frozen=True)
 class Retention:
-    """A rule for what to keep.
+    """A retention rule.
 
     Attributes:
-        newest: How many of the newest scheduled checkpoints stay, at least 1.
-        every_images: Those at multiples of this stay for good; 0: none.
+        newest: How many of the newest scheduled checkpoints are kept, at least 1.
+        every_images: Checkpoints at multiples of this are kept for good; 0: none.
         is_scheduled: Whether an undisturbed run has a checkpoint at a position. One that was saved because the run
-            was asked to stop stays only until the next is there.
-        scores: Position to score, higher is better; the best scheduled checkpoint stays, the earliest of equals.
+            was asked to stop is kept only until the next one.
+        scores: Score by position, higher is better; the best scheduled checkpoint is kept, the earliest of equals.
     """
 
     newest: int
@@ -33,7 +33,7 @@ class Retention:
     scores: Callable[[], Mapping[int, float]] = dict
 
     def kept(self, positions: Collection[int]) -> set[int]:
-        """Return which of these positions, in images seen, stay; the last always does."""
+        """Return which of these positions, in images seen, are kept; the last one always is."""
         scheduled = sorted(filter(self.is_scheduled, positions))
         kept = {max(positions), *scheduled[-self.newest :]}
         if self.every_images:

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, and whether a command may go on in it."""
+"""The layout of a run folder, and the check that a command may resume the run in it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FREE_TO_CHANGE = (
     "train.report.",
     "shards.",
 )
-"""Settings that may differ when a run goes on: none changes what the images before taught the networks. Shards and
-features may have moved: their manifests are known by their hashes."""
+"""Settings that may change when a run resumes, because they do not affect what was trained so far. Shards and features
+may have moved: their manifests are identified by hash."""
 
 
 RunState = Literal["running", "preempted", "finished", "failed"]
-"""running: also after a kill that left no time to say more; preempted: saved and left because it was asked to."""
+"""running: also after a kill; preempted: saved and exited on request."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration; a preset too."""
+        """The resolved configuration; usable as a preset."""
         return self.path / "config.json"
 
     @property
     def metrics(self) -> Path:
-        """One JSON line a report."""
+        """One JSON line per report."""
         return self.path / "metrics.jsonl"
 
     @property
     def status(self) -> Path:
-        """How the last call ended, for schedulers: a launcher exits with 1, be the run preempted or failed."""
+        """How the last call ended, for schedulers: a launcher exits with 1 whether the run was preempted or failed."""
         return self.path / "status.json"
 
     @property
@@ -80,7 +80,7 @@ class RunFolder:
         return self.path / "pictures"
 
     def check(self, preset: Preset) -> None:
-        """Check that a command may work here, before anything is built or written.
+        """Check that a command may train here, before anything is built or written.
 
         Raises:
             ConfigError: The folder belongs to a run with other settings; lists them with both values.
@@ -94,14 +94,14 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.path} holds a run with other settings:\n  "
                     + "\n  ".join(refused)
-                    + f"\n  Go on with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
+                    + f"\n  Resume with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
                 )
 
     def lock(self) -> BinaryIO | None:
-        """Make the folder and keep it for this process; None when another one keeps it.
+        """Create the folder and lock it for this process; None if another process holds the lock.
 
-        The lock is gone when the returned file is closed or the process ends, however it ends; loader processes do not
-        inherit it. On storage without locks every process finds the folder free.
+        The lock is released when the returned file is closed or the process ends; loader processes do not inherit it.
+        On storage without locks every process gets it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         file = (self.path / ".lock").open("wb")
@@ -122,11 +122,11 @@ class RunFolder:
         return load_resolved(self.config, Preset)
 
     def write_config(self, preset: Preset) -> None:
-        """Write the configuration, so that the folder is a preset too."""
+        """Write the resolved configuration."""
         write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
 
     def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
-        """Say in `status.json` how the run stands."""
+        """Write the run's state and position to `status.json`."""
         status = {"state": state, "images_seen": images_seen, "total_images": total_images}
         write_atomically(self.status, (json.dumps(status) + "\n").encode())
 

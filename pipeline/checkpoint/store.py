@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `images-%010d` of safetensors and JSON files. It is written beside its final name, hashed,
 synchronised with the disk, and renamed; its manifest, with the SHA-256 of every file, is written last. On load every
-file is hashed again and a damaged checkpoint is passed over for the one before, with a warning that names it. Nothing
-in it is executed.
+file is hashed again; a damaged checkpoint is skipped for the previous one, with a warning that names it. Nothing in it
+is executed.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NEWEST_ONLY = Retention(newest=1)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on.
+    """Everything that a run needs to resume.
 
     Attributes:
         images_seen: Position of the run.
         tensors: Named groups (generator, discriminator, ema, optimizers) of named tensors.
-        facts: Plain values: versions, what the run was bound to, running sums of the open report.
+        facts: Plain values: versions, hashes of the data, running sums of the open report.
     """
 
     images_seen: int
@@ -55,7 +55,7 @@ class CheckpointStore:
 
     Args:
         folder: `RUN/checkpoints`; need not exist.
-        retention: Which of them stay; who only reads gives none.
+        retention: Which of them are kept; not needed for reading.
     """
 
     def __init__(self, folder: Path, retention: Retention = _NEWEST_ONLY) -> None:
@@ -71,15 +71,15 @@ class CheckpointStore:
         )
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then remove those that need not stay. Only one process may call this.
+        """Write a checkpoint, then delete those not retained. Only one process may call this.
 
         Raises:
-            SaveError: The disk is full or the run's folder cannot be written or is gone; what was there stays.
+            SaveError: The disk is full, or the run folder is read-only or gone; earlier checkpoints are untouched.
         """
         final = self._folder / f"images-{checkpoint.images_seen:010d}"
         partial = _partial(final)
         try:
-            self._folder.mkdir(exist_ok=True)  # not its parents: a folder that is gone was somebody's decision
+            self._folder.mkdir(exist_ok=True)  # not its parents: somebody deleted a missing folder on purpose
             self._sweep()
             partial.mkdir()
             _write_files(partial, checkpoint)
@@ -90,17 +90,17 @@ class CheckpointStore:
             shutil.rmtree(partial, ignore_errors=True)
             raise SaveError(
                 f"checkpoint {final} could not be written: {getattr(error, 'strerror', None) or error}\n"
-                "  the earlier checkpoints are untouched; make room and run the same command to go on"
+                "  the earlier checkpoints are untouched; free some space and rerun the same command to resume"
             ) from error
         self.tidy(checkpoint.images_seen)
         return final
 
     def tidy(self, images_seen: int) -> None:
-        """Remove the checkpoints up to here that need not stay, and what kills left half-written or half-removed.
+        """Delete checkpoints up to this position that are not retained, and leftovers of kills.
 
-        Called after every save, and by a run that begins or goes on: a kill may have come between the two. Later
-        checkpoints are damaged, or the run would not go on from here; they stay until the run has passed them. Only
-        one process may call this.
+        Called after every save and when a run starts or resumes, since a kill may have come between save and tidy.
+        Checkpoints beyond this position are damaged, or the run would resume from them; they stay until the run has
+        passed them. Only one process may call this.
 
         Args:
             images_seen: Position of the run.
@@ -117,7 +117,7 @@ class CheckpointStore:
             shutil.rmtree(left, ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:
-        """Load the newest undamaged checkpoint; None when there is none at all.
+        """Load the newest intact checkpoint; None if there is none.
 
         Raises:
             CheckpointError: There are checkpoints and every one is damaged.
@@ -127,11 +127,11 @@ class CheckpointStore:
             try:
                 return load_checkpoint(folder)
             except CheckpointError as error:
-                _LOG.warning("passing over a damaged checkpoint: %s", error)
+                _LOG.warning("skipping a damaged checkpoint: %s", error)
         if folders:
             raise CheckpointError(
                 f"all {len(folders)} checkpoint(s) in {self._folder} are damaged; "
-                "move the run folder away to start again, or restore them from a backup"
+                "move the run folder away to start over, or restore them from a backup"
             )
         return None
 
@@ -141,7 +141,7 @@ def _position(folder: Path) -> int:
 
 
 def _partial(folder: Path) -> Path:
-    """Return the name that a checkpoint has while it is not whole: not yet, or no longer."""
+    """Return the name of an incomplete checkpoint: one being written or being deleted."""
     return folder.with_name(f".{folder.name}.partial")
 
 
@@ -149,7 +149,7 @@ def _hide(folder: Path) -> None:
     try:
         folder.rename(_partial(folder))
     except OSError as error:
-        _LOG.warning("checkpoint %s need not stay, but could not be removed: %s", folder, error.strerror)
+        _LOG.warning("checkpoint %s is no longer needed, but could not be deleted: %s", folder, error.strerror)
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
@@ -162,20 +162,20 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    # Straight to the file: `save` would build the bytes first, holding up every other thread for a second.
+    # Straight to the file: `save` would serialise in memory first and block every other thread for a second.
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint and check every file of it.
+    """Read a checkpoint and verify every file of it.
 
     Raises:
         CheckpointError: A file is missing or damaged; names it.
     """
     try:
-        files = read_sealed(folder / _MANIFEST, remedy="delete the folder to go on from the one before")["files"]
+        files = read_sealed(folder / _MANIFEST, remedy="delete the folder to resume from the previous one")["files"]
         for name, digest in files.items():
             if sha256_of(folder / name) != digest:
                 raise CheckpointError(f"{folder / name} does not have the hash in its manifest")

@@ -34,7 +34,7 @@ class PerceptualLoss(nn.Module):
     The layers are convolutions, taken before their ReLU: conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4.
 
     Attributes:
-        weights_sha256: Hash over the network's weights as loaded.
+        weights_sha256: Hash of the loaded weights.
 
     Args:
         layer_weights: Weight by the layer's number in `torchvision.models.vgg19().features`.
@@ -44,7 +44,7 @@ class PerceptualLoss(nn.Module):
 
     Raises:
         ValueError: A layer is no convolution of VGG19.
-        InputError: The weights cannot be had or do not fit.
+        InputError: The weights are missing or do not fit.
 
     References:
         Johnson et al. 2016, arXiv:1603.08155. Layers and weights: the released options of SeD and

@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: networks on the meta device, nothing read, nothing written."""
+"""The dry run: the resolved plan of a run and its memory. Networks on the meta device; nothing read or written."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _VGG19_PARAMETERS = 12_944_960
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device: weights with gradients and optimizer, and what the backward pass keeps."""
+    """Bytes on one device: weights, gradients and optimizer state; activations saved for the backward pass."""
 
     state_bytes: int
     activation_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """Both, without the library's own context and fragmentation."""
+        """Both together, without the library's own context and fragmentation."""
         return self.state_bytes + self.activation_bytes
 
 
 class _SavedBytes:
-    """Counts what autograd keeps for the backward pass, each storage once."""
+    """Counts the bytes that autograd saves for the backward pass, each storage once."""
 
     def __init__(self) -> None:
         self._storages: dict[int, Any] = {}
 
     def pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        # Held until the end, so that no address is counted for two.
+        # Kept alive until the end, so that no address is reused by another storage.
         self._storages[storage._cdata] = storage
         return tensor
 
@@ -72,8 +72,8 @@ def describe(preset: Preset) -> str:
     lines = [
         *_network_lines(config, generator, discriminator),
         *_schedule_lines(config, world_size, per_device, together),
-        f"memory a device  about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
-        f"{_gib(memory.activation_bytes)} activations of the larger phase (float32"
+        f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
+        f"{_gib(memory.activation_bytes)} activations of the larger update, per device (float32"
         + (f", {config.runtime.precision} halves most of them)" if config.runtime.precision != "float32" else ")"),
         *_path_lines(config),
     ]
@@ -83,7 +83,7 @@ def describe(preset: Preset) -> str:
 def estimate_memory(
     config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None, num_images: int
 ) -> MemoryEstimate:
-    """Estimate one device's memory from what autograd would keep of so many images. Networks on the meta device."""
+    """Estimate one device's memory for `num_images` per pass. The networks are on the meta device."""
     crop, scale = config.data.crop_px, config.generator.scale
     lq = torch.empty(num_images, 3, crop // scale, crop // scale, device="meta")
     gt = torch.empty(num_images, 3, crop, crop, device="meta")
@@ -95,10 +95,10 @@ def estimate_memory(
         semantics = (
             torch.empty(num_images, channels, grid, grid, device="meta") if config.discriminator.semantic else None
         )
-        judged = _saved_by(discriminator, gt, semantics)
+        of_discriminator = _saved_by(discriminator, gt, semantics)
         state += _ADAM_COPIES * _parameter_bytes(discriminator)
-        # The generator's phase keeps its own and one pass of D; the discriminator's keeps two passes.
-        saved = max(saved + judged, 2 * judged)
+        # The generator's update holds its own activations and one pass of D; the discriminator's holds two passes.
+        saved = max(saved + of_discriminator, 2 * of_discriminator)
         if config.losses.perceptual_weight:
             state += _BYTES * _VGG19_PARAMETERS
     return MemoryEstimate(state, saved)
@@ -128,7 +128,7 @@ def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.
         f"{num_parameters(generator):,} parameters"
     ]
     if discriminator is None:
-        return [*lines, "discriminator    none: pixels only"]
+        return [*lines, "discriminator    none: pixel loss only"]
     kind = config.discriminator
     name = f"{kind.architecture}{' + SeD' if kind.semantic else ''}"
     lines.append(f"discriminator    {name}, {num_parameters(discriminator):,} parameters")
@@ -159,9 +159,9 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
         for at in (0, *(milestone for milestone in schedule.milestones_images if milestone < total))
     ]
     return [
-        f"images a step    {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px"
+        f"images per step  {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px"
         + (f"; {together} at a time" if together < per_device else ""),
-        f"steps            {config.num_steps:,} = {total:,} images; on pixels alone for {pixel_steps:,} steps"
+        f"steps            {config.num_steps:,} = {total:,} images; pixel stage of {pixel_steps:,} steps"
         + ("" if config.is_adversarial else " (no adversarial stage)"),
         *_turn_lines(config),
         f"learning rate    {', '.join(rates)} images",
@@ -173,8 +173,8 @@ def _turn_lines(config: TrainConfig) -> list[str]:
     schedule = config.schedule
     warmup, every = schedule.discriminator_warmup_images, schedule.generator_every_steps
     turns = [
-        f"the discriminator alone for {warmup:,} images" if warmup else "",
-        f"the generator in one of {every} steps" if every > 1 else "",
+        f"discriminator warm-up of {warmup:,} images" if warmup else "",
+        f"the generator updates in one of {every} steps" if every > 1 else "",
     ]
     found = ", then ".join(turn for turn in turns if turn)
     return [f"turns            {found}"] if found and config.is_adversarial else []

@@ -1,4 +1,4 @@
-"""Where a run goes on: from the checkpoint that all ranks see, on the shards it began with; and which ones stay."""
+"""Selects and validates the checkpoint to resume from: the same on all ranks, and of the same shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.format.manifest import Manifest, find_generation, kept_manifest_file
 
 
 def retention_of(config: TrainConfig, metrics: MetricsFile) -> Retention:
-    """Return the rule that the configuration gives, by the validations in the run's metrics."""
+    """Return the configured retention rule; the best checkpoint follows from the run's metrics file."""
     report, total_images = config.report, config.num_steps * config.data.batch_size
     return Retention(
         newest=report.keep_checkpoints,
@@ -26,7 +26,7 @@ def retention_of(config: TrainConfig, metrics: MetricsFile) -> Retention:
 def newest_checkpoint(
     config: TrainConfig, store: CheckpointStore, manifest: Manifest, backend: Backend
 ) -> Checkpoint | None:
-    """Return where the run goes on; None at its beginning. All ranks must call.
+    """Return the checkpoint to resume from; None for a new run. All ranks must call.
 
     Raises:
         CheckpointError: All checkpoints are damaged, the ranks see different ones, or the run has other shards.
@@ -42,7 +42,7 @@ def _check_same_position(config: TrainConfig, images_seen: int, backend: Backend
     leaders = backend.sum(torch.tensor(float(images_seen) if backend.is_leader else 0.0))
     if backend.any_rank(int(leaders) != images_seen):
         raise CheckpointError(
-            f"the processes do not see the same checkpoints: rank 0 goes on at {int(leaders)} images, "
+            f"the processes do not see the same checkpoints: rank 0 resumes at {int(leaders)} images, "
             f"rank {backend.rank} at {images_seen}; --run-dir {config.run_dir} must lie on storage that "
             "all machines share"
         )
@@ -61,6 +61,6 @@ def _check_same_shards(config: TrainConfig, checkpoint: Checkpoint, manifest: Ma
 def _how_to_go_on(config: TrainConfig, digest: str, manifest: Manifest) -> str:
     number = find_generation(config.data.shards, manifest, digest)
     if number is None:
-        return "give back those shards, "
+        return "restore those shards, "
     kept = config.data.shards / kept_manifest_file(number)
     return f"it was generation {number} of them, before photos were added: copy {kept} over manifest.json, "

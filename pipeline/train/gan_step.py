@@ -214,7 +214,7 @@ def _bare(trainable: Trainable) -> nn.Module:
     """Return the network itself.
 
     Raises:
-        ValueError: It is still wrapped, and would reduce gradients that nobody wants.
+        ValueError: It is still wrapped, and would reduce gradients in the generator's update.
     """
     # DistributedDataParallel and DeepSpeed's engine both keep the network under this name.
     if hasattr(trainable.bare, "module"):

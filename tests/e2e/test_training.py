@@ -261,7 +261,7 @@ def test_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(data: Path,
     raw[len(raw) // 2] ^= 1
     victim.write_bytes(raw)
     done = train("one process", data, "damaged")
-    assert "passing over a damaged checkpoint" in done.stderr
+    assert "skipping a damaged checkpoint" in done.stderr
     assert "generator.safetensors" in done.stderr
     assert_same_run(run, undisturbed)
 

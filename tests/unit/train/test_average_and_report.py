@@ -173,5 +173,5 @@ def test_stage_when_the_pixel_images_are_over_is_adversarial(tmp_path: Path) -> 
 
 
 def test_metrics_when_their_folder_is_gone_say_so(tmp_path: Path) -> None:
-    with pytest.raises(SaveError, match=r"(?s)gone/metrics\.jsonl could not be written: No such file.*make room"):
+    with pytest.raises(SaveError, match=r"(?s)gone/metrics\.jsonl could not be written: No such file.*free some space"):
         MetricsFile(tmp_path / "gone" / "metrics.jsonl").write(4, {"generator/pixel": 0.5})

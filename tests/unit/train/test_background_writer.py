@@ -105,7 +105,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 def test_disk_when_really_full_costs_only_the_new_checkpoint(small_disk: Callable[[int], Path]) -> None:
     store = CheckpointStore(small_disk(400) / "checkpoints", Retention(newest=2))
     store.save(checkpoint(8, torch.ones(100, 100)))  # 80 KiB
-    with pytest.raises(SaveError, match=r"(?s)images-0000000016 could not be written: .*make room"):
+    with pytest.raises(SaveError, match=r"(?s)images-0000000016 could not be written: .*free some space"):
         store.save(checkpoint(16, torch.ones(300, 300)))
     (left,) = store.complete()
     assert load_checkpoint(left).images_seen == 8

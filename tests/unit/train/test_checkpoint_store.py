@@ -84,7 +84,7 @@ def test_newest_when_a_byte_is_flipped_is_passed_over_with_a_warning_that_names_
     with caplog.at_level(logging.WARNING):
         assert store.newest().images_seen == 8
     (record,) = caplog.records
-    assert "passing over a damaged checkpoint" in record.getMessage()
+    assert "skipping a damaged checkpoint" in record.getMessage()
     assert f"images-0000000016/{name}" in record.getMessage()
 
 
@@ -195,7 +195,7 @@ def test_checkpoint_when_it_cannot_be_removed_stays_whole_with_a_warning(
     monkeypatch.setattr(Path, "rename", refuse)
     store.save(checkpoint(24))
     assert len(store.complete()) == 3
-    assert "images-0000000008 need not stay, but could not be removed: Device or resource busy" in caplog.text
+    assert "images-0000000008 is no longer needed, but could not be deleted: Device or resource busy" in caplog.text
 
 
 def test_checkpoint_when_just_saved_is_never_the_one_dropped(store: CheckpointStore) -> None:

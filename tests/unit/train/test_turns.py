@@ -64,7 +64,7 @@ def test_run_when_the_generator_rests_moves_the_discriminator_alone(
         runtime=dataclasses.replace(resting.train.runtime, discriminator_pass=discriminator_pass),
         report=dataclasses.replace(resting.train.report, checkpoint_every_images=4, keep_checkpoints=9),
     )
-    assert "the discriminator alone for 8 images, then the generator in one of 2 steps" in describe(resting)
+    assert "discriminator warm-up of 8 images, then the generator updates in one of 2 steps" in describe(resting)
     run_session(resting, tmp_path / "run", stop_at=12)
     run_session(resting, tmp_path / "run")
 
