@@ -54,7 +54,7 @@ class Manifest:
         """
         if isinstance(self.config, ImageSettings):
             return self.config
-        raise ShardError("features shards, not images; give the output of jobs/shard.py")
+        raise ShardError("the manifest describes features, not images; give the output of jobs/shard.py")
 
     @property
     def features(self) -> FeatureSettings:
@@ -65,7 +65,7 @@ class Manifest:
         """
         if isinstance(self.config, FeatureSettings):
             return self.config
-        raise ShardError("images shards, not features; give the output of jobs/cache_features.py")
+        raise ShardError("the manifest describes images, not features; give the output of jobs/cache_features.py")
 
     @property
     def num_samples(self) -> int:
