@@ -1,7 +1,7 @@
 """Image-wise discriminator: I, in the manner of VGG, and I+SeD.
 
 Guarantees: one logit per image, any crop whose sides are multiples of 16. The paper names an image-wise
-variant but releases no code for it; what is ours in this design is said below.
+variant but releases no code for it; the class lists what is our own design.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
@@ -23,8 +24,8 @@ class ImageDiscriminator(Discriminator):
     """VGG-style discriminator with spectral norm, optionally semantic-aware.
 
     Each of four stages is a 3x3 convolution and a strided 4x4 one, as in the discriminators of SRGAN and
-    ESRGAN. Ours: spectral norm instead of batch norm (as P and U have it, and free of the other images of a
-    batch), and the mean over the image instead of a flattened grid, so that no crop size is built in. I+SeD
+    ESRGAN. Ours: spectral norm instead of batch norm (as in P and U, and independent of the other images of a
+    batch), and the mean over the image instead of a flattened grid, so that any crop size fits. I+SeD
     fuses the features of the first three stages, before their activation, with the same blocks and the same
     merge as U+SeD (factors 8, 4 and 2).
 
@@ -71,8 +72,10 @@ class ImageDiscriminator(Discriminator):
         self.fusion3 = build(4 * width, 2)
         self.merge3 = build_merge(self.fusion3, 4 * width)
 
-    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
-        """Map (n, 3, h, w) to logits (n, 1)."""
+    def logits(
+        self, image: Float[Tensor, "n 3 h w"], semantics: Float[Tensor, "n c grid_h grid_w"] | None
+    ) -> Float[Tensor, "n 1"]:
+        """Return one logit per image."""
         features = self.conv1(activate(self.conv_first(image)))
         if semantics is not None:
             features = fuse(self.merge1, self.fusion1, features, semantics)

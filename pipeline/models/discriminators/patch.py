@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
@@ -70,8 +71,10 @@ class PatchDiscriminator(Discriminator):
         self.fusion3 = build(8 * width, 2, trims_one=True)
         self.merge3 = build_merge(self.fusion3, 8 * width)
 
-    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
-        """Map (n, 3, h, w) to logits (n, 1, h / 8 - 2, w / 8 - 2)."""
+    def logits(
+        self, image: Float[Tensor, "n 3 h w"], semantics: Float[Tensor, "n c grid_h grid_w"] | None
+    ) -> Float[Tensor, "n 1 rows columns"]:
+        """Return logits on a grid of (h / 8 - 2, w / 8 - 2)."""
         features = activate(self.conv_first(image))
         features = self.conv1(features)
         if semantics is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
@@ -82,8 +83,10 @@ class UNetDiscriminator(Discriminator):
         self.fusion1 = build(2 * width, 8)
         self.merge1 = build_merge(self.fusion1, 2 * width)
 
-    def logits(self, image: Tensor, semantics: Tensor | None) -> Tensor:
-        """Map (n, 3, h, w) to logits (n, 1, h, w)."""
+    def logits(
+        self, image: Float[Tensor, "n 3 h w"], semantics: Float[Tensor, "n c grid_h grid_w"] | None
+    ) -> Float[Tensor, "n 1 h w"]:
+        """Return one logit per pixel."""
         down = semantics if self.placement == "encoder" else None
         up = semantics if self.placement == "decoder" else None
         level0 = activate(self.conv0(image))

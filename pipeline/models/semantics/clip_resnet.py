@@ -1,7 +1,7 @@
 """CLIP's modified ResNet, up to the layer in use and no further.
 
-Guarantees: OpenAI's parameter names, so their weights load as they are; nothing behind the last layer is
-built. Up to layer 3, RN50 has 8,562,528 parameters.
+Guarantees: OpenAI's parameter names, so their weights load as they are; no layer behind the last one in use
+is built. Up to layer 3, RN50 has 8,562,528 parameters.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 _EXPANSION = 4
 
 
 class _Bottleneck(nn.Module):
-    """Three convolutions and a skip connection; average pools stand where others have strides."""
+    """Three convolutions and a skip connection; average pools in place of strides."""
 
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class ClipResNet(nn.Module):
     """The visual tower of CLIP RN50 and its relatives without the attention pool.
 
     Args:
-        num_blocks: Blocks in each of the layers that are kept, say (3, 4, 6) for RN50 up to layer 3.
+        num_blocks: Blocks in each of the layers in use, such as (3, 4, 6) for RN50 up to layer 3.
         width: Channels after the stem.
 
     References:
@@ -76,8 +77,8 @@ class ClipResNet(nn.Module):
         self.channels = channels
         self.native_stride_px = 4 * 2 ** (self.num_layers - 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map a normalised (n, 3, h, w) to (n, channels, h / stride, w / stride)."""
+    def forward(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c rows columns"]:
+        """Return the features of a normalised image, one cell per `native_stride_px`."""
         features = F.relu(self.bn1(self.conv1(image)))
         features = F.relu(self.bn2(self.conv2(features)))
         features = F.avg_pool2d(F.relu(self.bn3(self.conv3(features))), 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -72,7 +73,7 @@ class ClipVisionTransformer(nn.Module):
     """The visual tower of CLIP ViT, its patch tokens laid out as a map.
 
     Args:
-        num_blocks: Blocks that are kept.
+        num_blocks: Blocks in use.
         width: Channels.
         patch_px: Side of a patch.
         grid: Side of the grid of learned positions.
@@ -92,8 +93,8 @@ class ClipVisionTransformer(nn.Module):
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = _Transformer(width, num_blocks, width // 64)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map a normalised (n, 3, h, w) to (n, width, h / patch_px, w / patch_px)."""
+    def forward(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c rows columns"]:
+        """Return the features of a normalised image, one cell per `native_stride_px`."""
         patches = self.conv1(image)
         n, width, height, columns = patches.shape
         cls = self.class_embedding.to(patches.dtype).expand(n, 1, -1)

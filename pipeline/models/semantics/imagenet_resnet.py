@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
@@ -10,7 +11,7 @@ class ImageNetResNet(nn.Module):
     """ResNet-50 cut after a layer, with torchvision's parameter names.
 
     Args:
-        num_layers: Layers that are kept, 1 to 4.
+        num_layers: Layers in use, 1 to 4.
 
     References:
         He et al. 2016, arXiv:1512.03385.
@@ -26,8 +27,8 @@ class ImageNetResNet(nn.Module):
         self.channels = 256 * 2 ** (num_layers - 1)
         self.native_stride_px = 4 * 2 ** (num_layers - 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map a normalised (n, 3, h, w) to (n, channels, h / stride, w / stride)."""
+    def forward(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c rows columns"]:
+        """Return the features of a normalised image, one cell per `native_stride_px`."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         for index in range(1, self.num_layers + 1):
             features = self.get_submodule(f"layer{index}")(features)
