@@ -101,7 +101,7 @@ def test_dry_run_names_ablations_and_ldl() -> None:
     [
         (["--discriminator.no-semantic", "--discriminator.residual"], "residual set, but semantic=false builds no"),
         (["--discriminator.placement", "encoder"], "is an option of unet, but discriminator.architecture is patch"),
-        (["--losses.ldl-weight", "1", "--schedule.ema-half-life-images", "0"], "decay of 0.999 a step, here 5544"),
+        (["--losses.ldl-weight", "1", "--schedule.ema-half-life-images", "0"], "decay of 0.999 per step, here 5544"),
     ],
 )
 def test_ablation_that_would_change_nothing_is_refused(
