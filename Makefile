@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 
-.PHONY: help setup demo test check fix ui bench clean
+.PHONY: help setup demo test test-all check fix ui bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -13,18 +13,21 @@ help:  ## this list
 setup: $(VENV)/installed  ## .venv with everything, at the versions in constraints.txt
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is required, this is " + sys.version.split()[0] + "; run make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,deepspeed,s3,dev]'
 	@# A Ray cluster asks for a token (2.60 and newer), and its commands look for one only when told: agree once, here.
 	@grep -q RAY_AUTH_MODE $(BIN)/activate || printf '\nexport RAY_AUTH_MODE="$${RAY_AUTH_MODE:-token}"\n' >> $(BIN)/activate
 	@RAY_AUTH_MODE=token $(BIN)/ray get-auth-token --generate > /dev/null 2>&1
 	@touch $@
 
-demo: setup  ## the whole way on real photos, about five minutes on two cores
+demo: setup  ## the whole pipeline on real photos, about five minutes on two cores
 	$(BIN)/python jobs/demo.py
 
-test: setup  ## every test that needs no GPU
+test: setup  ## every test that needs no GPU, without the slow repeats
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: setup  ## the same with the slow repeats, as CI runs them
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## lint, format, types, import rules
@@ -33,7 +36,7 @@ check: setup  ## lint, format, types, import rules
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-fix: setup  ## what lint and format can mend by themselves
+fix: setup  ## apply the fixes that lint and format can make
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

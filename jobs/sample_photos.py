@@ -63,7 +63,9 @@ def _copy(photos: dict[str, tuple[str, str]], folder: Path) -> None:
 def _packaged(name: str, package: str, folder: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise InputError(f"the sample photo {name} is part of {package}, which is not installed; run make setup")
+        raise InputError(
+            f"the sample photo {name} is part of {package}, which is not installed: pip install -e '.[demo]'"
+        )
     path = Path(spec.origin).parent / folder / name
     if not path.is_file():
         raise InputError(f"{package} ships no {name} at {path}; install the versions in constraints.txt: make setup")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.config.plain import to_plain
@@ -25,8 +26,17 @@ def facts_of(config: TrainConfig, manifest: Manifest, backend: Backend, mlflow_r
         "mlflow_run_id": mlflow_run_id,
         "backend": backend.description,
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": installed_versions(),
     }
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide a run's numbers; DeepSpeed is optional."""
+    versions: dict[str, str] = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def start_tracking(

@@ -75,14 +75,14 @@ def check_installed() -> None:
     """Check that the packages of the backend that the launcher asks for are there.
 
     Raises:
-        ConfigError: One is missing; names it and how to go on without.
+        ConfigError: One is missing; names it, the pip command, and how to train without it.
     """
     needed = ("deepspeed", "transformers") if wants_deepspeed() else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"the launcher asks for DeepSpeed, but {' and '.join(missing)} cannot be imported here (accelerate needs "
-            f"both).\n  Install with: pip install {' '.join(missing)}; or train with DDP: "
+            f"both).\n  Install both with: pip install -e '.[deepspeed]'; or train with DDP: "
             "--config_file infra/accelerate/node.yaml"
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline.run.record
 from pipeline.errors import ConfigError
 from pipeline.runtime.backend import deepspeed_settings
 from pipeline.runtime.launch import (
@@ -94,7 +95,7 @@ def test_backend_when_it_is_not_installed_is_refused_with_what_to_install(monkey
     check_installed()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(
-        ConfigError, match=r"(?s)but deepspeed cannot be imported.*pip install deepspeed; or train with"
+        ConfigError, match=r"(?s)but deepspeed cannot be imported.*pip install -e '\.\[deepspeed\]'; or train with"
     ):
         check_installed()
     assert (Path(__file__).resolve().parents[3] / "infra" / "accelerate" / "node.yaml").is_file()
@@ -180,3 +181,9 @@ def test_settings_when_the_file_is_odd_are_refused(
     give(monkeypatch, tmp_path / "zero.json", "").write_bytes(content)
     with pytest.raises(ConfigError):
         deepspeed_settings(3, 0.0)
+
+
+def test_versions_leave_out_an_optional_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pipeline.run.record.installed_versions().keys() >= {"torch", "accelerate"}
+    monkeypatch.setattr(pipeline.run.record, "LIBRARIES", ("numpy", "no-such-library"))
+    assert pipeline.run.record.installed_versions().keys() == {"numpy"}

@@ -65,5 +65,5 @@ def test_photo_when_its_package_lacks_it_is_refused_by_name(monkeypatch: pytest.
     with pytest.raises(InputError, match=r"skimage ships no unicorn\.png at .*make setup"):
         prepare_validation_photos([VALIDATION])
     monkeypatch.setattr(jobs.sample_photos, "_VALIDATION_PHOTOS", {"a.png": ("no_such_package_here", "data")})
-    with pytest.raises(InputError, match="part of no_such_package_here, which is not installed"):
+    with pytest.raises(InputError, match="part of no_such_package_here, which is not installed: pip install -e"):
         prepare_validation_photos([VALIDATION])
