@@ -47,6 +47,9 @@ GENERATORS = [
     ("ESRGAN", 4, lambda: RRDBNet(**RRDB, scale=4)),
     ("ESRGAN", 2, lambda: RRDBNet(**RRDB, scale=2)),
     ("ESRGAN", 2, lambda: RRDBNet(**RRDB, scale=2, unshuffle_factor=1)),
+    ("ESRGAN", 1, lambda: RRDBNet(**RRDB, scale=1, unshuffle_factor=1)),
+    ("ESRGAN", 1, lambda: RRDBNet(**RRDB, scale=1)),
+    ("ESRGAN", 16, lambda: RRDBNet(**RRDB, scale=16)),
     ("Compact", 2, lambda: SRVGGNetCompact(16, 2, 2)),
     ("Compact", 3, lambda: SRVGGNetCompact(16, 2, 3)),
     ("Compact", 4, lambda: SRVGGNetCompact(16, 2, 4)),
@@ -64,7 +67,7 @@ def test_exported_generator_read_by_spandrel_gives_the_same_output(architecture,
     generator = build().eval()
     save_generator(tmp_path / "generator.safetensors", generator)
     theirs = ModelLoader(device="cpu").load_from_file(tmp_path / "generator.safetensors").eval()
-    lq = torch.rand(1, 3, 18, 26)
+    lq = torch.rand(1, 3, 20, 28)  # whole blocks of every fold: borders are each program's own
     with torch.no_grad():
         got, wanted = theirs.model(lq), generator(lq)
     assert (theirs.architecture.id, theirs.scale) == (architecture, scale)
@@ -91,7 +94,9 @@ def same_state(one: nn.Module, other: nn.Module) -> bool:
 
 
 def first_esrgan_release(network: RRDBNet) -> dict[str, torch.Tensor]:
-    names = {"conv_first": 0, "conv_up1": 3, "conv_up2": 6, "conv_hr": 8, "conv_last": 10}
+    steps = len(network.upsampling_steps)
+    names = {"conv_first": 0, "conv_hr": 3 * steps + 2, "conv_last": 3 * steps + 4}
+    names |= {f"conv_up{step}": 3 * step for step in range(1, steps + 1)}
     state = {}
     for name, tensor in network.state_dict().items():
         module, kind = name.rsplit(".", 1)
@@ -124,6 +129,16 @@ def test_rrdb_in_any_layout_is_recognised_and_loaded(wrap):
     wrapped = wrap(network)
     loaded = build_generator(recognise_generator(wrapped))
     load_generator_weights(loaded, wrapped)
+    assert same_state(loaded, network)
+
+
+@pytest.mark.parametrize("layout", [lambda network: network.state_dict(), first_esrgan_release], ids=["new", "old"])
+@pytest.mark.parametrize("scale", [1, 2, 4, 8, 16])
+def test_rrdb_of_any_number_of_upsampling_steps_is_recognised(layout, scale):
+    network = RRDBNet(**RRDB, scale=scale, unshuffle_factor=1)
+    loaded = build_generator(recognise_generator(layout(network)))
+    load_generator_weights(loaded, layout(network))
+    assert loaded.scale == scale
     assert same_state(loaded, network)
 
 

@@ -7,7 +7,6 @@ Guarantees: any input size; the names `body.N` of Real-ESRGAN. With 64 features,
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import positive, refuse
-from pipeline.models.generators.contract import Generator, GeneratorArchitecture, GeneratorName, GeneratorOptions
+from pipeline.models.generators.contract import (
+    Generator,
+    GeneratorArchitecture,
+    GeneratorName,
+    GeneratorOptions,
+    check_rgb,
+)
 from pipeline.models.shapes import check_finite, check_image
 
 _ACTIVATIONS = ("prelu", "relu", "leakyrelu")
@@ -107,10 +112,14 @@ class CompactArchitecture(GeneratorArchitecture[CompactOptions]):
         """See `GeneratorArchitecture`. ReLU and LeakyReLU leave no trace in a file; ReLU is assumed."""
         if "body.0.weight" not in state:
             return None
-        last = max(int(found[1]) for name in state if (found := re.match(r"body\.(\d+)\.", name)))
+        convolutions = [name for name, tensor in state.items() if tensor.ndim == 4]
+        channels = state["body.0.weight"].shape[1]
+        check_rgb(self, channels, channels)
+        # An activation stands between two convolutions, and PReLU alone has weights.
+        last = state[f"body.{2 * (len(convolutions) - 1)}.weight"]
         return CompactOptions(
-            scale=math.isqrt(state[f"body.{last}.weight"].shape[0] // 3),
+            scale=math.isqrt(last.shape[0] // 3),
             num_features=state["body.0.weight"].shape[0],
-            num_blocks=(last - 2) // 2,
+            num_blocks=len(convolutions) - 2,
             activation="prelu" if "body.1.weight" in state else "relu",
         )

@@ -6,6 +6,7 @@ drives everything else: configurations and flags, building, loading anyone's fil
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, positive, refuse
+from pipeline.errors import CheckpointError, ConfigError, positive, refuse
 from pipeline.registry import ArchitectureOptions, RegisteredName, Registry
 
 
@@ -103,6 +104,7 @@ class GeneratorArchitecture(ABC, Generic[OptionsT]):
             The options of the network that the file holds; None where it is of another architecture.
 
         Raises:
+            CheckpointError: It is whole and of this architecture, but of a variant that cannot be used here.
             KeyError, ValueError, IndexError: It is of this architecture, but its tensors do not fit together.
         """
 
@@ -113,6 +115,37 @@ class GeneratorArchitecture(ABC, Generic[OptionsT]):
     def export_state(self, network: Any) -> dict[str, Tensor]:
         """Return the network's tensors as exported files name them, which spandrel reads; by default its own names."""
         return network.state_dict()
+
+
+def check_rgb(architecture: GeneratorArchitecture[Any], channels_in: int, channels_out: int) -> None:
+    """Refuse a file's network that does not map RGB to RGB: gray, with alpha, or for another kind of image.
+
+    Raises:
+        CheckpointError: Says how many channels it takes and, if that is another number, returns.
+    """
+    if (channels_in, channels_out) != (3, 3):
+        takes = f"{channels_in} channel{'' if channels_in == 1 else 's'}"
+        returns = "" if channels_in == channels_out else f" and returns {channels_out}"
+        raise CheckpointError(
+            f"its network ({architecture.name}) takes {takes}{returns}; only RGB networks can be used here"
+        )
+
+
+def count_layers(state: Mapping[str, Tensor], pattern: str, first: int = 0) -> int:
+    """Count the numbered layers of a state dict.
+
+    Args:
+        state: Tensors by name.
+        pattern: Matches the names' beginning; its group is the number.
+        first: Number of the first layer.
+
+    Raises:
+        ValueError: A number is left out. A single huge number must not make anybody build that many layers.
+    """
+    numbers = {int(found[1]) for name in state if (found := re.match(pattern, name))}
+    if numbers != set(range(first, first + len(numbers))):
+        raise ValueError(f"the numbers of the {len(numbers)} layers {pattern} have gaps")
+    return len(numbers)
 
 
 def build_generator(options: GeneratorOptions, crop_px: int | None = None) -> Generator:

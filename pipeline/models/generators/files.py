@@ -79,6 +79,8 @@ def _options_of(
 ) -> GeneratorOptions | None:
     try:
         return architecture.recognise(state, scale)
+    except CheckpointError:
+        raise
     except (KeyError, ValueError, IndexError, ConfigError) as error:
         raise CheckpointError(
             f"the state dict looks like the generator {architecture.name}, but its sizes do not fit together "

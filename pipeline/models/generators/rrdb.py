@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import positive, refuse
-from pipeline.models.generators.contract import Generator, GeneratorArchitecture, GeneratorName, GeneratorOptions
+from pipeline.models.generators.contract import (
+    Generator,
+    GeneratorArchitecture,
+    GeneratorName,
+    GeneratorOptions,
+    check_rgb,
+    count_layers,
+)
 from pipeline.models.ops.dense_convolutions import dense_convolutions
 from pipeline.models.shapes import check_finite, check_image
 
-_UPSAMPLING_STEPS = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+_UPSAMPLING_STEPS = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}
 _RESIDUAL_SCALE = 0.2
 _SLOPE = 0.2
 
@@ -81,9 +88,9 @@ class RRDBNet(Generator):
         num_features: Channels of the trunk.
         num_blocks: Residual-in-residual dense blocks.
         growth_channels: Channels that a convolution inside a dense block adds.
-        scale: Upscaling factor: 1, 2, 3, 4 or 8.
+        scale: Upscaling factor: 1, 2, 3, 4, 8 or 16.
         unshuffle_factor: The input's pixels are first folded into channels by this factor. By default 2 for
-            scale 2 and 4 for scale 1, as in Real-ESRGAN; KAIR's x2 networks have 1.
+            scale 2 and 4 for scale 1, as in Real-ESRGAN; KAIR's x2 networks and most x1 networks have 1.
         gradient_checkpointing: Recompute each block in the backward pass: less memory, about a third more
             time.
 
@@ -109,7 +116,8 @@ class RRDBNet(Generator):
         fold = {1: 4, 2: 2}.get(scale, 1) if unshuffle_factor is None else unshuffle_factor
         if scale * fold not in _UPSAMPLING_STEPS:
             raise ValueError(
-                f"RRDBNet cannot upscale by {scale} (pixels folded by {fold}); scale must be 1, 2, 3, 4 or 8"
+                f"RRDBNet cannot upscale by {scale} with pixels folded by {fold}; "
+                f"scale times fold must be one of {', '.join(map(str, _UPSAMPLING_STEPS))}"
             )
         self.scale = scale
         self.unshuffle_factor = fold
@@ -215,13 +223,15 @@ class RRDBArchitecture(GeneratorArchitecture[RRDBOptions]):
         state = self.import_state(state)
         if "body.0.rdb1.conv1.weight" not in state:
             return None
-        first = state["conv_first.weight"]
-        fold = math.isqrt(first.shape[1] // 3)
-        num_steps = sum(re.match(r"conv_up\d+\.weight$", name) is not None for name in state)
+        first, channels_out = state["conv_first.weight"], state["conv_last.weight"].shape[0]
+        fold = math.isqrt(first.shape[1] // channels_out)
+        folded_channels = fold**2 * channels_out
+        check_rgb(self, channels_out if first.shape[1] == folded_channels else first.shape[1], channels_out)
+        num_steps = count_layers(state, r"conv_up(\d+)\.weight$", first=1)
         return RRDBOptions(
             scale=scale or 2**num_steps // fold,
             num_features=first.shape[0],
-            num_blocks=1 + max(int(found[1]) for name in state if (found := re.match(r"body\.(\d+)\.", name))),
+            num_blocks=count_layers(state, r"body\.(\d+)\."),
             growth_channels=state["body.0.rdb1.conv1.weight"].shape[0],
             unshuffle_factor=fold,
         )
@@ -253,7 +263,7 @@ def _from_first_esrgan(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     numbers = [int(found[1]) for name in state if (found := re.match(r"model\.(\d+)\.(?:weight|bias)$", name))]
     num_steps = (max(numbers, default=4) - 4) // 3
     layers = {0: "conv_first", 3 * num_steps + 2: "conv_hr", 3 * num_steps + 4: "conv_last"}
-    layers |= {3 * step: f"conv_up{step}" for step in range(1, num_steps + 1)}
+    layers |= {number: f"conv_up{number // 3}" for number in numbers if number and number % 3 == 0}
 
     def rename(name: str) -> str:
         name = re.sub(r"^model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3.", name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,14 @@ class Enlarged(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         self.sizes.append(tuple(lq.shape[-2:]))
         return lq.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def test_read_only_image_is_upscaled_without_a_warning() -> None:
+    image = photo(1, 9, 11)
+    image.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert upscale(SRVGGNetCompact(4, 1, 2).eval(), image, 2).shape == (18, 22, 3)
 
 
 def test_pixels_when_made_a_tensor_and_back_are_the_same() -> None:

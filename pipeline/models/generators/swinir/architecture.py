@@ -10,8 +10,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.errors import positive, refuse
-from pipeline.models.generators.contract import GeneratorArchitecture, GeneratorName, GeneratorOptions
+from pipeline.errors import CheckpointError, positive, refuse
+from pipeline.models.generators.contract import (
+    GeneratorArchitecture,
+    GeneratorName,
+    GeneratorOptions,
+    check_rgb,
+    count_layers,
+)
 from pipeline.models.generators.swinir.network import SwinIR
 from pipeline.models.generators.swinir.windows import relative_position_index, shifted_window_mask
 
@@ -83,9 +89,10 @@ class SwinIRArchitecture(GeneratorArchitecture[SwinIROptions]):
         first = _GROUP.format(0)
         if f"{first}0.norm1.weight" not in state:
             return None
-        num_blocks = _count(state, r"layers\.(\d+)\.")
+        check_rgb(self, state["conv_first.weight"].shape[1], 3)
+        num_blocks = count_layers(state, r"layers\.(\d+)\.")
         tables = [state[f"{_GROUP.format(block)}0.attn.relative_position_bias_table"] for block in range(num_blocks)]
-        depths = [_count(state, re.escape(_GROUP.format(block)) + r"(\d+)\.") for block in range(num_blocks)]
+        depths = [count_layers(state, re.escape(_GROUP.format(block)) + r"(\d+)\.") for block in range(num_blocks)]
         num_features = state["conv_first.weight"].shape[0]
         window_px = (math.isqrt(tables[0].shape[0]) + 1) // 2
         mask = state.get(f"{first}1.attn_mask")
@@ -132,10 +139,6 @@ def _one_or_all(values: list[int]) -> int | tuple[int, ...]:
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max((int(found[1]) for name in state if (found := re.match(pattern, name))), default=-1)
-
-
 def _recognise_tail(
     state: Mapping[str, Tensor],
 ) -> tuple[Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"], int]:
@@ -144,6 +147,11 @@ def _recognise_tail(
     if num_steps:
         return "nearest+conv", 2**num_steps
     if "conv_before_upsample.0.weight" not in state:
+        if "conv_last.weight" in state:
+            raise CheckpointError(
+                "it is a SwinIR without upsampling layers (x1, for denoising or JPEG artifacts), which is not "
+                "supported; use a SwinIR for super-resolution"
+            )
         return "pixelshuffledirect", math.isqrt(state["upsample.0.weight"].shape[0] // 3)
     shuffles = [tensor for name, tensor in state.items() if re.match(r"upsample\.\d+\.weight$", name)]
     return "pixelshuffle", math.prod(math.isqrt(weight.shape[0] // weight.shape[1]) for weight in shuffles)
