@@ -46,7 +46,9 @@ STEPS = (
         "Train: first on pixels, then with the semantic-aware discriminator",
         ("accelerate", "launch", "jobs/train_sed.py"),
     ),
-    Step("Measure on the two photos held out", ("python", "jobs/evaluate.py", "--picture", str(PICTURE))),
+    Step(
+        "Measure on the two photos held out", ("python", "jobs/evaluate.py", "--picture", str(PICTURE), "--overwrite")
+    ),
     Step("Register the model", ("python", "jobs/promote.py")),
 )
 

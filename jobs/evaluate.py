@@ -13,6 +13,8 @@ from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import Progress, run_job, say
 
+_JOB = "evaluate"
+
 COMMAND = CommandLine(
     "python jobs/evaluate.py",
     "Measure a model on evaluation sets: metrics per set and per image, beside those of bicubic upscaling.",
@@ -38,19 +40,22 @@ class EvaluateConfig:
     """JSON file for the results, per set and per image."""
     picture: Path | None = None
     """Also write a PNG: bicubic upscaling | the model | HR, each with a detail."""
+    overwrite: bool = False
+    """Replace existing files that an earlier evaluation did not write; inputs are never replaced."""
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/evaluate.py --help`."""
     config = COMMAND.parse(EvaluateConfig, argv)
 
-    from pipeline.data.evaluation import check_sets, evaluation_files
+    from pipeline.data.evaluation import all_files, check_sets, evaluation_files
     from pipeline.inference.device import best_device
     from pipeline.inference.evaluate import evaluate_sets
-    from pipeline.inference.evaluation_report import EvaluationReport, choose_metrics, describe_metrics
+    from pipeline.inference.evaluation_report import EvaluationReport, choose_metrics, describe_metrics, is_evaluation
     from pipeline.inference.named_model import open_model
-    from pipeline.inference.pictures import before_and_after, write_png
+    from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
     from shards.format.files import check_writable
+    from shards.format.outputs import check_output_files
 
     if config.metrics == ("help",):
         print(describe_metrics())
@@ -58,9 +63,15 @@ def main(argv: list[str]) -> int:
     metrics, not_computed = choose_metrics(config.metrics)
     prepare_validation_photos(config.sets)
     num_images = sum(len(evaluation_files(folder)) for folder in check_sets(config.sets))
-    for path in (config.output, config.picture):
-        if path is not None:
-            check_writable(path.parent)
+    outputs = [path for path in (config.output, config.picture) if path is not None]
+    check_output_files(
+        outputs,
+        [Path(config.model), *(file for folder in config.sets for file in all_files(folder))],
+        is_own=lambda path: is_evaluation(path) or is_picture_of(path, _JOB),
+        overwrite=config.overwrite,
+    )
+    for path in outputs:
+        check_writable(path.parent)
     model = open_model(config.model)
     model.generator.to(best_device())
     report = EvaluationReport(tuple(metrics), not_computed)
@@ -71,7 +82,7 @@ def main(argv: list[str]) -> int:
     print(report.text())
     report.write(config.output, config.model, model)
     if config.picture is not None:
-        write_png(config.picture, before_and_after(report.images))
+        write_png(config.picture, before_and_after(report.images), job=_JOB)
         say(f"picture: {config.picture}")
     return 0
 

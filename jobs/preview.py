@@ -13,7 +13,9 @@ from jobs.command_line import CommandLine
 from jobs.terminal import run_job, say
 from shards.errors import InputError
 from shards.format.files import check_writable
+from shards.format.outputs import check_output_files
 
+_JOB = "preview"
 _MAX_PANELS = 64
 
 COMMAND = CommandLine(
@@ -37,6 +39,8 @@ class PreviewConfig:
     """A recipe that ships with the project, or a path that ends in .toml."""
     output: Path = Path("demo/preview.png")
     """The picture, a PNG."""
+    overwrite: bool = False
+    """Replace an existing file that an earlier preview did not write."""
     samples: int = 4
     """Rows, 1 to 64: sub-images, evenly spread over the shards."""
     variants: int = 4
@@ -62,7 +66,7 @@ def main(argv: list[str]) -> int:
 
     from pipeline.data.features import image_manifest
     from pipeline.inference.degradation_preview import draw_preview
-    from pipeline.inference.pictures import write_png
+    from pipeline.inference.pictures import is_picture_of, write_png
     from pipeline.inference.tracked_run import find_tracked_run
     from shards.degradation.recipe import load_recipe
     from shards.read.reader import ShardSet
@@ -70,11 +74,17 @@ def main(argv: list[str]) -> int:
     recipe = load_recipe(config.recipe)
     images = ShardSet(config.shards, image_manifest(config.shards))
     run = None if config.run is None else find_tracked_run(config.run)
+    check_output_files(
+        [config.output],
+        [config.shards, Path(config.recipe)],
+        is_own=lambda path: is_picture_of(path, _JOB),
+        overwrite=config.overwrite,
+    )
     check_writable(config.output.parent)
     picture = draw_preview(
         images, recipe, num_samples=config.samples, num_variants=config.variants, canvas_px=config.canvas_px
     )
-    write_png(config.output, picture)
+    write_png(config.output, picture, job=_JOB)
     say(f"picture: {config.output}")
     if run is not None:
         run.log(f"degradation/{recipe.name}", picture)

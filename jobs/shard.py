@@ -34,8 +34,9 @@ def main(argv: list[str]) -> int:
 
     from jobs.ray_tasks import ray_session
     from shards.format.files import check_writable
+    from shards.format.outputs import check_output_folder
     from shards.write.dataset import describe, survey_and_plan, write
-    from shards.write.generations import read_generations
+    from shards.write.generations import OUTPUT_NAMES, read_generations
     from shards.write.plan import settings_of
     from shards.write.sources import discover
 
@@ -44,9 +45,10 @@ def main(argv: list[str]) -> int:
     sources = discover(config.source)
     excluded = discover(config.exclude, flag="--exclude")
     settings_of(config)  # refuses a bad recipe before any work
+    check_output_folder(config.output, (*config.source, *config.exclude), OUTPUT_NAMES)
     if not dry_run:
         check_writable(config.output)
-    read_generations(config.output)  # and a folder of something else
+    read_generations(config.output)
     with ray_session() as session:
         say(f"using {session.description}")
         plans = survey_and_plan(config, sources, excluded, session.executor, cut=not dry_run)

@@ -34,6 +34,8 @@ class UpscaleConfig:
     """An image, or a folder of images."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = Path("demo/upscaled")
     """A PNG file for an image, a folder for a folder."""
+    overwrite: bool = False
+    """Replace existing files that an earlier upscaling did not write; inputs are never replaced."""
     tile_px: int = DEFAULT_TILE_PX
     """Side of a tile in input pixels; images with a larger side go in tiles. Lower it when memory runs out."""
     overlap_px: int = DEFAULT_OVERLAP_PX
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.named_model import open_model
     from pipeline.inference.upscale_files import plan_outputs, upscale_file
 
-    files = plan_outputs(config.input, config.output)
+    files = plan_outputs(config.input, config.output, also_read=[Path(config.model)], overwrite=config.overwrite)
     model = open_model(config.model)
     model.generator.to(best_device())
     with Progress("upscaling", len(files), "images") as progress:

@@ -57,6 +57,11 @@ def evaluation_files(folder: Path) -> list[Path]:
     return image_files(folder / "HR")
 
 
+def all_files(folder: Path) -> list[Path]:
+    """Return every file of a set that an evaluation may read: HR and LQ at any scale."""
+    return [path for part in (folder / "HR", *folder.glob("LRx*")) if part.is_dir() for path in part.iterdir()]
+
+
 def check_sets(folders: Sequence[Path]) -> Sequence[Path]:
     """Check evaluation sets before any work; return them.
 

@@ -14,6 +14,8 @@ from pipeline.metrics import METRICS, Metric
 from shards.errors import InputError
 from shards.format.files import sha256_of, write_atomically
 
+_REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
+
 
 @dataclass
 class EvaluationReport:
@@ -60,6 +62,15 @@ class EvaluationReport:
 
     def _mean(self, images: Sequence[Evaluated]) -> dict[str, float]:
         return {key: sum(image.metrics[key] for image in images) / len(images) for key in result_names(self.metrics)}
+
+
+def is_evaluation(path: Path) -> bool:
+    """Return whether a file is a document that `EvaluationReport.write` wrote."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.keys() >= _REQUIRED_KEYS
 
 
 def choose_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:

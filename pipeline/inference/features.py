@@ -7,6 +7,7 @@ is there, with the right header, is not written again.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from shards.errors import ShardError
 from shards.format.documents import digest_of
 from shards.format.files import clean_stale
 from shards.format.manifest import Manifest, write_manifest
+from shards.format.outputs import check_output_folder
 from shards.format.png import decode_png
 from shards.format.settings import FEATURE_DTYPE, FeatureSettings
 from shards.format.sidecars import ShardEntry
@@ -35,6 +37,8 @@ from shards.write.execution import Executor
 from shards.write.missing import finished_entries, missing_tasks, require_all
 
 _WORKER_BYTES = 1500 * 2**20
+_PREFIX = "features"
+_OUTPUT_NAMES = re.compile(rf"\..*|{_PREFIX}-\d{{6}}\.(tar|json)|manifest\.json|status\.json")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class FeatureTask:
     @property
     def name(self) -> str:
         """Name of the feature shard, without suffix."""
-        return f"features-{self.number:06d}"
+        return f"{_PREFIX}-{self.number:06d}"
 
     @property
     def header(self) -> dict[str, Any]:
@@ -106,9 +110,11 @@ def plan_features(
         extractor: What `semantics` builds; identifies the features.
 
     Raises:
-        InputError: There are no image shards, or their features cannot be cached; see `feature_settings`.
+        InputError: There are no image shards, their features cannot be cached (see `feature_settings`), or the output
+            holds something else.
     """
     images = image_manifest(data.shards)
+    check_output_folder(output, (data.shards,), _OUTPUT_NAMES)
     settings = feature_settings(images, semantics, extractor, data.crop_px)
     folder, seed = data.shards.resolve(), images.images.seed
     return [

@@ -1,4 +1,4 @@
-"""Pictures that people compare with: the enlarged LR, ours, the truth, with names and numbers under each."""
+"""Pictures for people, written as PNG; and comparisons of the enlarged LR, ours and HR with names and numbers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,41 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.inference.evaluate import Evaluated
 from shards.format.files import open_atomic
+from shards.format.png import picture_chunks
 
+_SOFTWARE = "Software"
+_HEAD_BYTES = 256
 _CAPTION_PX = 30
 _GAP_PX = 6
 _DETAIL_PX = 96
 _DETAIL_ENLARGEMENT = 4
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 picture as PNG, whole or not at all; its folder is made if need be."""
+def write_png(path: Path, picture: np.ndarray, *, job: str) -> None:
+    """Write a picture as PNG, whole or not at all; its folder is created if need be.
+
+    Args:
+        path: Target; an existing file is replaced.
+        picture: (H, W, C) uint8 or uint16; gray, gray and alpha, RGB, or RGBA.
+        job: Who writes it, kept in the file; see `is_picture_of`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(path) as stream:
-        Image.fromarray(picture).save(stream, format="PNG")
+        for part in picture_chunks(picture, {_SOFTWARE: _signature(job)}):
+            stream.write(part)
+
+
+def is_picture_of(path: Path, job: str) -> bool:
+    """Return whether a file is a picture that `write_png` wrote for a job."""
+    try:
+        with path.open("rb") as stream:
+            return f"tEXt{_SOFTWARE}\0{_signature(job)}".encode("latin-1") in stream.read(_HEAD_BYTES)
+    except OSError:
+        return False
+
+
+def _signature(job: str) -> str:
+    return f"sed-trainer {job}\n"
 
 
 def side_by_side(evaluated: Evaluated) -> np.ndarray:

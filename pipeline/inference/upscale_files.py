@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.data.evaluation import image_files, read_image
 from pipeline.inference.named_model import NamedModel
-from pipeline.inference.pictures import write_png
+from pipeline.inference.pictures import is_picture_of, write_png
 from pipeline.inference.upscale import upscale
 from shards.errors import InputError
 from shards.format.files import check_writable
+from shards.format.outputs import check_output_files
+
+_JOB = "upscale"
 
 
-def plan_outputs(source: Path, output: Path) -> list[tuple[Path, Path]]:
+def plan_outputs(
+    source: Path, output: Path, *, also_read: Iterable[Path] = (), overwrite: bool = False
+) -> list[tuple[Path, Path]]:
     """Pair each image of a file or folder with the PNG file to write.
 
+    Args:
+        source: An image, or a folder of images.
+        output: A PNG file or a folder for an image, a folder for a folder.
+        also_read: Other inputs of the job.
+        overwrite: Replace existing files that are no upscaled pictures; inputs are never replaced.
+
     Raises:
-        InputError: The source does not exist or holds no image, or the output cannot be written or does not fit it.
+        InputError: The source does not exist or holds no image, or the output cannot be written, does not fit it, or
+            would replace an input or somebody's file.
     """
-    if source.is_dir():
-        return _plan_folder(source, output)
+    pairs = _pair_folder(source, output) if source.is_dir() else [_pair_file(source, output)]
+    check_output_files(
+        [target for _, target in pairs],
+        [*(file for file, _ in pairs), *also_read],
+        is_own=lambda path: is_picture_of(path, _JOB),
+        overwrite=overwrite,
+    )
+    if source.resolve() == output.resolve():
+        raise InputError(f"{output} is the input folder, where the next run would enlarge its own output; give another")
+    check_writable(pairs[0][1].parent)
+    return pairs
+
+
+def _pair_file(source: Path, output: Path) -> tuple[Path, Path]:
     if not source.is_file():
         raise InputError(f"no such image or folder: {source}")
     target = output / f"{source.stem}.png" if output.is_dir() else output
     if target.suffix.lower() != ".png":
         raise InputError(f"the output is written as PNG, but {target} does not end in .png; rename it")
-    check_writable(target.parent)
-    return [(source, target)]
+    return source, target
 
 
-def _plan_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
+def _pair_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
     check_writable(output)
     if output.is_file():
         raise InputError(f"{source} is a folder, but {output} is a file; give an output folder")
@@ -48,4 +72,4 @@ def upscale_file(model: NamedModel, source: Path, target: Path, *, tile_px: int,
         CheckpointError: The output holds a NaN or infinite value.
     """
     sr = upscale(model.generator, read_image(source), model.scale, tile_px=tile_px, overlap_px=overlap_px)
-    write_png(target, sr)
+    write_png(target, sr, job=_JOB)

@@ -11,6 +11,7 @@ from pipeline.data.features import has_features
 from pipeline.errors import ConfigError
 from pipeline.inference.evaluate import result_names
 from shards.format.manifest import Manifest
+from shards.format.outputs import check_output_files
 
 
 def resolve_semantics(config: TrainConfig) -> TrainConfig:
@@ -31,11 +32,23 @@ def check_data(config: TrainConfig, manifest: Manifest) -> None:
 
     Raises:
         ConfigError: The scale is not the shards', or `keep_best` is no metric of the validation.
-        InputError: A validation set is missing or empty.
+        InputError: A validation set is missing or empty, or the run's export would replace its initial weights.
     """
     check_sets(config.report.validation_sets)
+    _check_exports(config)
     _check_scale(config, manifest)
     _check_best(config)
+
+
+def _check_exports(config: TrainConfig) -> None:
+    folder = RunFolder(config.run_dir)
+    networks = (config.generator, config.discriminator)
+    check_output_files(
+        [folder.generator, folder.discriminator],
+        [network.initial_weights for network in networks if network.initial_weights is not None],
+        is_own=lambda _: True,
+        overwrite=False,
+    )
 
 
 def _check_scale(config: TrainConfig, manifest: Manifest) -> None:

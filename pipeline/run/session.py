@@ -206,7 +206,7 @@ class Session:
             picture = side_by_side(evaluated)
             path = self._folder.pictures / f"{name}_{evaluated.pair.name}.png"
             with saving(path):
-                write_png(path, picture)
+                write_png(path, picture, job="train_sed")
             tracker.picture(f"{name}/{evaluated.pair.name}", picture, images_seen)
 
         def total(values: np.ndarray) -> np.ndarray:

@@ -14,11 +14,12 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import numpy as np
 from isal import isal_zlib
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from shards.degradation.crops import Crop
@@ -140,3 +141,43 @@ def _sum_rows(rows: np.ndarray, crop: Crop) -> Pixels:
     for number in range(1, crop.size_px):
         np.add(pixels[number - 1], columns[crop.top_px + number], out=pixels[number])
     return pixels.reshape(crop.size_px, crop.size_px, _CHANNELS)
+
+
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+_BAND_BYTES = 2**20
+
+
+def picture_chunks(
+    picture: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"], text: Mapping[str, str]
+) -> Iterator[bytes]:
+    """Encode a picture for people, in parts, so that a large one is never in memory twice.
+
+    Args:
+        picture: Gray, gray and alpha, RGB, or RGBA, by its number of channels.
+        text: Remarks by keyword, in Latin-1; they come before the pixels.
+
+    Yields:
+        The parts of a PNG file.
+    """
+    height_px, width_px, num_channels = picture.shape
+    row_bytes = width_px * num_channels * picture.itemsize
+    yield _SIGNATURE
+    yield from _chunk(
+        b"IHDR",
+        _HEADER.pack(width_px, height_px, 8 * picture.itemsize, _COLOUR_TYPES[num_channels], 0, 0, 0),
+    )
+    for keyword, remark in text.items():
+        yield from _chunk(b"tEXt", f"{keyword}\0{remark}".encode("latin-1"))
+    deflate = zlib.compressobj(_ZLIB_LEVEL)
+    above = np.zeros(row_bytes, np.uint8)
+    band_px = max(1, _BAND_BYTES // row_bytes)
+    for top in range(0, height_px, band_px):
+        band = picture[top : top + band_px]
+        rows = band.astype(band.dtype.newbyteorder(">")).view(np.uint8).reshape(len(band), row_bytes)
+        filtered = np.empty((len(rows), 1 + row_bytes), np.uint8)
+        filtered[:, 0] = _UP_FILTER
+        np.subtract(rows, np.concatenate([above[None], rows[:-1]]), out=filtered[:, 1:])
+        above = rows[-1]
+        yield from _chunk(b"IDAT", deflate.compress(filtered.data))
+    yield from _chunk(b"IDAT", deflate.flush())
+    yield from _chunk(b"IEND", b"")

@@ -16,20 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from shards.errors import ShardError
 from shards.format.manifest import MANIFEST_FILE, Generation, Manifest, plan_file, read_manifest, write_manifest
+from shards.format.outputs import check_output_folder
 from shards.format.rejects import Reject
 from shards.format.sidecars import ShardEntry, read_sidecar
 from shards.format.storage import StoragePath
 from shards.write.plan import SHARD_PREFIX, Plan, plan_generation, read_plan
 from shards.write.survey import Photo
 
-_OUR_FILES = re.compile(rf"\..*|{SHARD_PREFIX}-\d{{6}}\.(tar|json)|(manifest|plan)(-\d{{3,}})?\.json|status\.json")
+OUTPUT_NAMES = re.compile(rf"\..*|{SHARD_PREFIX}-\d{{6}}\.(tar|json)|(manifest|plan)(-\d{{3,}})?\.json|status\.json")
 
 
 def read_generations(folder: StoragePath) -> tuple[Plan, ...]:
     """Return the plans that a folder was written from, oldest first; none for a new folder.
 
     Raises:
-        ShardError: A plan is damaged, or of another dataset, or the folder holds files that are no shards of ours.
+        ShardError: A plan is damaged, or of another dataset.
+        InputError: The folder holds files that are no shards of ours.
     """
     plans: list[Plan] = []
     while (folder / plan_file(len(plans))).exists():
@@ -39,21 +41,11 @@ def read_generations(folder: StoragePath) -> tuple[Plan, ...]:
             raise ShardError(f"{folder / plan.file_name} is of another dataset; restore the one that belongs here")
         plans.append(plan)
     if not plans:
-        _check_ours(folder)
+        check_output_folder(folder, (), OUTPUT_NAMES)
     later = sorted(path.name for path in folder.glob("plan-*.json"))[max(0, len(plans) - 1) :]
     if later:
         raise ShardError(f"{folder} has {later[0]} but no {plan_file(len(plans))}; restore it from a backup")
     return tuple(plans)
-
-
-def _check_ours(folder: StoragePath) -> None:
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    others = [name for name in names if not _OUR_FILES.fullmatch(name)]
-    if others:
-        raise ShardError(
-            f"output folder {folder} holds {len(others)} other file(s), such as {others[0]}; "
-            "choose a new or empty folder"
-        )
 
 
 def extend(folder: StoragePath, wanted: Plan) -> tuple[Plan, ...]:

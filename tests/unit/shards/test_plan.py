@@ -94,7 +94,7 @@ def test_changed_plan_when_the_output_exists_is_refused_with_the_difference(
 def test_output_when_it_holds_something_else_is_refused(tmp_path: Path) -> None:
     assert read_generations(tmp_path) == ()
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ShardError, match=r"such as thesis\.txt"):
+    with pytest.raises(InputError, match=r"such as thesis\.txt"):
         read_generations(tmp_path)
 
 

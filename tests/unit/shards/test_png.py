@@ -13,7 +13,7 @@ from PIL import Image
 
 from shards.degradation.crops import NUM_DIHEDRALS, Crop
 from shards.errors import DamageError, InputError
-from shards.format.png import _filtered_rows, decode_crop, decode_png, encode_png
+from shards.format.png import _filtered_rows, decode_crop, decode_png, encode_png, picture_chunks
 
 IMAGE = photo(3, 70, 52)
 NOISE = np.random.RandomState(0).randint(0, 256, (33, 65, 3)).astype(np.uint8)
@@ -79,3 +79,24 @@ def test_rows_when_filtered_otherwise_are_left_to_the_library() -> None:
 def test_png_when_gray_is_refused() -> None:
     with pytest.raises(DamageError, match="mode L, expected RGB"):
         decode_crop(by_pillow(IMAGE[:, :, 0]), "s", CROPS[0])
+
+
+@pytest.mark.parametrize(("num_channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize("size_px", [(1, 1), (700, 900)])
+def test_picture_is_a_png_of_the_same_pixels(num_channels: int, mode: str, size_px: tuple[int, int]) -> None:
+    picture = np.random.RandomState(1).randint(0, 256, (*size_px, num_channels), np.uint8)
+    data = b"".join(picture_chunks(picture, {"Software": "test"}))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == mode
+        assert image.info["Software"] == "test"
+        assert np.array_equal(np.asarray(image).reshape(picture.shape), picture)
+
+
+def test_picture_of_16_bits_is_a_png_of_16_bits() -> None:
+    picture = np.random.RandomState(1).randint(0, 65536, (30, 20, 1), np.uint16)
+    with Image.open(io.BytesIO(b"".join(picture_chunks(picture, {})))) as image:
+        assert image.mode == "I;16"
+        assert np.array_equal(np.asarray(image), picture[..., 0])
+    colour = np.random.RandomState(2).randint(0, 65536, (30, 20, 3), np.uint16)
+    with Image.open(io.BytesIO(b"".join(picture_chunks(colour, {})))) as image:
+        assert np.array_equal(np.asarray(image), (colour >> 8).astype(np.uint8))  # Pillow keeps the high byte
