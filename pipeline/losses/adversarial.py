@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from pipeline.registry import Registry
 Logits = Float[Tensor, "..."]
 
 
+@runtime_checkable
 class AdversarialLoss(Protocol):
     """Both sides of an adversarial loss."""
 

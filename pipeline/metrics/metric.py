@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -13,6 +13,7 @@ from pipeline.metrics.pixels import check_pair
 from shards.errors import InputError
 
 
+@runtime_checkable
 class Measure(Protocol):
     """Computes one number from an image, its ground truth, and the width of the border that is ignored."""
 

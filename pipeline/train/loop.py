@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -29,6 +29,7 @@ from pipeline.train.state import TrainingState, seed_step
 _LOG = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Tracking(Protocol):
     """The part of a tracker that the loop calls."""
 
@@ -37,6 +38,7 @@ class Tracking(Protocol):
         ...
 
 
+@runtime_checkable
 class Progress(Protocol):
     """The part of the terminal that the loop calls."""
 
