@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from pipeline.config.plain import to_plain
-from pipeline.config.presets import load_resolved
+from pipeline.config.presets import LAUNCH_TABLE, load_resolved
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from shards.format.files import check_writable, write_atomically
@@ -121,9 +122,10 @@ class RunFolder:
         """
         return load_resolved(self.config, Preset)
 
-    def write_config(self, preset: Preset) -> None:
-        """Write the resolved configuration."""
-        write_atomically(self.config, (json.dumps(to_plain(preset), indent=1) + "\n").encode())
+    def write_config(self, preset: Preset, launch: Mapping[str, Any] | None = None) -> None:
+        """Write the resolved configuration, and what the launcher and the environment decided beside it."""
+        document = to_plain(preset) | ({LAUNCH_TABLE: dict(launch)} if launch else {})
+        write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
 
     def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
         """Write the run's state and position to `status.json`."""

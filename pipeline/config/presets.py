@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _SUFFIXES = {".toml", ".json"}
 
+LAUNCH_TABLE = "launch"
+"""The table of a run folder's `config.json` that records what the launcher decided; no setting, so it is not read."""
+
 
 @dataclass(frozen=True)
 class PresetFolder:
@@ -133,6 +136,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"preset {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"preset {path} must hold tables; got {type(document).__name__}")
+    if path.suffix == ".json":
+        document.pop(LAUNCH_TABLE, None)
     return document
 
 

@@ -54,6 +54,8 @@ def start_tracking(
         "backend": backend.description,
         "random_weights": ", ".join(random_networks(config)) or "none",
     }
+    launched = {**backend.launch_record, "overruled": "; ".join(backend.notes)}
+    tags |= {f"launch.{name}": str(value) for name, value in flatten(launched).items()}
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
     parameters = flatten(to_plain(config))
@@ -62,7 +64,7 @@ def start_tracking(
 
 def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource | None, backend: Backend) -> list[str]:
     """Return what a person should know before the first step, one line each."""
-    lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}"]
+    lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}", *backend.notes]
     if semantics is not None:
         lines.append(f"semantics: {semantics.description}")
     if config.uses_perceptual_network:

@@ -81,7 +81,7 @@ class Session:
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._metrics))
         self._lock = self._lock_folder()
         if backend.is_leader:
-            self._folder.write_config(self._preset)
+            self._folder.write_config(self._preset, backend.launch_record)
 
     def _open_samples(self) -> TrainingSamples:
         config = self._config

@@ -26,7 +26,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DeepSpeedPlugin, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import (
+    DeepSpeedPlugin,
+    DistributedDataParallelKwargs,
+    DynamoBackend,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    TorchDynamoPlugin,
+    patch_environment,
+)
 from torch import Tensor, nn
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
@@ -35,6 +43,7 @@ from pipeline.errors import ConfigError
 from pipeline.runtime import launch
 from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.roll_call import RollCall
+from pipeline.runtime.surroundings import check_surroundings, launcher_file, overruled, recorded_variables
 from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, PartitionedTrainable, Trainable
 
 MAX_ZERO_STAGE = 3
@@ -62,12 +71,15 @@ class Backend:
         gradient_clip_norm: Largest gradient norm of each network; 0: no clipping.
 
     Raises:
-        ConfigError: The launcher's world is not the library's, the batch cannot be split, or the DeepSpeed
-            configuration asks for what is not supported.
+        ConfigError: The launcher's world is not the library's, the batch cannot be split, the DeepSpeed configuration
+            asks for what is not supported, or a variable of the environment contradicts the preset.
     """
 
     def __init__(self, runtime: RuntimeConfig, *, batch_size: int, gradient_clip_norm: float = 0.0) -> None:
         launch.check_installed()
+        check_surroundings(runtime)
+        self.notes = overruled(runtime, gradient_clip_norm)
+        """What the launcher asks for and the preset overrules, one line each."""
         world_size = launch.launched_world_size()
         self.micro_batch_size = launch.check_batch(batch_size, world_size)
         self._precision = runtime.precision
@@ -83,7 +95,9 @@ class Backend:
             set_deterministic()
         if launch.restart_count():
             _join_restarted(world_size, self._timeout)
-        self._accelerator = self._build_accelerator()
+        # As without TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which some containers set.
+        torch.set_float32_matmul_precision("highest")
+        self._accelerator = self._open_accelerator()
         if self.device.type == "cpu":
             keep_freed_memory()
         launch.check_launcher()
@@ -92,19 +106,41 @@ class Backend:
         self._control_group = _gloo_group(runtime.timeout_s) if world_size > 1 else None
         self._roll_call = RollCall(self._control_group, runtime.timeout_s) if self._control_group else None
 
+    def _open_accelerator(self) -> Accelerator:
+        try:
+            # Which fields came from the launcher's file is not its plugin's concern: all that count are written out.
+            with patch_environment(accelerate_config_ds_fields=""):
+                return self._build_accelerator()
+        except ValueError as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"accelerate cannot start: {str(error).splitlines()[0]}\n  Look at {launcher_file()} and at the "
+                "ACCELERATE_* variables, or start with a file of infra/accelerate/"
+            ) from error
+
     def _build_accelerator(self) -> Accelerator:
         on_cpu = not torch.cuda.is_available()
+        # Written out, because where nothing is said accelerate takes the launcher's word.
+        decided: dict[str, Any] = {
+            "mixed_precision": "no",
+            "dynamo_plugin": TorchDynamoPlugin(
+                backend=DynamoBackend.NO, mode="default", fullgraph=False, dynamic=False, use_regional_compilation=False
+            ),
+            "gradient_accumulation_plugin": GradientAccumulationPlugin(num_steps=1),
+            "step_scheduler_with_optimizer": False,
+        }
         if not self._uses_deepspeed:
             ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
             waiting = InitProcessGroupKwargs(timeout=self._timeout)
-            return Accelerator(cpu=on_cpu, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp, waiting])
+            return Accelerator(cpu=on_cpu, kwargs_handlers=[ddp, waiting], **decided)
         if on_cpu:
             _prepare_deepspeed_for_cpu()
         # On a CPU, Accelerate finds no backend for DeepSpeed by itself and would believe to be alone.
         waiting = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=self._timeout)
         settings = deepspeed_settings(self.micro_batch_size, self._gradient_clip_norm, self._precision)
         plugin = DeepSpeedPlugin(hf_ds_config=settings, zero3_init_flag=False)
-        return Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[waiting])
+        return Accelerator(deepspeed_plugin=plugin, kwargs_handlers=[waiting], **decided)
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +167,18 @@ class Backend:
         """One phrase for the log: kind, processes, device."""
         kind = "DeepSpeed" if self._uses_deepspeed else "DDP" if self.world_size > 1 else "one process"
         return f"{kind}, {self.world_size} process(es), {self.device.type}, {self._precision}"
+
+    @property
+    def launch_record(self) -> dict[str, Any]:
+        """What the launcher and the environment decided, as plain values: for the run's record."""
+        plugin = self._accelerator.state.deepspeed_plugin
+        return {
+            "backend": self.description,
+            "world_size": self.world_size,
+            "deepspeed": plugin.deepspeed_config["zero_optimization"] if plugin is not None else {},
+            "overruled": self.notes,
+            "variables": recorded_variables(),
+        }
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that networks run in: bf16 or fp16 autocast, or nothing for float32."""
@@ -222,19 +270,19 @@ def set_deterministic() -> None:
 
 
 def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float, precision: str = "float32") -> dict[str, Any]:
-    """Return the DeepSpeed configuration: the launcher's file, and the settings that two engines need.
+    """Return the DeepSpeed configuration: the launcher's file or fields, and the settings that two engines need.
 
     Raises:
         ConfigError: The file is unreadable, asks for an unsupported stage, or sets what the preset decides.
     """
     path = launch.deepspeed_config_path()
-    settings = _read_settings(Path(path)) if path else {}
+    settings = _read_settings(Path(path)) if path else {"zero_optimization": launch.zero_settings()}
     zero = settings.setdefault("zero_optimization", {})
     stage = zero.setdefault("stage", 1) if isinstance(zero, dict) else zero
     if isinstance(stage, bool) or stage not in range(MAX_ZERO_STAGE + 1):
         raise ConfigError(
-            f"{path}: zero_optimization.stage={stage}; generator and discriminator train with stages 0 to "
-            f"{MAX_ZERO_STAGE}"
+            f"{path or launcher_file()}: zero_optimization.stage={stage}; generator and discriminator train with "
+            f"stages 0 to {MAX_ZERO_STAGE}"
         )
     return settings | {
         "train_micro_batch_size_per_gpu": micro_batch_size,

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 from pipeline.errors import ConfigError
 
 
 def launched_world_size() -> int:
     """Return how many processes the launcher (torchrun, accelerate, deepspeed) started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.strip().isdecimal():
+        raise ConfigError(f"{name}={text!r} in the environment is no number; start with accelerate launch, or unset it")
+    return int(text)
 
 
 def restart_count() -> int:
@@ -37,6 +45,29 @@ def deepspeed_config_path() -> str | None:
     """Return the DeepSpeed JSON that the launcher was given, if any."""
     path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     return None if path.lower() in {"", "none"} else path
+
+
+def zero_settings() -> dict[str, Any]:
+    """Return DeepSpeed's `zero_optimization` from the fields of accelerate's own configuration, without a JSON file.
+
+    Raises:
+        ConfigError: The stage is no number, or an offload to NVMe has no path.
+    """
+    settings: dict[str, Any] = {"stage": _number("ACCELERATE_DEEPSPEED_ZERO_STAGE", 1)}
+    for name in ("optimizer", "param"):
+        prefix = f"ACCELERATE_DEEPSPEED_OFFLOAD_{name.upper()}"
+        device = os.environ.get(f"{prefix}_DEVICE", "none").lower()
+        if device in {"", "none"}:
+            continue
+        settings[f"offload_{name}"] = {"device": device}
+        if device == "nvme":
+            path = os.environ.get(f"{prefix}_NVME_PATH", "none")
+            if path.lower() in {"", "none"}:
+                raise ConfigError(
+                    f"the launcher's offload_{name}_device=nvme needs offload_{name}_nvme_path; or use cpu or none"
+                )
+            settings[f"offload_{name}"]["nvme_path"] = path
+    return settings
 
 
 def check_launcher() -> None:
@@ -61,7 +92,7 @@ def check_world(num_processes: int, process_index: int) -> None:
     Raises:
         ConfigError: They differ; says which command line does what was meant.
     """
-    launched, rank = launched_world_size(), int(os.environ.get("RANK", "0"))
+    launched, rank = launched_world_size(), _number("RANK", 0)
     if (num_processes, process_index) != (launched, rank):
         raise ConfigError(
             f"the launcher started {launched} process(es) and this is rank {rank}, but the library sees "
