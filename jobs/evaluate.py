@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/evaluate.py --help`."""
     config = COMMAND.parse(EvaluateConfig, argv)
 
-    from pipeline.data.evaluation import all_files, check_sets, evaluation_files
+    from pipeline.data.evaluation import all_files, check_sets, evaluation_files, passed_over
     from pipeline.inference.device import best_device
     from pipeline.inference.evaluate import evaluate_sets
     from pipeline.inference.evaluation_report import EvaluationReport, choose_metrics, describe_metrics, is_evaluation
@@ -63,6 +63,8 @@ def main(argv: list[str]) -> int:
     metrics, not_computed = choose_metrics(config.metrics)
     prepare_validation_photos(config.sets)
     num_images = sum(len(evaluation_files(folder)) for folder in check_sets(config.sets))
+    if others := passed_over(folder / "HR" for folder in config.sets):
+        say(others)
     outputs = [path for path in (config.output, config.picture) if path is not None]
     check_output_files(
         outputs,

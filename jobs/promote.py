@@ -42,10 +42,12 @@ def main(argv: list[str]) -> int:
     config = COMMAND.parse(PromoteConfig, argv)
     prepare_validation_photos(config.sets)
 
-    from pipeline.data.evaluation import check_sets
+    from pipeline.data.evaluation import check_sets, passed_over
     from pipeline.inference.promotion import promote
 
     check_sets(config.sets)
+    if others := passed_over(folder / "HR" for folder in config.sets):
+        say(others)
     say(promote(config.model, config.name, config.sets, Progress))
     return 0
 

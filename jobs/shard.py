@@ -35,14 +35,16 @@ def main(argv: list[str]) -> int:
     from jobs.ray_tasks import ray_session
     from shards.format.files import check_writable
     from shards.format.outputs import check_output_folder
+    from shards.format.photos import describe_passed_over
     from shards.write.dataset import describe, survey_and_plan, write
     from shards.write.generations import OUTPUT_NAMES, read_generations
     from shards.write.plan import settings_of
-    from shards.write.sources import discover
+    from shards.write.sources import discover, list_folders, name_photos
 
     prepare_training_photos(config.source)
     prepare_validation_photos(config.exclude)
-    sources = discover(config.source)
+    listings = list_folders(config.source)
+    sources = name_photos(listings)
     excluded = discover(config.exclude, flag="--exclude")
     settings_of(config)  # refuses a bad recipe before any work
     check_output_folder(config.output, (*config.source, *config.exclude), OUTPUT_NAMES)
@@ -53,6 +55,8 @@ def main(argv: list[str]) -> int:
         say(f"using {session.description}")
         plans = survey_and_plan(config, sources, excluded, session.executor, cut=not dry_run)
         say(describe(plans, sources))
+        if passed_over := describe_passed_over(listings):
+            say(passed_over)
         if dry_run:
             say(f"dry run: nothing was written to {config.output}")
             return 0

@@ -51,11 +51,14 @@ def main(argv: list[str]) -> int:
     config = COMMAND.parse(UpscaleConfig, argv)
     prepare_validation_photos([config.input])
 
+    from pipeline.data.evaluation import passed_over
     from pipeline.inference.device import best_device
     from pipeline.inference.named_model import open_model
     from pipeline.inference.upscale_files import plan_outputs, upscale_file
 
     files = plan_outputs(config.input, config.output, also_read=[Path(config.model)], overwrite=config.overwrite)
+    if config.input.is_dir() and (others := passed_over([config.input])):
+        say(others)
     model = open_model(config.model)
     model.generator.to(best_device())
     with Progress("upscaling", len(files), "images") as progress:

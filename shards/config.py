@@ -22,7 +22,7 @@ class ShardConfig:
     """One dataset of shards: where the photos are, how they are cut, where the tars go."""
 
     source: tuple[Path, ...]
-    """Folders of photos (PNG, JPEG, WebP, TIFF, BMP), searched with their sub-folders."""
+    """Folders of photos (PNG, JPEG, WebP, TIFF, BMP, AVIF, JPEG 2000), searched with their sub-folders."""
     output: StoragePath
     """Folder or URL (s3://bucket/prefix) for the shards; new, empty, or written before with the same settings."""
     degradation: Literal["classical", "realworld"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
-from shards.format.photos import DecodeError, decode_photo
+from shards.format.photos import DecodeError, decode_photo, describe_passed_over, list_photos, photo_suffixes, read_file
 from shards.format.png import Pixels
-from shards.write.sources import IMAGE_SUFFIXES
 
 _MAX_PIXELS = 150_000_000
 
@@ -31,9 +30,13 @@ def read_image(path: Path) -> Pixels:
         InputError: It cannot be decoded.
     """
     try:
-        return decode_photo(path.read_bytes(), max_pixels=_MAX_PIXELS)
+        data = read_file(path, max_pixels=_MAX_PIXELS)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise InputError(f"{path} cannot be read: {error.detail.capitalize()}") from error
+    try:
+        return decode_photo(data, max_pixels=_MAX_PIXELS)
     except DecodeError as error:
         raise InputError(f"{path} cannot be used as an image: {error.reason} ({error.detail})") from error
 
@@ -46,10 +49,16 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"no such folder: {folder}; an evaluation set is a folder with HR/ and, optionally, LRx4/")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(f"no images in {folder}; expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return files
+    listing = list_photos(folder, recursive=False)
+    if not listing.photos:
+        got = describe_passed_over([listing]) or "it is empty"
+        raise InputError(f"no images in {folder}; expected {', '.join(sorted(photo_suffixes()))}; {got}")
+    return list(listing.photos)
+
+
+def passed_over(folders: Iterable[Path]) -> str:
+    """Return one line about what folders of images hold beside the images; empty where that is nothing."""
+    return describe_passed_over(list_photos(folder, recursive=False) for folder in folders)
 
 
 def evaluation_files(folder: Path) -> list[Path]:

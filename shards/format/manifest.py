@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ class Manifest:
     rejects: tuple[Reject, ...] = ()
     generations: tuple[Generation, ...] = ()
     """Oldest first; their shards follow each other in `shards`. Features have none."""
+    photo_notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Number of photos by what was lost or assumed of them."""
 
     @property
     def kind(self) -> Literal["images", "features"]:
@@ -88,6 +91,7 @@ class Manifest:
             "shards": [dataclasses.asdict(shard) for shard in self.shards],
             "rejects": [dataclasses.asdict(reject) for reject in self.rejects],
             "generations": [dataclasses.asdict(generation) for generation in self.generations],
+            **({"photo_notes": dict(self.photo_notes)} if self.photo_notes else {}),
         }
 
     @property
@@ -145,6 +149,7 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
             shards=tuple(ShardEntry(**shard) for shard in content["shards"]),
             rejects=tuple(Reject(**reject) for reject in content["rejects"]),
             generations=tuple(Generation(**generation) for generation in content["generations"]),
+            photo_notes=dict(content.get("photo_notes", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ShardError(f"{path} is no manifest of shards ({error}); write the shards again") from error

@@ -25,6 +25,8 @@ class SampleRecord:
     scale: int
     seeds: tuple[str, ...]
     """One seed of 32 hex digits per recorded variant."""
+    notes: tuple[str, ...] = ()
+    """What was lost or assumed when its photo was decoded."""
 
     def to_bytes(self) -> bytes:
         """Return the member's bytes."""
@@ -35,7 +37,7 @@ class SampleRecord:
             "pixels_sha256": self.pixels_sha256,
             "degradation": {"recipe": self.recipe, "scale": self.scale, "seeds": list(self.seeds)},
         }
-        return canonical_json(content)
+        return canonical_json(content | {"notes": list(self.notes)} if self.notes else content)
 
     def seed(self, variant: int, dataset_seed: int) -> str:
         """Return the seed of a variant; variants beyond the recorded ones follow from the dataset's seed."""
@@ -63,6 +65,7 @@ def parse_record(data: bytes) -> SampleRecord:
             recipe=degradation["recipe"],
             scale=int(degradation["scale"]),
             seeds=tuple(degradation["seeds"]),
+            notes=tuple(content.get("notes", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no record of a sample: {error}") from error

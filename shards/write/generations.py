@@ -21,7 +21,7 @@ from shards.format.rejects import Reject
 from shards.format.sidecars import ShardEntry, read_sidecar
 from shards.format.storage import StoragePath
 from shards.write.plan import SHARD_PREFIX, Plan, plan_generation, read_plan
-from shards.write.survey import Photo
+from shards.write.survey import Photo, count_notes
 
 OUTPUT_NAMES = re.compile(rf"\..*|{SHARD_PREFIX}-\d{{6}}\.(tar|json)|(manifest|plan)(-\d{{3,}})?\.json|status\.json")
 
@@ -155,7 +155,8 @@ def manifests_of(plans: Sequence[Plan], entries: Mapping[str, ShardEntry]) -> li
         generations += (Generation(plan.fingerprint, len(own), sum(entry.num_samples for entry in own)),)
         known = manifests[-1].rejects if manifests else ()
         rejects = tuple(sorted((*known, *plan.rejects), key=lambda reject: reject.path))
-        manifests.append(Manifest(plan.fingerprint, plan.settings, shards, rejects, generations))
+        notes = count_notes(photo for earlier in plans[: len(generations)] for photo in earlier.photos)
+        manifests.append(Manifest(plan.fingerprint, plan.settings, shards, rejects, generations, notes))
     return manifests
 
 

@@ -31,7 +31,7 @@ from shards.format.rejects import Reject
 from shards.format.settings import ImageSettings
 from shards.format.storage import StoragePath
 from shards.write.subimages import cut_side, starts
-from shards.write.survey import Photo
+from shards.write.survey import Photo, parse_photo
 
 SHARD_PREFIX = "images"
 
@@ -92,7 +92,7 @@ class Plan:
             "previous": self.previous,
             "first_shard": self.first_shard,
             "settings": self.settings.to_plain(),
-            "photos": [dict(vars(photo)) for photo in self.photos],
+            "photos": [photo.to_plain() for photo in self.photos],
             "rejects": [dict(vars(reject)) for reject in self.rejects],
         }
 
@@ -246,7 +246,7 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
     try:
         return plan_generation(
             ImageSettings(**content["settings"]),
-            [Photo(**photo) for photo in content["photos"]],
+            [parse_photo(photo) for photo in content["photos"]],
             [Reject(**reject) for reject in content["rejects"]],
             generation=content["generation"],
             previous=content["previous"],

@@ -1,4 +1,4 @@
-"""Finds photos: the same list in the same order on every machine.
+"""Names photos: the same list in the same order on every machine.
 
 A photo's name is `FOLDER/PATH`: the name of the source folder it was found in and its path below it, with
 forward slashes. Machine paths are in no file that this project writes.
@@ -6,19 +6,17 @@ forward slashes. Machine paths are in no file that this project writes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+from shards.format.photos import Listing, list_photos, photo_suffixes
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file with the suffix of an image."""
+    """A photo to survey."""
 
     name: str
     """`FOLDER/PATH`, unique in a dataset and equal on every machine."""
@@ -26,49 +24,49 @@ class SourceFile:
 
 
 def discover(folders: Sequence[Path], *, flag: str = "--source") -> tuple[SourceFile, ...]:
-    """List the images below some folders, sorted by name.
+    """List the photos below some folders, sorted by name; see `list_folders` and `name_photos`."""
+    return name_photos(list_folders(folders, flag=flag))
+
+
+def list_folders(folders: Sequence[Path], *, flag: str = "--source") -> list[Listing]:
+    """List the photos below each of some folders; see `list_photos` for what is found.
 
     Args:
-        folders: Folders to search; hidden files are skipped, links to folders are not followed.
+        folders: Folders to search.
         flag: Flag that named the folders, for error texts.
 
-    Returns:
-        One entry per file with an image suffix. Two folders of the same name get `NAME` and `NAME~2`.
-
     Raises:
-        InputError: A folder is missing, no folder, unreadable, empty, or holds no image.
+        InputError: A folder is missing, no folder, unreadable, empty, or holds no photo.
     """
-    found: list[SourceFile] = []
+    return [_list_folder(folder, flag) for folder in folders]
+
+
+def name_photos(listings: Sequence[Listing]) -> tuple[SourceFile, ...]:
+    """Name the photos of some folders.
+
+    Returns:
+        One entry per photo, sorted by name. Two folders of the same name get `NAME` and `NAME~2`.
+    """
+    named: list[SourceFile] = []
     labels: dict[str, int] = {}
-    for folder in folders:
-        resolved = folder.expanduser().resolve()
-        paths = sorted(_images_below(resolved, given=folder, flag=flag), key=lambda path: path.as_posix())
-        labels[resolved.name] = labels.get(resolved.name, 0) + 1
-        count = labels[resolved.name]
-        label = resolved.name if count == 1 else f"{resolved.name}~{count}"
-        found += [SourceFile(f"{label}/{path.relative_to(resolved).as_posix()}", path) for path in paths]
-    return tuple(sorted(found, key=lambda file: file.name))
+    for listing in listings:
+        folder = listing.folder
+        labels[folder.name] = labels.get(folder.name, 0) + 1
+        count = labels[folder.name]
+        label = folder.name if count == 1 else f"{folder.name}~{count}"
+        named += [SourceFile(f"{label}/{path.relative_to(folder).as_posix()}", path) for path in listing.photos]
+    return tuple(sorted(named, key=lambda file: file.name))
 
 
-def _images_below(folder: Path, *, given: Path, flag: str) -> list[Path]:
+def _list_folder(given: Path, flag: str) -> Listing:
+    folder = given.resolve()
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise InputError(f"{flag} {given} {what} (looked at {folder}); give a folder of photos")
-    files = [path for path in _walk(folder) if not path.name.startswith(".")]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        got = f"{len(files)} other file(s), such as {min(files).name}" if files else "an empty folder"
-        known = " ".join(sorted(IMAGE_SUFFIXES))
+    listing = list_photos(folder)
+    if not listing.photos:
+        others = listing.others
+        got = f"{len(others)} other file(s), such as {others[0].name}" if others else "an empty folder"
+        known = " ".join(sorted(photo_suffixes()))
         raise InputError(f"{flag} {given} holds no image; got {got}; give a folder with files named {known}")
-    return images
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise InputError(
-            f"cannot list the folder {error.filename}: {error.strerror}; make it readable, or exclude it"
-        ) from error
-
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        for name in names:
-            yield Path(parent, name)
+    return listing

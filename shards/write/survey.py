@@ -8,14 +8,15 @@ stopped, are not decoded again.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from shards.errors import InputError
-from shards.format.photos import DecodeError, decode_photo
+from shards.format.photos import DecodeError, read_file, read_photo
 from shards.format.png import pixels_sha256
-from shards.format.rejects import Reject
+from shards.format.rejects import PhotoNote, Reject
 from shards.write.cutting import CutPhoto
 from shards.write.sources import SourceFile
 from shards.write.spool import Spool
@@ -38,6 +39,26 @@ class Photo:
     width_px: int
     pixels_sha256: str
     """Of the decoded pixels."""
+    notes: tuple[PhotoNote, ...] = ()
+    """What was lost or assumed when it was decoded, sorted."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return a plan's entry; it says nothing of notes where there are none."""
+        plain = asdict(self)
+        return plain | {"notes": list(self.notes)} if self.notes else _without(plain, "notes")
+
+
+def parse_photo(content: Mapping[str, Any]) -> Photo:
+    """Parse what `Photo.to_plain` returned.
+
+    Raises:
+        TypeError: A key is missing or unknown.
+    """
+    return Photo(**{**content, "notes": tuple(content.get("notes", ()))})
+
+
+def _without(plain: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in plain.items() if name != key}
 
 
 @dataclass(frozen=True)
@@ -58,7 +79,7 @@ def survey(task: SurveyTask) -> list[Photo | Reject]:
     """Survey some photos, in order.
 
     Raises:
-        OSError: Storage failed; worth a retry. A file without read permission is a reject instead.
+        OSError: Storage failed; worth a retry. A file that is missing or may not be read is a reject instead.
         ShardError: This machine would encode other bytes than the one that planned.
     """
     return [_survey_one(file, task) for file in task.files]
@@ -66,28 +87,27 @@ def survey(task: SurveyTask) -> list[Photo | Reject]:
 
 def _survey_one(file: SourceFile, task: SurveyTask) -> Photo | Reject:
     try:
-        data = file.path.read_bytes()
-    except PermissionError:
-        return Reject(file.name, "unreadable", "permission denied")
+        data = read_file(file.path, max_pixels=task.max_pixels)
+    except DecodeError as error:
+        return Reject(file.name, error.reason, error.detail)
     sha256 = hashlib.sha256(data).hexdigest()
     known = task.known.get(file.name)
     if known is not None and known.sha256 == sha256:
         return known
     facts = task.spool.facts(sha256) if task.spool else None
     if facts is not None:
-        return Photo(file.name, **facts)
+        return parse_photo({**facts, "name": file.name})
     try:
-        pixels = decode_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
+        pixels, notes = read_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
     except DecodeError as error:
         return Reject(file.name, error.reason, error.detail)
     height_px, width_px, _ = pixels.shape
     if min(height_px, width_px) < task.min_side_px:
         detail = f"{width_px}x{height_px} px is smaller than a sub-image of {task.min_side_px} px"
         return Reject(file.name, "too-small", detail)
-    photo = Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels))
+    photo = Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels), notes)
     if task.spool and height_px * width_px <= MAX_SPOOLED_PIXELS:
-        facts = {key: value for key, value in asdict(photo).items() if key != "name"}
-        task.spool.keep(sha256, facts, CutPhoto(pixels, task.spool.settings))
+        task.spool.keep(sha256, _without(photo.to_plain(), "name"), CutPhoto(pixels, task.spool.settings))
     return photo
 
 
@@ -157,6 +177,11 @@ def check_rejects(photos: Sequence[Photo], rejects: Sequence[Reject], max_reject
         f"{max_reject_fraction} allows; the first is {first.path}: {first.reason} ({first.detail}); "
         "clean the source folder, choose a smaller sub_image_px, or raise the limit; nothing was written"
     )
+
+
+def count_notes(photos: Iterable[Photo]) -> dict[str, int]:
+    """Count photos by note, notes sorted."""
+    return dict(sorted(Counter(note for photo in photos for note in photo.notes).items()))
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:

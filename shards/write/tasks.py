@@ -16,7 +16,8 @@ from typing import Any
 
 from shards.degradation.draws import variant_seed
 from shards.errors import ShardError
-from shards.format.photos import decode_photo
+from shards.format.photos import DecodeError, decode_photo, read_file
+from shards.format.png import pixels_sha256
 from shards.format.records import SampleRecord
 from shards.format.settings import ImageSettings
 from shards.format.sidecars import ShardEntry
@@ -117,12 +118,18 @@ def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]
 def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
     path = task.paths[photo.name]
     try:
-        data = path.read_bytes()
-    except (FileNotFoundError, PermissionError) as error:
-        raise ShardError(f"photo {path} disappeared while the job ran ({error.strerror}); rerun the job") from error
+        data = read_file(path, max_pixels=task.settings.max_pixels)
+    except DecodeError as error:
+        raise ShardError(f"photo {path} disappeared while the job ran ({error.detail}); rerun the job") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise ShardError(f"photo {path} changed while the job ran; do not modify the source, and rerun the job")
-    return CutPhoto(decode_photo(data, max_pixels=task.settings.max_pixels), task.settings)
+    pixels = decode_photo(data, max_pixels=task.settings.max_pixels)
+    if pixels_sha256(pixels) != photo.pixels_sha256:
+        raise ShardError(
+            f"photo {path} decodes to other pixels than when the shards were planned, by another version of this "
+            "program or of Pillow; use that one, or write the shards again into a new folder"
+        )
+    return CutPhoto(pixels, task.settings)
 
 
 def sample_key(photo: Photo, position: Position) -> str:
@@ -150,4 +157,5 @@ def _record(photo: Photo, position: Position, sample_id: str, settings: ImageSet
         recipe=settings.recipe,
         scale=settings.scale,
         seeds=tuple(variant_seed(settings.seed, sample_id, variant) for variant in range(settings.variants)),
+        notes=photo.notes,
     )

@@ -291,7 +291,7 @@ def test_set_when_it_is_no_evaluation_set(
     (here / "validation").mkdir()
     refuse(main, arguments("nothing.pth", here), "no such folder", "validation/HR", "LRx4/")
     (here / "validation" / "HR").mkdir()
-    refuse(main, arguments("nothing.pth", here), "no images in", "expected .bmp")
+    refuse(main, arguments("nothing.pth", here), "no images in", "expected .avif, .bmp")
 
 
 def test_evaluate_when_the_output_cannot_be_written(refuse: Callable[..., None], prepared: Path, here: Path) -> None:

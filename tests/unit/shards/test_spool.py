@@ -116,7 +116,7 @@ def test_shards_when_their_photos_were_cut_before_are_the_same_and_need_no_photo
         raise DecodeError("unreadable", "it was decoded before")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.write.survey, "decode_photo", refuse)
+        patch.setattr(shards.write.survey, "read_photo", refuse)
         assert survey(survey_of(config)) == found
     assert write_all(plan, config, tmp_path / "nowhere") == expected
 
