@@ -1,8 +1,8 @@
 """Weight files: read without executing anything, written whole, hashed.
 
-Guarantees: reading runs no code. safetensors holds plain data; torch files go through torch's `weights_only` reader;
-a TorchScript archive (OpenAI's CLIP) goes through a reader that resolves tensors and containers only. A file that
-requires anything else is refused with the reason.
+Guarantees: reading runs no code, whatever the file; what it declares is compared with what it holds and with
+`pipeline.weights.limits` before memory is allocated; and it ends with tensors or in a `CheckpointError`. The format
+is told by the content, not by the name: files are renamed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipeline.errors import CheckpointError
-from pipeline.weights.torchscript_archive import is_torchscript_archive, read_torchscript_archive
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.weights import not_weights, torch_files
+from pipeline.weights.limits import check_size, description_limit, memory_limit
 from shards.format.files import write_atomically
 
 # Averaged weights before raw ones, as every tool of the field prefers them.
 _WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net")
 # What the readers raise for a truncated file, or for one that holds something else.
 _DAMAGE = (
-    *(SafetensorError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError),
-    *(ValueError, TypeError, LookupError, AttributeError),
+    *(SafetensorError, zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, MemoryError),
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, StopIteration),
 )
+_MAX_WRAPPERS = 8
+_MAX_NAME_LENGTH = 1000
 _PREFIXES = ("module.", "_orig_mod.", "netG.", "netD.", "generator.", "discriminator.")
 
 
@@ -48,26 +51,30 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         (`module.`), `torch.compile` (`_orig_mod.`) and trainers (`netG.`) add.
 
     Raises:
-        CheckpointError: The file is missing, truncated or without tensors, or its pickle would run code.
+        CheckpointError: The file is missing, truncated, no weight file at all, without tensors or larger than the
+            limit, or it requires more than tensors and containers.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file; give the path of a .safetensors, .pth or .pt file")
+    _check_is_file(path)
     try:
-        loaded = _read(path)
-    except CheckpointError:
+        _check_kind(path)
+        state = strip_wrappers(_read(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except ConfigError:
         raise
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: cannot be read as weights ({reason}); the file is damaged or truncated: copy or download it again"
-        ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused: reading it would run code, or it is not a weight file ({_first_reason(error)}); "
-            "if you trust it, convert it to .safetensors"
+            f"{path}: refused: {_first_line(error)}, which is more than tensors and may run code; get the weights as "
+            ".safetensors, or a file that holds the state dict alone"
         ) from error
-    state = strip_wrappers(loaded)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or _first_line(error)}") from error
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as weights ({_first_line(error)}); the file is damaged or truncated: "
+            "copy or download it again"
+        ) from error
     if not state:
         raise CheckpointError(f"{path}: holds no tensors; expected a state dict, alone or under params_ema or params")
     return state
@@ -77,16 +84,17 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     """Return the text metadata of a safetensors file; empty for any other kind of file.
 
     Raises:
-        CheckpointError: The file is named .safetensors, but cannot be read as such.
+        CheckpointError: It is a safetensors file and damaged.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        return {}
     try:
+        if not _is_safetensors(path):
+            return {}
+        _check_header(path)
         with safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({error}); copy it again") from error
+    except (SafetensorError, OSError, CheckpointError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({_first_line(error)}); copy it again") from error
 
 
 def write_weights(path: Path | str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -111,14 +119,20 @@ def write_weights(path: Path | str, state: Mapping[str, Tensor], metadata: Mappi
 
 
 def strip_wrappers(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict without what a trainer, DDP or `torch.compile` wrapped around them."""
-    for name in _WRAPPERS:
-        if isinstance(loaded.get(name), Mapping):
-            return strip_wrappers(loaded[name])
-    if len(loaded) == 1 and isinstance(only := next(iter(loaded.values())), Mapping):
-        return strip_wrappers(only)
-    state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    return _strip_prefixes(state)
+    """Return the tensors of a state dict without what a trainer, DDP or `torch.compile` wrapped around them.
+
+    Raises:
+        CheckpointError: It is wrapped in itself, or deeper than any trainer does.
+    """
+    for _ in range(_MAX_WRAPPERS):
+        wrapped = _wrapped(loaded)
+        if wrapped is None:
+            state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+            if any(len(name) > _MAX_NAME_LENGTH for name in state):
+                raise CheckpointError(f"a tensor's name has more than {_MAX_NAME_LENGTH} letters, as no network's has")
+            return _strip_prefixes(state)
+        loaded = wrapped
+    raise CheckpointError(f"its state dict is nested more than {_MAX_WRAPPERS} deep; give the state dict alone")
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
@@ -139,15 +153,72 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _wrapped(loaded: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the state dict that an entry holds; None where `loaded` is the state dict itself."""
+    for name in _WRAPPERS:
+        if isinstance(loaded.get(name), Mapping):
+            return loaded[name]
+    only = next(iter(loaded.values())) if len(loaded) == 1 else None
+    return only if isinstance(only, Mapping) else None
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"{path} {not_weights.describe_folder(path)}")
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such weight file; give the path of a .safetensors, .pth or .pt file")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a device or a pipe, not a file; give a .safetensors, .pth or .pt file")
+
+
+def _check_kind(path: Path) -> None:
+    if (kind := not_weights.describe(path)) is not None:
+        raise CheckpointError(kind)
+
+
 def _read(path: Path) -> Mapping[str, Any]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    if is_torchscript_archive(path):
-        return read_torchscript_archive(path)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if not torch_files.is_torch_archive(names):
+            raise CheckpointError(not_weights.describe_zip(names))
+        loaded = torch_files.read_archive(path)
+    elif _is_legacy(path):
+        loaded = torch_files.read_legacy(path)
+    else:
+        _check_header(path)
+        loaded = load_file(path)
     if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state dict; export the weights alone")
+        raise CheckpointError(f"holds a {type(loaded).__name__}, not a state dict; export the weights alone")
     return loaded
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{" and not zipfile.is_zipfile(path)
+
+
+def _is_legacy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return torch_files.is_legacy_file(file.read(32))
+
+
+def _check_header(path: Path) -> None:
+    """Compare the header of a safetensors file with the file and the limits.
+
+    Raises:
+        CheckpointError: The header alone, or the data, would be larger.
+        struct.error: The file is shorter than a header.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        if file.read(1) != b"{":
+            raise ValueError("it is neither safetensors nor a torch file")
+    if header_bytes > size - 8:
+        raise ValueError(f"its header should have {header_bytes} bytes, and the file has {size}")
+    check_size(header_bytes, description_limit(), "its header describes tensors in a text")
+    check_size(size, memory_limit(), "it holds tensors")
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -158,7 +229,6 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _first_reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "GLOBAL" in line or "not an allowed" in line]
-    return (named or lines or [type(error).__name__])[0]
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -21,6 +21,16 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: Entries are missing, unexpected or of another shape; counts them and shows some of each kind.
     """
+    check_fit(module, state)
+    module.load_state_dict(dict(state))
+
+
+def check_fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Check that weights fit into a network, which may be on the `meta` device.
+
+    Raises:
+        CheckpointError: See `load_strictly`.
+    """
     wanted = module.state_dict()
     missing = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in state]
     unexpected = [f"unexpected {name} {tuple(state[name].shape)}" for name in state if name not in wanted]
@@ -36,7 +46,6 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             "this architecture or build the network with their sizes\n  "
             + "\n  ".join(_sample(missing, unexpected, misshapen))
         )
-    module.load_state_dict(dict(state))
 
 
 def _sample(*kinds: list[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
@@ -18,7 +20,8 @@ from pipeline.models.generators.contract import (
     build_generator,
 )
 from pipeline.weights.files import read_metadata, read_weights, strip_wrappers, write_weights
-from pipeline.weights.strict import load_strictly
+from pipeline.weights.limits import check_size, memory_limit
+from pipeline.weights.strict import check_fit, load_strictly
 from shards.errors import InputError
 
 
@@ -63,6 +66,11 @@ def recognise_generator(state: Mapping[str, Any], scale: int | None = None) -> G
         CheckpointError: It is of no registered architecture, or its tensors do not fit together.
     """
     tensors = strip_wrappers(state)
+    if empty := [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items() if tensor.numel() == 0]:
+        raise CheckpointError(
+            f"{len(empty)} tensors of the state dict hold no numbers ({', '.join(empty[:4])}); no network has such; "
+            "use another copy of the file"
+        )
     for architecture in GENERATORS:
         options = _options_of(architecture, tensors, scale)
         if options is not None:
@@ -81,7 +89,7 @@ def _options_of(
         return architecture.recognise(state, scale)
     except CheckpointError:
         raise
-    except (KeyError, ValueError, IndexError, ConfigError) as error:
+    except (LookupError, ValueError, ArithmeticError, ConfigError) as error:
         raise CheckpointError(
             f"the state dict looks like the generator {architecture.name}, but its sizes do not fit together "
             f"({error}); use a file that holds the whole network"
@@ -98,13 +106,35 @@ def load_generator(path: Path | str) -> Generator:
         CheckpointError: The file cannot be read, or is of no registered architecture.
     """
     state = read_weights(path)
-    scale = read_metadata(path).get("scale", "")
+    scale = re.fullmatch(r"[1-9][0-9]?", read_metadata(path).get("scale", ""), re.ASCII)
     try:
-        generator = build_generator(recognise_generator(state, scale=int(scale) if scale.isdigit() else None))
+        options = recognise_generator(state, scale=int(scale[0]) if scale else None)
+        _check_sizes(options, state)
+        generator = build_generator(options)
         load_generator_weights(generator, state)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return generator.eval()
+
+
+def _check_sizes(options: GeneratorOptions, state: Mapping[str, Tensor]) -> None:
+    """Check a network against its file before it is built: a few sizes of a small file can make it huge.
+
+    Raises:
+        CheckpointError: The file does not hold the network, or the network is larger than the limit.
+    """
+    architecture = GENERATORS[options.architecture]
+    try:
+        with torch.device("meta"):  # sizes alone
+            network = architecture.build(options)
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"the state dict looks like the generator {architecture.name}, but it cannot be built with its sizes "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+    check_fit(network, architecture.import_state(state))
+    num_bytes = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+    check_size(num_bytes, memory_limit(), f"its network ({architecture.name}) has parameters and buffers")
 
 
 def save_generator(path: Path | str, generator: nn.Module, metadata: Mapping[str, str] | None = None) -> None:

@@ -60,7 +60,7 @@ def test_name_when_nothing_has_it_lists_what_would_do(tmp_path: Path) -> None:
 
 def test_file_when_it_is_no_generator_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_bytes(b"not weights at all")
-    with pytest.raises(CheckpointError, match=r"text\.safetensors: cannot be read as weights"):
+    with pytest.raises(CheckpointError, match=r"text\.safetensors: is a text, not weights"):
         open_model(str(tmp_path / "text.safetensors"))
     torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "judge.pth")
     with pytest.raises(CheckpointError, match=r"judge\.pth: .*a discriminator or another architecture cannot upscale"):
