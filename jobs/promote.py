@@ -35,6 +35,8 @@ class PromoteConfig:
     """Registered model in MLflow."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
     """Evaluation sets that decide: folders with HR/ and, optionally, LRx4/."""
+    replace_champion: bool = False
+    """Make it the champion without a comparison, because the present champion's files are lost."""
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> int:
     check_sets(config.sets)
     if others := passed_over(folder / "HR" for folder in config.sets):
         say(others)
-    say(promote(config.model, config.name, config.sets, Progress))
+    say(promote(config.model, config.name, config.sets, Progress, replace_champion=config.replace_champion))
     return 0
 
 

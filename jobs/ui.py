@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs.command_line import CommandLine
 from jobs.terminal import run_job, say
 from pipeline.tracking.environment import DEFAULT_STORE, prepare
+from pipeline.tracking.moved import mend
 from shards.errors import InputError
 
 COMMAND = CommandLine(
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
     check_port(config.host, config.port)
     prepare()
     store = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE)
+    mend(store)
     say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
     program = str(Path(sys.executable).parent / "mlflow")
     arguments = ["ui", "--backend-store-uri", store, "--host", config.host, "--port", str(config.port)]

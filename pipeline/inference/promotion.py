@@ -37,7 +37,9 @@ class ProgressDisplay(Protocol):
         ...
 
 
-def promote(source: str, name: str, sets: Sequence[Path], display: ProgressDisplay) -> str:
+def promote(
+    source: str, name: str, sets: Sequence[Path], display: ProgressDisplay, *, replace_champion: bool = False
+) -> str:
     """Register a model, and crown it if it is better than the champion.
 
     Args:
@@ -45,6 +47,7 @@ def promote(source: str, name: str, sets: Sequence[Path], display: ProgressDispl
         name: Registered model.
         sets: Evaluation sets that decide.
         display: Shows progress.
+        replace_champion: Crown the model without a comparison, because the champion's files are lost.
 
     Returns:
         What happened, in one line.
@@ -60,7 +63,7 @@ def promote(source: str, name: str, sets: Sequence[Path], display: ProgressDispl
         return f"{name} version {champion.version} is this very model, and champion; nothing to do"
     metrics = measure(model, sets, display, "measuring the model")
     to_beat = None
-    if champion is not None:
+    if champion is not None and not replace_champion:
         rival = open_model(f"{registry.SCHEME}{name}@{registry.CHAMPION}")
         to_beat = measure(rival, sets, display, "measuring the champion")[DECISIVE]
     facts = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,7 +12,7 @@ from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker, Tracker, open_tracker
+from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
 from shards.format.manifest import Manifest
 
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "numpy", "pillow", "mlflow")
@@ -45,6 +45,7 @@ def start_tracking(
     semantics: SemanticSource | None,
     backend: Backend,
     run_id: str | None,
+    record: Sequence[Report] = (),
 ) -> Tracker | NullTracker:
     """Open the MLflow run, or resume the one of `run_id`; ranks other than 0 track nothing."""
     if not backend.is_leader:
@@ -59,7 +60,7 @@ def start_tracking(
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
     parameters = flatten(to_plain(config))
-    return open_tracker(config.report.experiment, str(config.run_dir), run_id, parameters, tags)
+    return open_tracker(config.report.experiment, str(config.run_dir), run_id, parameters, tags, record)
 
 
 def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource | None, backend: Backend) -> list[str]:

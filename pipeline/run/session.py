@@ -238,7 +238,8 @@ class Session:
 
     def _open_tracker(self, facts: Mapping[str, Any]) -> Tracker | NullTracker:
         run_id = facts.get("mlflow_run_id")
-        return start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id)
+        record = self._metrics.reports()
+        return start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id, record)
 
     def _write_status(self, state: RunState) -> None:
         if self._backend.is_leader:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import sqlite3
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.tracking.moved import sqlite_file
+from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 """Where runs go when MLFLOW_TRACKING_URI is not set: MLflow's own default, a file in the working folder."""
@@ -21,6 +28,8 @@ DEFAULTS = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Set where the user has set nothing else."""
+
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def prepare() -> None:
@@ -38,6 +47,41 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def check_reachable(uri: str) -> None:
+    """Check that somebody answers at a tracking URI: MLflow itself would try again for minutes.
+
+    Raises:
+        ConnectionError: Nobody does within seconds, or a SQLite file cannot be used; names the reason.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in {"http", "https"}:
+        check_answers(f"{uri.rstrip('/')}/health")
+    elif path := sqlite_file(uri):
+        _check_sqlite(path)
+    elif port := _DATABASE_PORTS.get(scheme.partition("+")[0]):
+        _check_database(uri, port)
+
+
+def _check_database(uri: str, default_port: int) -> None:
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        return  # a socket of this machine
+    try:
+        socket.create_connection((parts.hostname, parts.port or default_port), ANSWER_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConnectionError(f"no answer from the database within {ANSWER_TIMEOUT_S:g} s: {error}") from error
+
+
+def _check_sqlite(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path, timeout=ANSWER_TIMEOUT_S)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except (OSError, sqlite3.Error) as error:
+        if "locked" not in str(error):
+            raise ConnectionError(f"{path.resolve()} cannot be used as a database: {error}") from error
 
 
 def first_line(error: Exception) -> str:

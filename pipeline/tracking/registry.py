@@ -6,7 +6,8 @@ it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from pipeline.tracking.environment import first_line, quiet
+from pipeline.tracking.environment import check_reachable, first_line, quiet
+from pipeline.tracking.moved import follow, mend
 
 CHAMPION = "champion"
 SCHEME = "models:/"
@@ -37,18 +39,20 @@ def champion(name: str) -> Champion | None:
     """Return the champion of a registered model; None when there is no model or no alias yet.
 
     Raises:
-        CheckpointError: The server cannot be reached.
+        CheckpointError: The server cannot be reached, or takes no model of this name.
     """
-    with quiet():
+    with _answering():
         import mlflow
         from mlflow.exceptions import MlflowException
+        from mlflow.utils.validation import _validate_model_name
 
+        _validate_model_name(name)
         try:
             found = mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
         except MlflowException as error:
             if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 return None
-            raise _unreachable(error) from error
+            raise
         return Champion(str(found.version), dict(found.tags))
 
 
@@ -76,24 +80,36 @@ def register(
     Raises:
         CheckpointError: The server cannot be reached, or the stored model gives another output.
     """
-    with quiet():
+    with _answering():
         import mlflow
-        from mlflow.exceptions import MlflowException
 
+        mend(mlflow.get_tracking_uri())
         example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
-        try:
-            known = _known_run(run_id)
-            # A name given along with a known run would rename it.
-            mlflow.start_run(run_id=known, run_name=None if known else f"register {name}")
+        with _run_to_log_in(name, run_id):
             version = _log_model(name, module, weights, example, metrics)
             for key, value in tags.items():
                 mlflow.MlflowClient().set_model_version_tag(name, version, key, value)
             _check_stored(f"{SCHEME}{name}/{version}", module, example)
-        except MlflowException as error:
-            raise _unreachable(error) from error
-        finally:
-            mlflow.end_run()
         return version
+
+
+@contextlib.contextmanager
+def _run_to_log_in(name: str, run_id: str | None) -> Iterator[None]:
+    """Make the run that trained the model, or one of its own, MLflow's active one; its status stays as it was.
+
+    MLflow sets an active run to RUNNING, which a promotion that is killed would leave it.
+    """
+    import mlflow
+
+    known = _known_run(run_id)
+    status = mlflow.MlflowClient().get_run(known).info.status if known else "FINISHED"
+    # A name given along with a known run would rename it.
+    run = mlflow.start_run(run_id=known, run_name=None if known else f"register {name}")
+    try:
+        mlflow.MlflowClient().update_run(run.info.run_id, status=status)
+        yield
+    finally:
+        mlflow.end_run(status)
 
 
 def _known_run(run_id: str | None) -> str | None:
@@ -136,31 +152,30 @@ def crown(name: str, version: str) -> None:
     Raises:
         CheckpointError: The server cannot be reached.
     """
-    with quiet():
+    with _answering():
         import mlflow
-        from mlflow.exceptions import MlflowException
 
-        try:
-            mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
-        except MlflowException as error:
-            raise _unreachable(error) from error
+        mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
 
 
 def fetch(uri: str) -> Path:
     """Return the local path of the weights of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
-        CheckpointError: There is no such version, or it holds no weights of ours.
+        CheckpointError: There is no such version, its files are gone, or it holds no weights of ours.
     """
     with quiet():
+        import mlflow
         import mlflow.artifacts
-        from mlflow.exceptions import MlflowException
 
+        place = ""
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        except (MlflowException, OSError) as error:
+            check_reachable(mlflow.get_tracking_uri())
+            place = follow(mlflow.get_tracking_uri(), _place_of(uri))
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
+        except Exception as error:  # MLflow, its database and each store have errors of their own
             raise CheckpointError(
-                f"{uri} cannot be fetched from {mlflow.get_tracking_uri()}: {first_line(error)}\n"
+                f"{uri} cannot be fetched from {mlflow.get_tracking_uri()}: {_lost(place) or first_line(error)}\n"
                 "  Is the name right, and MLFLOW_TRACKING_URI set to the server that knows it? "
                 "jobs/promote.py registers a model"
             ) from error
@@ -168,6 +183,26 @@ def fetch(uri: str) -> Path:
     if not weights.is_file():
         raise CheckpointError(f"{uri} holds no {WEIGHTS}; it was not registered by jobs/promote.py")
     return weights
+
+
+def _place_of(uri: str) -> str:
+    """Return where the files of a registered version are: a folder, or the address of a store."""
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    place = uri
+    while place.startswith(SCHEME):  # a version names a logged model, which names a place
+        place = str(ModelsArtifactRepository.get_underlying_uri(place))
+    return place
+
+
+def _lost(place: str) -> str | None:
+    folder = place.removeprefix("file://")
+    if not folder.startswith("/") or Path(folder).exists():
+        return None
+    return (
+        f"its files were in {folder}, which is gone; move that folder back, or register another model in its place: "
+        "jobs/promote.py MODEL --name NAME --replace-champion"
+    )
 
 
 def _signature() -> Any:
@@ -191,10 +226,19 @@ def _check_stored(uri: str, module: nn.Module, example: np.ndarray) -> None:
         raise CheckpointError(f"{uri} was stored, but its output differs by {difference:.2g}; it was not promoted")
 
 
-def _unreachable(error: Exception) -> CheckpointError:
-    import mlflow
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Turn whatever MLflow, its database or its store raise into one error that names the place."""
+    with quiet():
+        import mlflow
 
-    return CheckpointError(
-        f"MLflow at {mlflow.get_tracking_uri()} refused: {first_line(error)}\n"
-        "  Check MLFLOW_TRACKING_URI and that the server runs; nothing was promoted"
-    )
+        try:
+            check_reachable(mlflow.get_tracking_uri())
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"MLflow at {mlflow.get_tracking_uri()} refused: {first_line(error)}\n"
+                "  Check MLFLOW_TRACKING_URI and that the server runs; nothing was promoted"
+            ) from error

@@ -12,20 +12,33 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pipeline.tracking.environment import first_line, prepare
+from pipeline.tracking.environment import check_reachable, first_line, prepare
+from pipeline.tracking.moved import mend
+from pipeline.tracking.names import metric_name, picture_name
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
 
 _LOG = logging.getLogger(__name__)
 _QUEUE_LENGTH = 1000
 _CLOSE_TIMEOUT_S = 60.0
+_DEAD_CLOSE_TIMEOUT_S = 5.0
+_BATCH_LENGTH = 500
 _MAX_PARAMETER_CHARACTERS = 500
+_MAX_TAG_CHARACTERS = 5000
+_MAX_EXPERIMENT_CHARACTERS = 500
 # Opens the UI on training runs and their charts, not on traces of language models.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+Report: TypeAlias = tuple[int, Mapping[str, float]]
+"""A line of `metrics.jsonl`: images seen, and values by name."""
 
 
 class Tracker:
@@ -34,9 +47,10 @@ class Tracker:
     Args:
         experiment: Name of the experiment; made if need be.
         run_name: Name of a new run.
-        run_id: Run to go on with, or None for a new one.
+        run_id: Run to resume, or None for a new one.
         parameters: Flat names to values, logged once.
-        tags: Tags, logged once.
+        tags: Tags, logged on every call.
+        record: Reports of earlier calls; what MLflow does not have of them is sent.
     """
 
     def __init__(
@@ -46,19 +60,29 @@ class Tracker:
         run_id: str | None,
         parameters: Mapping[str, Any],
         tags: Mapping[str, str],
+        record: Sequence[Report] = (),
     ) -> None:
         prepare()
         import mlflow
 
+        check_reachable(mlflow.get_tracking_uri())
+        mend(mlflow.get_tracking_uri())
         self._client = mlflow.MlflowClient()
-        self.run_id: str | None = self._open_run(experiment, run_name, run_id, tags)
+        texts = {metric_name(name): value[:_MAX_TAG_CHARACTERS] for name, value in tags.items()}
+        self.run_id: str | None = self._open_run(experiment[:_MAX_EXPERIMENT_CHARACTERS], run_name, run_id, texts)
+        self._sent: dict[str, set[int]] = {}
         self._queue: queue.Queue[Callable[[], Any] | None] = queue.Queue(_QUEUE_LENGTH)
         self._failures = 0
+        self._is_dead = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
-        if run_id is None:
-            text = {name: str(value)[:_MAX_PARAMETER_CHARACTERS] for name, value in parameters.items()}
-            self._submit(lambda: self._log_parameters(text))
+        if run_id == self.run_id:
+            self._submit(lambda: self._resume(texts))
+        else:
+            values = {metric_name(name): str(value)[:_MAX_PARAMETER_CHARACTERS] for name, value in parameters.items()}
+            self._submit(lambda: self._log_parameters(values))
+        if record:
+            self._submit(lambda: self._send(record))
 
     def _open_run(self, experiment: str, run_name: str, run_id: str | None, tags: Mapping[str, str]) -> str:
         from mlflow.exceptions import MlflowException
@@ -74,23 +98,62 @@ class Tracker:
         )
         return self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags)).info.run_id
 
+    def _resume(self, tags: Mapping[str, str]) -> None:
+        """Find what an earlier call has sent, up to its kill: no position is sent twice."""
+        run_id = self.run_id or ""
+        for name in self._client.get_run(run_id).data.metrics:
+            self._sent[name] = {point.step for point in self._client.get_metric_history(run_id, name)}
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
+
     def _log_parameters(self, parameters: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        self._client.log_batch(self.run_id or "", params=[Param(name, value) for name, value in parameters.items()])
+        values = [Param(name, value) for name, value in parameters.items()]
+        self._each_if_refused(lambda some: self._client.log_batch(self.run_id or "", params=some), values)
 
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         """Log numbers at a position of the run. Never blocks, never raises."""
+        self._submit(lambda: self._send([(images_seen, values)]))
+
+    def _send(self, reports: Sequence[Report]) -> None:
         from mlflow.entities import Metric
         from mlflow.utils.time import get_current_time_millis
 
         now = get_current_time_millis()
-        batch = [Metric(name, value, now, images_seen) for name, value in values.items()]
-        self._submit(lambda: self._client.log_batch(self.run_id or "", metrics=batch))
+        points = [
+            Metric(metric_name(name), value, now, images_seen)
+            for images_seen, values in reports
+            for name, value in values.items()
+            if images_seen not in self._sent.get(metric_name(name), ())
+        ]
+        for start in range(0, len(points), _BATCH_LENGTH):
+            batch = points[start : start + _BATCH_LENGTH]
+            self._each_if_refused(self._log_metrics, batch)
+
+    def _log_metrics(self, points: list[Metric]) -> None:
+        self._client.log_batch(self.run_id or "", metrics=points)
+        for point in points:
+            self._sent.setdefault(point.key, set()).add(point.step)
+
+    def _each_if_refused(self, log: Callable[[list[Any]], Any], values: list[Any]) -> None:
+        """Log values together; one that MLflow refuses does not take the others with it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            log(values)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE" or len(values) < 2:
+                raise
+            for value in values:
+                try:
+                    log([value])
+                except MlflowException as refusal:
+                    self._count_failure(f"{value.key}: {first_line(refusal)}")
 
     def picture(self, name: str, image: np.ndarray, images_seen: int) -> None:
         """Log an (H, W, 3) uint8 picture; equal names at rising positions make a slider. Never blocks or raises."""
-        self._submit(lambda: self._client.log_image(self.run_id or "", image, key=name, step=images_seen))
+        self._submit(lambda: self._client.log_image(self.run_id or "", image, key=picture_name(name), step=images_seen))
 
     def file(self, path: Path) -> None:
         """Log a file as an artifact. Never blocks, never raises."""
@@ -99,9 +162,11 @@ class Tracker:
     def close(self, status: str) -> None:
         """End the run as FINISHED, KILLED or FAILED, waiting a bounded time for what is queued."""
         self._submit(lambda: self._client.set_terminated(self.run_id or "", status))
+        timeout_s = _DEAD_CLOSE_TIMEOUT_S if self._is_dead else _CLOSE_TIMEOUT_S
+        deadline_s = time.monotonic() + timeout_s
         with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
-        self._thread.join(_CLOSE_TIMEOUT_S)
+            self._queue.put(None, timeout=timeout_s)
+        self._thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _submit(self, call: Callable[[], Any]) -> None:
         try:
@@ -113,7 +178,9 @@ class Tracker:
         while (call := self._queue.get()) is not None:
             try:
                 call()
+                self._is_dead = False
             except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training goes on
+                self._is_dead = True
                 self._count_failure(first_line(error))
 
     def _count_failure(self, reason: str) -> None:
@@ -146,10 +213,11 @@ def open_tracker(
     run_id: str | None,
     parameters: Mapping[str, Any],
     tags: Mapping[str, str],
+    record: Sequence[Report] = (),
 ) -> Tracker | NullTracker:
     """Open the run in MLflow, or go on without, with one warning, when that cannot be done."""
     try:
-        return Tracker(experiment, run_name, run_id, parameters, tags)
+        return Tracker(experiment, run_name, run_id, parameters, tags, record)
     except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training goes on
         _LOG.warning("MLflow cannot be reached (%s); metrics.jsonl has everything", first_line(error))
         return NullTracker()

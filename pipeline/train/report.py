@@ -85,6 +85,16 @@ class MetricsFile:
         with saving(self._path), self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
 
+    def reports(self) -> list[tuple[int, dict[str, float]]]:
+        """Return images seen and the values of every line, for a tracker that missed some."""
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
+        found = [_values(line) for line in lines]
+        return [
+            (int(values["images_seen"]), {name: value for name, value in values.items() if name != "images_seen"})
+            for values in found
+            if values
+        ]
+
     def scores(self, metric: str) -> dict[int, float]:
         """Return a metric of the validations by position, higher being better.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,66 @@ def test_run_when_its_model_is_registered_keeps_its_name(store: object, tmp_path
     generator, weights = saved_generator(tmp_path / "one", 1)
     registry.register(NAME, generator, weights, {}, run.info.run_id, {"psnr_y": 27.0})
     assert client.get_run(run.info.run_id).info.run_name == "demo/run"
+
+
+def test_run_while_its_model_is_registered_keeps_its_status_so_that_a_kill_leaves_none_running(
+    store: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient()
+    trained = client.create_run(client.create_experiment("trained")).info.run_id
+    client.set_terminated(trained, "KILLED")
+    generator, weights = saved_generator(tmp_path / "one", 1)
+    seen: list[str] = []
+
+    def look(*_: object) -> str:
+        seen.extend(
+            run.info.status for run in client.search_runs([e.experiment_id for e in client.search_experiments()])
+        )
+        raise CheckpointError("killed here")
+
+    monkeypatch.setattr(registry, "_log_model", look)
+    for run_id in (trained, None):
+        with pytest.raises(CheckpointError, match="killed here"):
+            registry.register(NAME, generator, weights, {}, run_id, {})
+    assert "RUNNING" not in seen
+    assert client.get_run(trained).info.status == "KILLED"
+
+
+def test_model_when_the_project_was_renamed_is_found_and_when_its_files_are_gone_the_folder_is_named(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, renamed = tmp_path / "project", tmp_path / "renamed"
+    project.mkdir()
+    shutil.move(tmp_path / "mlflow.db", project / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
+    monkeypatch.chdir(project)
+    generator, weights = saved_generator(tmp_path / "one", 1)
+    MlflowClient().create_experiment("sed", artifact_location=str(project / "mlruns" / "1"))
+    run_id = MlflowClient().create_run("1").info.run_id
+    version = registry.register(NAME, generator, weights, {}, run_id, {})
+    monkeypatch.chdir(tmp_path)
+    project.rename(renamed)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{renamed / 'mlflow.db'}")
+    found = registry.fetch(f"{registry.SCHEME}{NAME}/{version}")
+    assert found.is_relative_to(renamed)
+    assert found.read_bytes() == weights.read_bytes()
+    (renamed / "mlruns").rename(tmp_path / "lost")
+    with pytest.raises(CheckpointError, match=rf"files were in {project}/mlruns/1/.* is gone; .*--replace-champion"):
+        registry.fetch(f"{registry.SCHEME}{NAME}/{version}")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////proc/none/mlflow.db", "http://127.0.0.1:9", "postgresql://127.0.0.1:9/x"])
+def test_registry_when_unreachable_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    start_s = time.monotonic()
+    with pytest.raises(CheckpointError, match="Check MLFLOW_TRACKING_URI"):
+        registry.champion(NAME)
+    with pytest.raises(CheckpointError, match="MLFLOW_TRACKING_URI set to the server"):
+        registry.fetch(f"{registry.SCHEME}{NAME}@{registry.CHAMPION}")
+    assert time.monotonic() - start_s < 15
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", ""])
+def test_model_name_that_mlflow_refuses_is_refused_before_anything_is_measured(store: object, name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"refused: .*name"):
+        registry.champion(name)

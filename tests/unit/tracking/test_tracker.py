@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from harness import photo
@@ -18,7 +20,9 @@ from PIL import Image
 
 import pipeline.tracking.runs
 from pipeline.tracking import NullTracker, Tracker, open_tracker
-from pipeline.tracking.environment import DEFAULTS, prepare
+from pipeline.tracking.environment import DEFAULTS, check_reachable, prepare
+from pipeline.tracking.moved import find_moves
+from pipeline.tracking.names import metric_name, picture_name
 
 PARAMETERS = {"seed": 3, "data.shards": "s" * 900}
 
@@ -244,3 +248,126 @@ def test_server_when_its_error_says_nothing_still_gives_a_null_tracker(monkeypat
 
     monkeypatch.setattr(pipeline.tracking.runs, "Tracker", refuse)
     assert isinstance(open_one(), NullTracker)
+
+
+def test_run_when_resumed_after_a_kill_sends_each_position_once_and_what_was_missed(store: str) -> None:
+    first = open_one()
+    first.metrics({"generator/pixel": 0.5, "generator/total": 0.7}, 4)
+    first.metrics({"generator/pixel": 0.25}, 12)  # the kill comes before the rest of it
+    first.close("KILLED")
+    # The run resumes at 8 images, of which the server missed the report.
+    record = [(4, {"generator/pixel": 0.5, "generator/total": 0.7}), (8, {"generator/pixel": 0.4})]
+    second = open_tracker("sed tests", "first", first.run_id, PARAMETERS, {"backend": "DDP"}, record)
+    second.metrics({"generator/pixel": 0.25, "generator/total": 0.35}, 12)
+    second.metrics({"generator/pixel": 0.125}, 16)
+    second.close("FINISHED")
+    client = MlflowClient(store)
+    history = client.get_metric_history(first.run_id, "generator/pixel")
+    assert sorted((point.step, point.value) for point in history) == [(4, 0.5), (8, 0.4), (12, 0.25), (16, 0.125)]
+    assert [point.step for point in client.get_metric_history(first.run_id, "generator/total")] == [4, 12]
+    assert client.get_run(first.run_id).data.tags["backend"] == "DDP"
+
+
+def test_names_that_mlflow_refuses_are_mapped_and_stay_distinct(store: str, warnings: pytest.LogCaptureFixture) -> None:
+    names = [
+        "Set5 (x4)/psnr_y",
+        "Set5 [x4]/psnr_y",
+        "../val/psnr_y",
+        "val//psnr_y",
+        "w" * 300,
+        "日本/psnr_y",
+        "a:b",
+        "",
+    ]
+    tracker = open_tracker("sed tests", "first", None, {"a=b": 1, "a+b": 2}, {"launch.TORCH(X)": "v" * 9000})
+    tracker.metrics({name: float(number) for number, name in enumerate(names)}, 4)
+    for name in names:
+        tracker.picture(name, photo(0, 8, 8), 4)
+    tracker.close("FINISHED")
+    data = MlflowClient(store).get_run(tracker.run_id).data
+    assert ours(warnings) == []
+    assert {name: data.metrics[metric_name(name)] for name in names} == {name: float(n) for n, name in enumerate(names)}
+    assert metric_name("日本/psnr_y") == "日本/psnr_y"
+    assert len({picture_name(name) for name in names}) == len(names)
+    assert {data.params[metric_name(name)] for name in ("a=b", "a+b")} == {"1", "2"}
+    assert len(MlflowClient(store).list_artifacts(tracker.run_id, "images")) == 2 * len(names)
+
+
+def test_value_that_mlflow_refuses_does_not_take_the_batch_with_it(
+    store: str, warnings: pytest.LogCaptureFixture
+) -> None:
+    tracker = open_one()
+    tracker.metrics({"good": 1.0, "bad": "no number", "also good": 2.0}, 4)  # type: ignore[dict-item]
+    tracker.close("FINISHED")
+    assert MlflowClient(store).get_run(tracker.run_id).data.metrics == {"good": 1.0, "also good": 2.0}
+    (warning,) = ours(warnings)
+    assert "bad: " in warning
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://user@127.0.0.1:{port}/db", "mysql+pymysql://127.0.0.1:{port}/db", "http://127.0.0.1:{port}"]
+)
+def test_store_when_its_address_is_dead_is_named_at_once(uri: str) -> None:
+    start_s = time.monotonic()
+    with pytest.raises(ConnectionError):
+        check_reachable(uri.format(port=closed_port()))
+    assert time.monotonic() - start_s < 10
+
+
+def test_sqlite_file_when_it_is_no_database_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database at all, and long enough to be looked at" * 9)
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "mlflow.db", tmp_path / "file" / "mlflow.db"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        start_s = time.monotonic()
+        assert isinstance(open_one(), NullTracker)
+        assert time.monotonic() - start_s < 10
+    assert all("cannot be used as a database" in line for line in ours(warnings))
+
+
+def test_server_when_it_dies_later_is_not_waited_for_at_the_end(
+    store: str, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.tracking.runs, "_CLOSE_TIMEOUT_S", 600.0)
+    with SilentServer() as port:
+        tracker = open_one()
+        monkeypatch.setattr(tracker, "_client", MlflowClient(f"http://127.0.0.1:{port}"))
+        tracker.metrics({"generator/pixel": 0.5}, 4)
+        while not tracker._is_dead:
+            time.sleep(0.05)
+        start_s = time.monotonic()
+        tracker.close("FINISHED")
+        assert time.monotonic() - start_s < 10
+
+
+def test_project_when_it_was_renamed_corrects_its_database_and_keeps_its_artifacts(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    before, after = tmp_path / "proj's 100%", tmp_path / "renamed"
+    before.mkdir()
+    shutil.copyfile(empty_database, before / "mlflow.db")
+    monkeypatch.chdir(before)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    try:
+        first = open_one()
+        first.picture("a", photo(0, 8, 8), 4)
+        first.close("KILLED")
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(before, after)  # a copy: the original must not be written to
+        monkeypatch.chdir(after)
+        mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()  # as in the process of a later call
+        mlflow.set_tracking_uri(f"sqlite:///{after / 'mlflow.db'}")
+        again = open_one(first.run_id)
+        again.picture("a", photo(0, 8, 8), 8)
+        again.close("FINISHED")
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert again.run_id == first.run_id
+    (warning,) = ours(warnings)
+    assert f"moved from {before}/mlruns/ to {after}/mlruns/" in warning
+    assert (len(list(after.rglob("a*.png"))), len(list(before.rglob("a*.png")))) == (2, 1)
+    assert find_moves(f"sqlite:///{after / 'mlflow.db'}") == {}
