@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -26,6 +28,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError, Progress, say
 from shards.errors import InputError
+from shards.format.endpoints import ANSWER_TIMEOUT_S
 from shards.write.execution import Executor
 
 T = TypeVar("T")
@@ -39,6 +42,9 @@ _WAIT_S = 1.0
 # A straggler takes this many times the median of the others.
 _STRAGGLER_FACTOR = 3.0
 _CANCEL_S = 5.0
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^/:]+):(?P<port>\d{1,5})")
+# The preface and an empty SETTINGS frame; gRPC, which Ray speaks, answers with settings of its own.
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 @dataclass
@@ -251,12 +257,32 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[RaySession]:
 
 def _join(address: str) -> None:
     try:
+        _check_answers(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"no Ray cluster answers; got {str(error).splitlines()[0]}; at RAY_ADDRESS={address}; "
+            f"no Ray cluster answers; got {reason}; at RAY_ADDRESS={address}; "
             "start one with `ray start --head`, or unset RAY_ADDRESS to use this machine alone"
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Connect as Ray would, and wait for the first frame of its protocol: its own client tries for 13 minutes.
+
+    Raises:
+        OSError: Nobody answers, or something that is not Ray.
+    """
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None:
+        return  # `auto`, a session's name or an http address: Ray gives up on those within seconds
+    host, port = match["host"].strip("[]"), int(match["port"])
+    with socket.create_connection((host, port), ANSWER_TIMEOUT_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
+            return
+        connection.sendall(_HTTP2_HELLO)
+        if not connection.recv(1):
+            raise ConnectionError("it closed the connection, so it is not Ray's port")
 
 
 def _start(num_cpus: int | None) -> None:

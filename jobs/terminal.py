@@ -59,6 +59,14 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     except (RunStoppedError, TrackingError) as error:
         say(f"error: {error}")
         return EXIT_FAULTS
+    except OSError as error:
+        if "://" not in str(error.filename):
+            raise  # a local file that a job does not expect to fail on is a fault of ours
+        say(
+            f"error: {error.filename} cannot be used: {error.strerror}\n"
+            "  Check the address, the credentials (AWS_* for S3) and that the store runs, then rerun the same command"
+        )
+        return EXIT_FAULTS
     except JobStoppedError as error:
         say(str(error))
         return error.exit_code

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, TypeAlias
 import fsspec
 
 from shards.errors import InputError
+from shards.format.endpoints import check_answers_once
 
 _BLOCK_BYTES = 1 << 20
 _S3 = frozenset({"s3", "s3a"})
@@ -247,6 +248,9 @@ def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
     """Yield the store and the key, and turn whatever its client raises into an `OSError` that names the URL."""
     store, key = _open_store(path)
     try:
+        if path.protocol in _S3:
+            store.connect()
+            check_answers_once(store.s3.meta.endpoint_url)
         yield store, key
     except OSError as error:
         raise OSError(_code_of(error), _first_line(error), path.url) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import jobs.terminal
-from jobs.terminal import JobStoppedError, Progress, run_job
+from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job
 from jobs.ui import check_port
 from pipeline.errors import RankLostError, TrackingError
 from shards.errors import InputError, ShardError
@@ -135,3 +136,21 @@ def test_port_when_it_is_none_is_refused(port: int) -> None:
 def test_host_when_it_is_not_of_this_machine_is_refused() -> None:
     with pytest.raises(InputError, match=r"on 192\.0\.2\.1 cannot be used: Cannot assign requested address"):
         check_port("192.0.2.1", 5000)
+
+
+def test_job_when_its_store_is_unreachable_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: list[str]) -> int:
+        raise OSError(errno.EIO, "nobody answers at 127.0.0.1:9 within 5 s", "s3://bucket/shards/manifest.json")
+
+    assert run_job(main, []) == EXIT_FAULTS
+    text = capsys.readouterr().err
+    assert "s3://bucket/shards/manifest.json cannot be used: nobody answers at 127.0.0.1:9" in text
+    assert "AWS_*" in text
+
+
+def test_job_when_a_local_file_fails_unexpectedly_keeps_its_traceback() -> None:
+    def main(argv: list[str]) -> int:
+        raise OSError(errno.EIO, "Input/output error", "/data/shard.tar")
+
+    with pytest.raises(OSError, match="Input/output"):
+        run_job(main, [])
