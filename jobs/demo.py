@@ -44,7 +44,7 @@ STEPS = (
     Step("Cache the semantic features of every seeded crop", ("python", "jobs/cache_features.py")),
     Step(
         "Train: first on pixels, then with the semantic-aware discriminator",
-        ("accelerate", "launch", "jobs/train_sed.py"),
+        ("python", "jobs/train_sed.py"),
     ),
     Step(
         "Measure on the two photos held out", ("python", "jobs/evaluate.py", "--picture", str(PICTURE), "--overwrite")

@@ -1,7 +1,7 @@
 """Train a super-resolution network with the semantic-aware discriminator.
 
-Started by `accelerate launch`, on one process or many; the same command on the same run folder resumes, on any number
-of processes that divides the batch.
+Started by itself for one process, by `accelerate launch` for many; the same command on the same run folder resumes, on
+any number of processes that divides the batch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pipeline.config.schema import Preset
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
 
 COMMAND = CommandLine(
-    "accelerate launch jobs/train_sed.py",
-    "Train with the semantic-aware discriminator. Rerun the same command on the same run folder to resume.",
+    "python jobs/train_sed.py",
+    "Train with the semantic-aware discriminator. Rerun the same command on the same run folder to resume.\n"
+    "For several GPUs: accelerate launch --config_file infra/accelerate/node.yaml jobs/train_sed.py PRESET ...",
     (
         "rrdb_sed_p_x4 --dry-run  # what it will do, and the memory it needs",
         "rrdb_sed_p_x4 --run-dir runs/mine --data.batch-size 16 --semantics.weights openai",
@@ -113,14 +114,15 @@ def train(preset: Preset) -> int:
     with TerminalProgress() as screen:
         begin = screen.begin if backend.is_leader else lambda seen, total: SilentProgress()
         outcome = session.run(begin, stop)
+    session.close()
+    backend.close()
+    # Last, so that it is what people see last; after it a launcher shows a traceback of its own for exit code 75.
     if not outcome.is_finished:
         tell(f"asked to stop: saved at {outcome.images_seen:,} images; rerun the same command to resume")
     elif not outcome.has_trained:
         tell(f"{config.run_dir} is finished at {outcome.images_seen:,} images; nothing to do")
     else:
         tell(f"finished: {config.run_dir / 'export' / 'generator.safetensors'}")
-    session.close()
-    backend.close()
     return 0 if outcome.is_finished else EXIT_PREEMPTED
 
 
