@@ -18,7 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from pipeline.config.architectures import architecture_flag, follow_architecture_flags
 from pipeline.config.presets import PresetFolder
-from shards.format.storage import StoragePath, parse_path
+from shards.format.storage import StoragePath, parse_local_path, parse_path
 
 T = TypeVar("T")
 
@@ -123,7 +123,19 @@ def _flag_types() -> ConstructorRegistry:
             str_from_instance=lambda value: [str(value)],
         )
 
+    def local_path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda words: parse_local_path(words[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     registry = ConstructorRegistry()
+    registry.primitive_rule(local_path_rule)
     registry.primitive_rule(storage_path_rule)
     registry.primitive_rule(architecture_flag)
     return registry

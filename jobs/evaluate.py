@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
     from shards.format.files import check_writable
     from shards.format.outputs import check_output_files
+    from shards.format.storage import parse_local_path
 
     if config.metrics == ("help",):
         print(describe_metrics())
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
     outputs = [path for path in (config.output, config.picture) if path is not None]
     check_output_files(
         outputs,
-        [Path(config.model), *(file for folder in config.sets for file in all_files(folder))],
+        [parse_local_path(config.model), *(file for folder in config.sets for file in all_files(folder))],
         is_own=lambda path: is_evaluation(path) or is_picture_of(path, _JOB),
         overwrite=config.overwrite,
     )

@@ -55,8 +55,11 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.device import best_device
     from pipeline.inference.named_model import open_model
     from pipeline.inference.upscale_files import plan_outputs, upscale_file
+    from shards.format.storage import parse_local_path
 
-    files = plan_outputs(config.input, config.output, also_read=[Path(config.model)], overwrite=config.overwrite)
+    files = plan_outputs(
+        config.input, config.output, also_read=[parse_local_path(config.model)], overwrite=config.overwrite
+    )
     if config.input.is_dir() and (others := passed_over([config.input])):
         say(others)
     model = open_model(config.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shards.errors import InputError
-from shards.format.storage import StoragePath
+from shards.format.storage import StoragePath, expand
 
 MAX_DECODABLE_PIXELS = 178_956_970
 """Pillow itself refuses larger images; that limit is process-wide, so we leave it alone."""
@@ -66,6 +66,7 @@ class ShardConfig:
         Raises:
             InputError: Lists every fault.
         """
+        object.__setattr__(self, "recipe", expand(self.recipe))
         faults = list(self._faults())
         if faults:
             raise InputError("; ".join(faults))

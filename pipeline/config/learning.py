@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import not_negative, positive, refuse
 from pipeline.losses import IMAGE_LOSSES, AdversarialLossName, ImageLossName
 from pipeline.registry import unregistered
+from shards.format.storage import expand
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
+        object.__setattr__(self, "perceptual_weights", expand(self.perceptual_weights))
         refuse(
             [
                 *(fault for name in self.extra for fault in unregistered("extra", name, IMAGE_LOSSES)),

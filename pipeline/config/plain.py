@@ -14,7 +14,7 @@ from cattrs.v import format_exception
 
 from pipeline.errors import ConfigError
 from shards.errors import InputError
-from shards.format.storage import RemotePath, StoragePath, parse_path
+from shards.format.storage import RemotePath, StoragePath, parse_local_path, parse_path
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def _unknown_key(key: str, known: list[str]) -> str:
 def _structure_path(value: object, _: type) -> Path:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"expected a path, got {value!r}")
-    return Path(value)
+    return parse_local_path(value)
 
 
 def _structure_storage_path(value: object, _: type) -> StoragePath:

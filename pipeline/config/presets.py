@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipeline.config.plain import KeyPath, structure
 from pipeline.errors import ConfigError
+from shards.format.storage import parse_local_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,7 +47,7 @@ class PresetFolder:
         Raises:
             ConfigError: There is no such preset; names the nearest.
         """
-        given = Path(name_or_path)
+        given = parse_local_path(name_or_path) if name_or_path else Path()
         if given.is_dir() and (given / "config.json").is_file():
             return given / "config.json"
         if given.suffix in _SUFFIXES:

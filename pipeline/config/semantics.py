@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import refuse
-from shards.format.storage import StoragePath
+from shards.format.storage import StoragePath, expand
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,6 @@ class SemanticsConfig:
 
     def __post_init__(self) -> None:
         """Check that features which depend on the batch are not cached."""
+        object.__setattr__(self, "weights", expand(self.weights))
         conflict = self.batch_statistics and self.source != "online"
         refuse(["batch_statistics=true depends on the batch: set source='online'" if conflict else None])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
+from shards.format.files import MAX_NAME_BYTES
 from shards.format.photos import DecodeError, decode_photo, describe_passed_over, list_photos, photo_suffixes, read_file
 from shards.format.png import Pixels
 
@@ -93,7 +95,7 @@ def _find_lq(hr_file: Path, scale: int) -> Path | None:
         return None
     names = (hr_file.name, f"{hr_file.stem}x{scale}{hr_file.suffix}")
     for name in names:
-        if (folder / name).is_file():
+        if len(os.fsencode(name)) <= MAX_NAME_BYTES and (folder / name).is_file():
             return folder / name
     raise InputError(f"{folder} has neither {' nor '.join(names)}; add it, or remove the folder to use bicubic LR")
 

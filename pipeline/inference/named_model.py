@@ -9,6 +9,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import CheckpointError
 from pipeline.models.generators import Generator, load_generator
 from pipeline.tracking import registry
+from shards.format.storage import parse_local_path
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def open_model(name: str) -> NamedModel:
     run = None
     if name.startswith(registry.SCHEME):
         weights = registry.fetch(name)
-    elif Path(name).is_dir():
-        run = RunFolder(Path(name))
+    elif (path := parse_local_path(name)).is_dir():
+        run = RunFolder(path)
         weights = run.generator
         if not weights.is_file():
             raise CheckpointError(
@@ -50,7 +51,7 @@ def open_model(name: str) -> NamedModel:
                 f"Resume it: jobs/train_sed.py {name}"
             )
     else:
-        weights = Path(name)
+        weights = path
         if not weights.is_file():
             raise CheckpointError(
                 f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"

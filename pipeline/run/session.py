@@ -32,6 +32,7 @@ from pipeline.runtime.signals import children_do_not_hear
 from pipeline.tracking import NullTracker, Tracker
 from pipeline.train.loop import LoopParts, Progress, train
 from pipeline.train.report import MetricsFile, RunningMeans
+from shards.format.files import fit_name
 
 _LOG = logging.getLogger(__name__)
 _MLFLOW_STATUS: dict[RunState, str] = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
@@ -204,7 +205,7 @@ class Session:
 
         def keep(name: str, evaluated: Evaluated) -> None:
             picture = side_by_side(evaluated)
-            path = self._folder.pictures / f"{name}_{evaluated.pair.name}.png"
+            path = self._folder.pictures / fit_name(f"{name}_{evaluated.pair.name}.png")
             with saving(path):
                 write_png(path, picture, job="train_sed")
             tracker.picture(f"{name}/{evaluated.pair.name}", picture, images_seen)

@@ -20,6 +20,8 @@ from shards.errors import InputError
 from shards.format.storage import RemotePath, StoragePath, blocks
 
 _TEMPORARY_SUFFIX = ".sed-tmp"
+MAX_NAME_BYTES = 255
+"""Of a file, on the file systems in use."""
 
 
 @contextlib.contextmanager
@@ -45,7 +47,8 @@ def open_atomic(path: StoragePath, *, durable: bool = True) -> Iterator[BinaryIO
 
 @contextlib.contextmanager
 def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
-    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+    ending = f".{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY_SUFFIX}"
+    temporary = path.parent / f".{fit_name(path.name, reserved_bytes=1 + len(ending))}{ending}"
     try:
         with temporary.open("xb") as stream:
             yield stream
@@ -58,6 +61,21 @@ def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def fit_name(name: str, *, reserved_bytes: int = 0) -> str:
+    """Shorten a derived name to what file systems take; different names stay different.
+
+    Args:
+        name: A file's name; its ending is kept.
+        reserved_bytes: What the caller adds to it.
+    """
+    limit = MAX_NAME_BYTES - reserved_bytes
+    encoded = os.fsencode(name)
+    if len(encoded) <= limit:
+        return name
+    ending = f"~{hashlib.sha256(encoded).hexdigest()[:16]}{Path(name).suffix[:16]}"
+    return encoded[: limit - len(os.fsencode(ending))].decode("utf-8", "ignore") + ending
 
 
 def write_atomically(path: StoragePath, data: bytes, *, durable: bool = True) -> None:

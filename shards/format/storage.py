@@ -19,7 +19,9 @@ import contextlib
 import errno
 import fnmatch
 import hashlib
+import os
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from shards.errors import InputError
 from shards.format.endpoints import check_answers_once
 
 _BLOCK_BYTES = 1 << 20
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _S3 = frozenset({"s3", "s3a"})
 # What stores raise for `If-None-Match: *` if the object exists.
 _EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
@@ -177,16 +180,48 @@ StoragePath: TypeAlias = RemotePath | Path
 
 
 def parse_path(text: str) -> StoragePath:
-    """Parse a path as users write it: a URL with `://`, or a local path.
+    """Parse a path as users write it: a URL with `://`, or a local path; see `expand`.
 
     Raises:
-        InputError: It is empty, or no URL in spite of its `://`.
+        InputError: It is empty, no URL in spite of its `://`, or names an environment variable that is not set.
     """
     if not text:
         raise InputError("an empty path; give a folder, or a URL such as s3://bucket/prefix")
+    text = expand(text)
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
     return RemotePath(text) if "://" in text else Path(text)
+
+
+def parse_local_path(text: str) -> Path:
+    """Parse a local path as users write it; see `expand`.
+
+    Raises:
+        InputError: It is empty, or names an environment variable that is not set.
+    """
+    if not text:
+        raise InputError("an empty path; give a file or a folder")
+    return Path(expand(text))
+
+
+def expand(text: str) -> str:
+    """Replace a leading `~` and environment variables, as a shell does; a path that exists as written stays as it is.
+
+    Raises:
+        InputError: An environment variable is not set.
+    """
+    if not text.startswith("~") and "$" not in text:
+        return text
+    with contextlib.suppress(OSError):
+        if Path(text).exists():
+            return text
+    expanded = os.path.expandvars(text)
+    if expanded.startswith("~"):
+        expanded = os.path.expanduser(expanded)  # noqa: PTH111  # Path would make s3:/ of s3://
+    missing = sorted({name.strip("{}") for name in _VARIABLE.findall(text)} - os.environ.keys())
+    if missing:
+        raise InputError(f"a path names the environment variable {missing[0]}, which is not set; set it")
+    return expanded
 
 
 def size_bytes(path: StoragePath) -> int:

@@ -1,0 +1,131 @@
+"""Paths as people write them: a home folder, environment variables, and names as long as a file system takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import tyro
+
+from jobs.command_line import PRESETS, CommandLine
+from pipeline.config.plain import structure
+from pipeline.data.evaluation import read_pair
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.inference.named_model import open_model
+from shards.config import ShardConfig
+from shards.errors import InputError
+from shards.format.files import clean_stale, fit_name, open_atomic, write_atomically
+from shards.format.storage import RemotePath, StoragePath, expand, parse_local_path, parse_path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths of every kind."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """A required path."""
+    shards: StoragePath = Path("shards")
+    """A folder or URL."""
+    sets: tuple[Path, ...] = ()
+    """Several."""
+    picture: Path | None = None
+    """One or none."""
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("BUCKET", "photos")
+    monkeypatch.delenv("NOT_SET", raising=False)
+
+
+def test_flags_expand_paths_of_every_kind(tmp_path: Path) -> None:
+    line = CommandLine("job", "A job.", ("x",))
+    flags = ["$SCRATCH/m", "--shards=s3://${BUCKET}/x", "--sets", "~/a", "b$BUCKET", "--picture=~/p.png"]
+    home = tmp_path / "home"
+    assert line.parse(Places, flags) == Places(
+        Path("/scratch/me/m"), RemotePath("s3://photos/x"), (home / "a", Path("bphotos")), home / "p.png"
+    )
+
+
+def test_flag_that_names_a_variable_that_is_not_set_ends_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        CommandLine("job", "A job.", ("x",)).parse(Places, ["$NOT_SET/m"])
+    assert caught.value.code == 2
+    assert "NOT_SET" in capsys.readouterr().err
+
+
+def test_presets_expand_paths(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'base = "demo"\n[shards]\nsource = ["~/photos", "$SCRATCH/more"]\noutput = "s3://$BUCKET/out"\n'
+        '[train]\nrun_dir = "${SCRATCH}/run"\n[train.semantics]\nweights = "~/clip.pt"\n'
+    )
+    config = PRESETS.load(str(file), ShardConfig, table="shards")
+    assert config.source == (tmp_path / "home/photos", Path("/scratch/me/more"))
+    assert config.output == RemotePath("s3://photos/out")
+    plain = {"model": "$NOT_SET/m", "shards": "~/s", "sets": [], "picture": None}
+    with pytest.raises(ConfigError, match="NOT_SET, which is not set"):
+        structure(plain, Places, "here")
+    from pipeline.config.schema import Preset
+
+    train = PRESETS.load(str(file), Preset).train
+    assert train.run_dir == Path("/scratch/me/run")
+    assert train.semantics.weights == str(tmp_path / "home/clip.pt")
+
+
+def test_preset_and_model_are_found_in_the_home_folder(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine.toml").write_text('base = "demo"\n')
+    assert PRESETS.find("~/mine.toml") == tmp_path / "home" / "mine.toml"
+    with pytest.raises(CheckpointError, match="no such model"):
+        open_model("~/none.safetensors")
+    with pytest.raises(InputError, match="NOT_SET"):
+        open_model("$NOT_SET/none.safetensors")
+
+
+def test_path_that_exists_as_it_is_written_is_taken_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cost$NOT_SET").mkdir()
+    assert parse_path("cost$NOT_SET") == parse_local_path("cost$NOT_SET") == Path("cost$NOT_SET")
+    assert expand("100$") == "100$"  # no name follows
+    with pytest.raises(InputError, match="NOT_SET, which is not set"):
+        parse_path("s3://bucket/$NOT_SET")
+
+
+def test_file_with_a_name_of_255_bytes_is_written_atomically(tmp_path: Path) -> None:
+    for name in ("ü" * 125 + "a.png", "x" * 255):
+        assert len(os.fsencode(name)) == 255
+        write_atomically(tmp_path / name, b"content")
+        assert (tmp_path / name).read_bytes() == b"content"
+        with open_atomic(tmp_path / name) as stream:
+            stream.write(b"more")
+            (left,) = [path.name for path in tmp_path.iterdir() if path.name.endswith(".sed-tmp")]
+            assert len(os.fsencode(left)) <= 255
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / left).touch()
+    assert clean_stale(tmp_path) == 1
+
+
+def test_derived_name_when_shortened_keeps_its_ending_and_stays_distinct() -> None:
+    assert fit_name("short.png") == "short.png"
+    names = {fit_name(f"set_{'ü' * 130}{number}.png") for number in range(9)}
+    assert len(names) == 9
+    assert all(len(os.fsencode(name)) <= 255 and name.endswith(".png") for name in names)
+
+
+def test_evaluation_image_with_a_name_of_255_bytes_is_paired(tmp_path: Path) -> None:
+    from PIL import Image
+
+    name = "x" * 251 + ".png"
+    for folder, side_px in (("HR", 16), ("LRx4", 4)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (side_px, side_px)).save(tmp_path / folder / name)
+    assert read_pair(tmp_path / "HR" / name, 4).lq.shape == (4, 4, 3)
+    (tmp_path / "LRx4" / name).unlink()
+    with pytest.raises(InputError, match="has neither"):
+        read_pair(tmp_path / "HR" / name, 4)
