@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.evaluation_report import EvaluationReport, choose_metrics, describe_metrics, is_evaluation
     from pipeline.inference.named_model import open_model
     from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
+    from shards.errors import InputError
     from shards.format.files import check_writable
     from shards.format.outputs import check_output_files
     from shards.format.storage import parse_local_path
@@ -62,6 +63,8 @@ def main(argv: list[str]) -> int:
         print(describe_metrics())
         return 0
     metrics, not_computed = choose_metrics(config.metrics)
+    if not config.sets:
+        raise InputError("--sets names no evaluation set; give a folder that holds HR/")
     prepare_validation_photos(config.sets)
     num_images = sum(len(evaluation_files(folder)) for folder in check_sets(config.sets))
     if others := passed_over(folder / "HR" for folder in config.sets):

@@ -98,21 +98,26 @@ def validate(
         must_leave: Whether to leave before the end, the same answer on all ranks; asked before each image.
 
     Returns:
-        `SET/METRIC` to its mean over the set, on every rank; None when it left.
+        `SET/METRIC` to its mean over the set by the rule of `pipeline.metrics.order`, on every rank; None when it
+            left.
     """
     names = result_names()
     means: dict[str, float] = {}
     for folder in folders:
         files = evaluation_files(folder)
-        sums = np.zeros(len(names))
+        sums, counts = np.zeros(len(names)), np.zeros(len(names))
         # Rounds of an image a rank: every rank asks as often, also the one for whom no image is left.
         for first in range(0, len(files), world_size):
             if must_leave():
                 return None
             for hr_file in files[first + rank : first + rank + 1]:
                 evaluated = evaluate_image(generator, read_pair(hr_file, scale), scale)
-                sums += [evaluated.metrics[name] for name in names]
+                values = np.array([evaluated.metrics[name] for name in names])
+                sums += np.where(np.isfinite(values), values, 0.0)
+                counts += np.isfinite(values)
                 keep(folder.name, evaluated)
-        for name, value in zip(names, total(sums) / len(files), strict=True):
-            means[f"{folder.name}/{name}"] = float(value)
+        all_sums, all_counts = total(np.stack([sums, counts]))
+        for name, value, count in zip(names, all_sums, all_counts, strict=True):
+            if count:
+                means[f"{folder.name}/{name}"] = float(value / count)
     return means

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.inference.evaluate import Evaluated, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel
 from pipeline.metrics import METRICS, Metric
+from pipeline.metrics.order import for_json, mean
 from shards.errors import InputError
 from shards.format.files import sha256_of, write_atomically
 
@@ -51,17 +52,20 @@ class EvaluationReport:
             "scale": model.scale,
             "protocol": protocol_of(self.metrics),
             "sets": {
-                name: {"mean": self._mean(images), "images": {image.pair.name: image.metrics for image in images}}
+                name: {
+                    "mean": self._mean(images),
+                    "images": {image.pair.name: for_json(image.metrics) for image in images},
+                }
                 for name, images in self.by_set.items()
             },
         }
         if self.not_computed:
             document["not_computed"] = self.not_computed
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
+        write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
-    def _mean(self, images: Sequence[Evaluated]) -> dict[str, float]:
-        return {key: sum(image.metrics[key] for image in images) / len(images) for key in result_names(self.metrics)}
+    def _mean(self, images: Sequence[Evaluated]) -> dict[str, float | None]:
+        return {key: mean(image.metrics[key] for image in images) for key in result_names(self.metrics)}
 
 
 def is_evaluation(path: Path) -> bool:
@@ -101,6 +105,7 @@ def _described(metric: Metric) -> str:
     return f"{metric.name}: {reference}, {better} is better; {metric.protocol}{needs}"
 
 
-def _compared(metric: Metric, mean: dict[str, float]) -> str:
-    baseline = mean[f"bicubic_{metric.name}"]
-    return f"{metric.label} {metric.text(mean[metric.name])} (bicubic {baseline:.{metric.decimals}f})"
+def _compared(metric: Metric, means: dict[str, float | None]) -> str:
+    baseline = means[f"bicubic_{metric.name}"]
+    shown = "none" if baseline is None else f"{baseline:.{metric.decimals}f}"
+    return f"{metric.label} {metric.text(means[metric.name])} (bicubic {shown})"

@@ -13,8 +13,12 @@ from pipeline.data.evaluation import evaluation_files
 from pipeline.inference.device import best_device
 from pipeline.inference.evaluate import evaluate_sets, result_names
 from pipeline.inference.named_model import NamedModel, open_model
+from pipeline.metrics import METRICS
+from pipeline.metrics.order import is_better, mean, only_finite
 from pipeline.models import save_generator
 from pipeline.tracking import registry
+from pipeline.weights.files import hash_weights
+from shards.errors import InputError
 from shards.format.files import sha256_of
 
 DECISIVE = "psnr_y"
@@ -56,44 +60,58 @@ def promote(
         CheckpointError: A model cannot be loaded, or the MLflow server is unreachable.
         InputError: A set is not an evaluation set.
     """
+    if not sets:
+        raise InputError("--sets names no evaluation set, and nothing can be compared without one; give a folder")
     model = open_model(source)
     champion = registry.champion(name)
     digest = sha256_of(model.weights)
     if champion is not None and champion.tags.get("weights_sha256") == digest:
         return f"{name} version {champion.version} is this very model, and champion; nothing to do"
-    metrics = measure(model, sets, display, "measuring the model")
-    to_beat = None
+    results = measure(model, sets, display, "measuring the model")
+    theirs: list[float] | None = None
     if champion is not None and not replace_champion:
         rival = open_model(f"{registry.SCHEME}{name}@{registry.CHAMPION}")
-        to_beat = measure(rival, sets, display, "measuring the champion")[DECISIVE]
+        if hash_weights(rival.generator.state_dict()) == hash_weights(model.generator.cpu().state_dict()):
+            return f"{name} version {champion.version} has these very weights, and is champion; nothing to do"
+        theirs = measure(rival, sets, display, "measuring the champion")[DECISIVE]
     facts = {
         "weights_sha256": digest,
         "source": source,
         "evaluation_sets": ", ".join(str(folder) for folder in sets),
     }
-    version = _register(model, name, metrics, facts)
-    ours = metrics[DECISIVE]
-    if champion is not None and to_beat is not None and ours <= to_beat:
+    means = only_finite({metric: mean(values) for metric, values in results.items()})
+    version = _register(model, name, means, facts)
+    metric, ours = METRICS[DECISIVE], results[DECISIVE]
+    our_text = metric.text(mean(ours))
+    if champion is None or theirs is None:
+        registry.crown(name, version)
+        return f"{name} version {version} is champion: {metric.label} {our_text}"
+    their_text = metric.text(mean(theirs))
+    if not is_better(ours, theirs):
         return (
             f"registered {name} version {version}; version {champion.version} stays champion: "
-            f"{to_beat:.3f} dB against {ours:.3f} dB"
+            f"{their_text} against {our_text}"
         )
     registry.crown(name, version)
-    before = f", before: version {champion.version} with {to_beat:.3f} dB" if champion and to_beat is not None else ""
-    return f"{name} version {version} is champion: PSNR-Y {ours:.3f} dB{before}"
+    return (
+        f"{name} version {version} is champion: {metric.label} {our_text}, "
+        f"before: version {champion.version} with {their_text}"
+    )
 
 
-def measure(model: NamedModel, sets: Sequence[Path], display: ProgressDisplay, description: str) -> dict[str, float]:
-    """Return the mean of every metric over all images of the sets."""
-    sums: dict[str, float] = dict.fromkeys(result_names(), 0.0)
+def measure(
+    model: NamedModel, sets: Sequence[Path], display: ProgressDisplay, description: str
+) -> dict[str, list[float]]:
+    """Return the values of every metric, image by image, set by set."""
+    results: dict[str, list[float]] = {name: [] for name in result_names()}
     num_images = sum(len(evaluation_files(folder)) for folder in sets)
     model.generator.to(best_device())
     with display(description, num_images, "images") as progress:
         for _, evaluated in evaluate_sets(model.generator, sets, model.scale):
-            for name in result_names():
-                sums[name] += evaluated.metrics[name] / num_images
+            for name, values in results.items():
+                values.append(evaluated.metrics[name])
             progress.advance(1)
-    return sums
+    return results
 
 
 def _register(model: NamedModel, name: str, metrics: dict[str, float], facts: dict[str, str]) -> str:

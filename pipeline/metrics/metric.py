@@ -75,6 +75,8 @@ class Metric:
             )
         return float(self.measure(sr, gt, border_px))
 
-    def text(self, value: float) -> str:
-        """The number as it is shown: `31.25 dB`."""
+    def text(self, value: float | None) -> str:
+        """The number as it is shown: `31.25 dB`; `none` where there is no mean."""
+        if value is None:
+            return "none"
         return f"{value:.{self.decimals}f} {self.unit}".rstrip()

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from safetensors import SafetensorError, safe_open
-
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
-from pipeline.errors import saving
+from pipeline.errors import CheckpointError, saving
 from pipeline.models import save_discriminator, save_generator
 from pipeline.runtime.backend import Backend
 from pipeline.train.state import TrainingState
+from pipeline.weights.files import read_metadata
 
 
 def export_networks(
-    state: TrainingState, config: TrainConfig, folder: RunFolder, manifest_digest: str, backend: Backend
+    state: TrainingState,
+    config: TrainConfig,
+    folder: RunFolder,
+    manifest_digest: str,
+    started: str | None,
+    backend: Backend,
 ) -> None:
     """Write both networks into the run folder; the leader writes. All ranks must call.
+
+    The same state is the same bytes whenever it is exported: the date in the files is the run's, not that of writing.
+
+    Args:
+        state: The run's state.
+        config: Its configuration.
+        folder: Where to write.
+        manifest_digest: Of the dataset.
+        started: When the run started, UTC; None for a run of a version that did not record it.
+        backend: Ranks and devices.
 
     Raises:
         SaveError: The disk is full, or the folder is gone.
@@ -30,6 +44,8 @@ def export_networks(
         "modelspec.description": f"trained with {config.discriminator.architecture} discriminator, "
         f"semantic: {config.discriminator.semantic}",
     }
+    if started is not None:
+        metadata["modelspec.date"] = started
     with saving(folder.generator.parent):
         if weights is not None:
             save_discriminator(folder.discriminator, config.discriminator, weights, metadata)
@@ -40,7 +56,6 @@ def export_networks(
 def exported_position(folder: RunFolder) -> int | None:
     """Return the position of the run at which the exported weights were taken; None without an export."""
     try:
-        with safe_open(folder.generator, "pt") as file:
-            return int((file.metadata() or {})["images_seen"])
-    except (OSError, SafetensorError, KeyError):
+        return int(read_metadata(folder.generator)["images_seen"])
+    except (CheckpointError, KeyError, ValueError):
         return None

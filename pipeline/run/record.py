@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,11 +19,27 @@ from shards.format.manifest import Manifest
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "numpy", "pillow", "mlflow")
 
 
-def facts_of(config: TrainConfig, manifest: Manifest, backend: Backend, mlflow_run_id: str | None) -> dict[str, Any]:
-    """Return the plain values that every checkpoint of the run carries."""
+def facts_of(
+    config: TrainConfig,
+    manifest: Manifest,
+    backend: Backend,
+    mlflow_run_id: str | None,
+    resumed: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the plain values that every checkpoint of the run carries.
+
+    Args:
+        config: The run's configuration.
+        manifest: Its dataset.
+        backend: Ranks and devices.
+        mlflow_run_id: Its run in MLflow.
+        resumed: Facts of the checkpoint that it is resumed from; empty for a new run.
+    """
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "image_manifest": manifest.digest,
         "seed": config.seed,
+        "started": resumed.get("started") if resumed else now,
         "mlflow_run_id": mlflow_run_id,
         "backend": backend.description,
         "python": platform.python_version(),

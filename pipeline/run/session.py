@@ -133,7 +133,7 @@ class Session:
             with parts.checkpoints.closing(), self._backend.naming_lost_ranks():
                 is_finished = train(parts, self._state, means, self._loader())
             if is_finished:
-                self._export(tracker)
+                self._export(tracker, parts.facts)
             ending = "finished" if is_finished else "preempted"
         finally:
             with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
@@ -180,7 +180,7 @@ class Session:
             prepare=StepInputs(self._semantics, backend.autocast, memory_format_of(config.runtime)),
             validate=lambda images_seen: self._validate(images_seen, tracker, must_stop),
             checkpoints=BackgroundWriter(self._store),
-            facts=facts_of(config, self._manifest, backend, tracker.run_id),
+            facts=facts_of(config, self._manifest, backend, tracker.run_id, facts),
             metrics=self._metrics,
             tracker=tracker,
             progress=progress_of(self._state.images_seen, self._total_images),
@@ -229,11 +229,12 @@ class Session:
         backend = self._backend
         if backend.any_rank(backend.is_leader and exported_position(self._folder) != self._state.images_seen):
             tracker = self._open_tracker(facts)
-            self._export(tracker)
+            self._export(tracker, facts)
             tracker.close(_MLFLOW_STATUS["finished"])
 
-    def _export(self, tracker: Tracker | NullTracker) -> None:
-        export_networks(self._state, self._config, self._folder, self._manifest.digest, self._backend)
+    def _export(self, tracker: Tracker | NullTracker, facts: Mapping[str, Any]) -> None:
+        started = facts.get("started")
+        export_networks(self._state, self._config, self._folder, self._manifest.digest, started, self._backend)
         tracker.file(self._folder.generator)
         tracker.file(self._folder.config)
 

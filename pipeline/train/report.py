@@ -7,6 +7,7 @@ checkpoint between two reports carries the sums, so that a resumed run writes th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -77,13 +78,14 @@ class MetricsFile:
         write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
 
     def write(self, images_seen: int, values: Mapping[str, float]) -> None:
-        """Append a line.
+        """Append a line, strict JSON: values that are not finite have no entry.
 
         Raises:
             SaveError: The disk is full, or the folder is gone.
         """
         with saving(self._path), self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            stream.write(json.dumps({"images_seen": images_seen, **finite}, allow_nan=False) + "\n")
 
     def reports(self) -> list[tuple[int, dict[str, float]]]:
         """Return images seen and the values of every line, for a tracker that missed some."""
@@ -106,6 +108,7 @@ class MetricsFile:
         found: dict[int, float] = {}
         for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else ():
             values = [value for key, value in _values(line).items() if key == name or key.endswith(f"/{name}")]
+            values = [value for value in values if math.isfinite(value)]  # older files have others
             if values:
                 found[int(_position(line))] = sign * sum(values) / len(values)
         return found

@@ -14,7 +14,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +102,16 @@ def write_weights(path: Path | str, state: Mapping[str, Tensor], metadata: Mappi
     Args:
         path: Target; its folder is made.
         state: Tensors by name, on any device.
-        metadata: Text by name; the ModelSpec version and the date (UTC) are added.
+        metadata: Text by name; the ModelSpec version is added. No date is: equal content has equal bytes.
 
     Raises:
         OSError: The file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    defaults = {
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    defaults = {"modelspec.sai_model_spec": "1.0.1"}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(tensors, metadata=defaults | dict(metadata)))
+    write_atomically(path, _with_sorted_metadata(save(tensors, metadata=defaults | dict(metadata))))
 
 
 def strip_wrappers(loaded: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -219,6 +215,16 @@ def _check_header(path: Path) -> None:
         raise ValueError(f"its header should have {header_bytes} bytes, and the file has {size}")
     check_size(header_bytes, description_limit(), "its header describes tensors in a text")
     check_size(size, memory_limit(), "it holds tensors")
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in the order of names; the library's order is random."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data is aligned
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:

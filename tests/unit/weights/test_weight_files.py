@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.weights.files import hash_weights, strip_wrappers
+from pipeline.weights.files import hash_weights, read_metadata, read_weights, strip_wrappers, write_weights
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -28,6 +28,15 @@ def test_hash_tells_names_shapes_dtypes_and_values_apart():
 
 def test_hash_sees_values_not_strides():
     assert hash_weights({"a": STATE["a"].T.contiguous().T}) == hash_weights({"a": STATE["a"]})
+
+
+def test_equal_weights_are_equal_files_whenever_they_are_written(tmp_path):
+    metadata = {f"note{number}": "x" * number for number in range(9)}
+    for name in ("one", "two"):
+        write_weights(tmp_path / name, STATE, metadata)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert read_metadata(tmp_path / "one") == metadata | {"modelspec.sai_model_spec": "1.0.1"}
+    assert hash_weights(read_weights(tmp_path / "one")) == hash_weights(STATE)
 
 
 def test_prefix_that_only_some_keys_have_stays():
