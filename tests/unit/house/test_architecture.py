@@ -59,6 +59,18 @@ def test_configuration_holds_no_code(folder: str) -> None:
     assert suffixes - {".json", ".md", ".sbatch", ".toml", ".yaml", ".yml", ".Dockerfile"} == set()
 
 
+@pytest.mark.parametrize("package", ["pipeline", "shards"])
+def test_library_builds_no_path_to_the_jobs(package: str) -> None:
+    # Messages name jobs (`jobs/train_sed.py`); a path is built from names without blanks, of folders.
+    strings = {
+        (relative(path), node.value)
+        for path in python_files(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert {(path, text) for path, text in strings if re.fullmatch(r"(.*/)?(jobs|presets)(/.*)?", text)} == set()
+
+
 def test_readme_shows_the_rooms() -> None:
     shown = tree_of((ROOT / "README.md").read_text())
     there = {relative(room) for room in rooms()}
