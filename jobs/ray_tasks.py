@@ -126,7 +126,7 @@ class RaySession:
             flight.cancel()
         if self.stop.is_set() and not exhausted:
             raise JobStoppedError(
-                "stopped by SIGTERM after the running tasks finished; run the same command again to go on",
+                "stopped by SIGTERM after the running tasks finished; rerun the same command to resume",
                 EXIT_TERMINATED,
             )
 
@@ -142,7 +142,7 @@ class _Attempt(Generic[T]):
 
 
 class _Flight(Generic[T]):
-    """The tasks that were begun and whose results nobody has looked at."""
+    """The tasks that were started and whose results are not collected yet."""
 
     def __init__(self, task: Any, again: Any, double_after_s: float) -> None:
         self._task = task
@@ -208,7 +208,7 @@ def _result(reference: Any) -> Any:
         first_line = str(error).strip().splitlines()[0]
         raise JobStoppedError(
             f"Ray lost a task for good: {type(error).__name__}: {first_line}\n"
-            "what was finished is kept; run the same command again to go on",
+            "what was finished is kept; rerun the same command to resume",
             EXIT_FAULTS,
         ) from error
 

@@ -1,4 +1,4 @@
-"""What a step reads."""
+"""Training data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shards.read.cache import ShardCache
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a step reads."""
+    """Training data."""
 
     shards: StoragePath
     """Folder or URL (s3://bucket/prefix) written by jobs/shard.py."""
@@ -22,17 +22,17 @@ class DataConfig:
     canvas_px: int
     """Side of the HR patch that a real-world degradation works on before the crop; ignored for classical shards."""
     batch_size: int
-    """Images a step, over all processes; the number of processes must divide it."""
+    """Images per step over all processes; the number of processes must divide it."""
     num_workers: int
     """Loader processes for each training process; the data does not depend on it."""
     window_shards: int = 0
-    """Shards read from at a time, for data that is fetched or larger than the memory; 0: all of them, mixed."""
+    """Shards that are read at a time, for remote data or data larger than memory; 0: all of them, mixed."""
     max_bad_fraction: float = 0.001
-    """Share of an epoch's samples that may be replaced because they are damaged; one more stops the run."""
+    """Largest fraction of an epoch's samples that may be corrupt and replaced; beyond it the run stops."""
     cache_dir: Path = Path("/var/tmp/sed-trainer-shards")
     """Folder on a disk of each machine for copies of shards that lie at a URL; runs may share it."""
     cache_gib: float = 64.0
-    """What the copies may take; with data.window_shards, room for two windows lets fetching go on while reading."""
+    """Size limit of the copies; with data.window_shards, room for two windows allows fetching ahead while reading."""
 
     @property
     def cache(self) -> ShardCache:

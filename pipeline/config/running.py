@@ -1,4 +1,4 @@
-"""How the numbers are computed, and what is written down meanwhile."""
+"""Precision and execution, and what a run reports."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.errors import not_negative, positive, refuse
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """How the numbers are computed."""
+    """Precision and execution."""
 
     precision: Literal["float32", "bf16", "fp16"]
     """bf16, fp16: autocast of the networks; losses, metrics and weights stay float32. fp16 is for devices without bf16:
-    it scales each network's loss, and leaves out updates until the scale fits (not for DeepSpeed, nor for the shared
+    it scales each network's loss, and skips updates until the scale fits (not for DeepSpeed, nor for the shared
     discriminator pass)."""
     channels_last: bool
     """Memory layout of the convolutions' tensors."""
@@ -23,7 +23,7 @@ class RuntimeConfig:
     """torch.compile of generator and discriminator."""
     discriminator_pass: Literal["separate", "shared"]
     """separate: each network's update passes the output through the discriminator, as the paper's code does; shared:
-    one pass serves both, faster and with one spectral-norm iteration less a step (not for DeepSpeed, nor for the
+    one pass serves both, faster and with one spectral-norm iteration less per step (not for DeepSpeed, nor for the
     relativistic loss)."""
     deterministic: bool
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
@@ -31,10 +31,10 @@ class RuntimeConfig:
     """Images that pass the networks together on each process, when its share of data.batch_size does not fit in memory:
     their gradients add up to those of the whole (gradient accumulation); 0: all at once."""
     timeout_s: int = 600
-    """How long a process waits for the others, in a step or while rank 0 writes, before it gives up and names them."""
+    """Timeout of collectives, in a step or while rank 0 writes; then the missing ranks are named."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that fp16 is not asked to share a pass: both networks' losses have scales of their own."""
+        """Check ranges, and that fp16 does not share a pass, because each network's loss has its own scale."""
         conflict = self.precision == "fp16" and self.discriminator_pass == "shared"
         refuse(
             [
@@ -47,7 +47,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What is written down while training, and when. All intervals in images, multiples of `every_images`."""
+    """Reports, validation and checkpoints. All intervals in images, multiples of `every_images`."""
 
     every_images: int
     """Losses to the terminal, metrics.jsonl and MLflow."""
@@ -56,15 +56,15 @@ class ReportConfig:
     checkpoint_every_images: int
     """A checkpoint; also at the end of the run and on SIGTERM or SIGUSR1."""
     keep_checkpoints: int
-    """The newest N checkpoints stay."""
+    """Number of newest checkpoints to keep."""
     validation_sets: tuple[Path, ...]
     """Folders with HR/ and, optionally, LRx4/."""
     experiment: str
     """MLflow experiment."""
     keep_every_images: int = 0
-    """Checkpoints at multiples of this stay for good, a multiple of `checkpoint_every_images`; 0: none."""
+    """Checkpoints at multiples of this are kept for good, a multiple of `checkpoint_every_images`; 0: none."""
     keep_best: str = ""
-    """The checkpoint with the best validation stays too: psnr_y (mean over the sets), Set5/psnr_y (one set), or
+    """Keep the checkpoint with the best validation too: psnr_y (mean over the sets), Set5/psnr_y (one set), or
     another metric of the validation, with a minus in front where lower is better; empty: none."""
 
     def __post_init__(self) -> None:

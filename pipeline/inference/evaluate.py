@@ -95,7 +95,7 @@ def validate(
         world_size: Number of processes.
         total: Sum of an array over all ranks.
         keep: Called with the set's name and each image that this rank evaluated.
-        must_leave: Whether to leave before the end, the same answer on all ranks; asked before each image.
+        must_leave: Whether to stop early, the same on all ranks; called before each image.
 
     Returns:
         `SET/METRIC` to its mean over the set by the rule of `pipeline.metrics.order`, on every rank; None when it
@@ -106,7 +106,7 @@ def validate(
     for folder in folders:
         files = evaluation_files(folder)
         sums, counts = np.zeros(len(names)), np.zeros(len(names))
-        # Rounds of an image a rank: every rank asks as often, also the one for whom no image is left.
+        # Rounds of one image per rank: every rank checks equally often, even one with no image left.
         for first in range(0, len(files), world_size):
             if must_leave():
                 return None

@@ -1,4 +1,4 @@
-"""One process's view of the machines: who it is, on what device, and how a network is trained there.
+"""One process's view of the machines: its rank and device, and how a network is trained there.
 
 The only module that imports accelerate and deepspeed. It hides two ways to train two networks at once:
 
@@ -290,7 +290,7 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float, precisi
         "gradient_clipping": gradient_clip_norm,
         # Otherwise stages 1 and 2 keep only the last of several backwards before a step.
         "managed_gradient_accumulation": False,
-        # An engine switches an autocast around it off on a GPU, unless it is told of it. Its "bf16" would cast the
+        # On a GPU an engine disables an autocast around it, unless it is configured here. Its "bf16" would cast the
         # weights but not the buffers, which the spectral norms cannot bear. Gradients are reduced in float32.
         "torch_autocast": {
             "enabled": precision == "bf16",

@@ -1,8 +1,8 @@
-"""Keep the memory that a step gives back, for the next step.
+"""Keep the memory that a step frees, for the next step.
 
-On a CPU a training step takes hundreds of MiB in large pieces and gives them back. By default the GNU C library returns
-such pieces to the kernel at once, and the next ones come as pages that have to be entered and cleared: a new map can
-cost a CPU more than the arithmetic on it.
+On a CPU a training step allocates hundreds of MiB in large blocks and frees them. By default the GNU C library returns
+such blocks to the kernel at once, and the next ones are fresh pages that have to be faulted in and cleared: a new
+feature map can cost a CPU more than the arithmetic on it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _NEVER_TRIM, _NO_MAPPINGS = -1, 0
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Have the C library keep what this process frees.
+    """Make the C library keep the memory that this process frees.
 
-    The process then holds the most that it ever needed, which is what a training run needs once a step anyway. An
-    allocator that was set up from outside stays as it is: `MALLOC_*`, `GLIBC_TUNABLES`, or another one preloaded.
+    The process then holds its peak, which a training run reaches in every step anyway. An allocator that was configured
+    from outside stays as it is: `MALLOC_*`, `GLIBC_TUNABLES`, or another one preloaded.
 
     Args:
         environment: The process's variables.
 
     Returns:
-        Whether it will; not with another C library.
+        Whether it does; False with another C library.
     """
     is_set_up = any(name.startswith("MALLOC_") or name in {"GLIBC_TUNABLES", "LD_PRELOAD"} for name in environment)
     if is_set_up or not sys.platform.startswith("linux"):

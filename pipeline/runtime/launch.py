@@ -1,6 +1,6 @@
-"""What the launcher asked for, and whether it is what we got.
+"""What the launcher was asked for, and whether that is what started.
 
-Accelerate has ways to start one process where two were asked for, or two that each believe to be alone
+Accelerate has ways to start one process where two were requested, or two that each believe to be alone
 (`accelerate launch --cpu --num_processes 2`, or `--multi_gpu` on a machine without a GPU). Nothing fails then: both
 ranks train the same data and overwrite each other's files. `check_world` turns that into one line before the start.
 """
@@ -71,10 +71,10 @@ def zero_settings() -> dict[str, Any]:
 
 
 def check_launcher() -> None:
-    """Look for the traces of a launcher that was asked for several processes and started one.
+    """Detect a launcher that was asked for several processes and started one.
 
     Raises:
-        ConfigError: `accelerate launch --cpu --num_processes 2` or alike; says which command line does what was meant.
+        ConfigError: `accelerate launch --cpu --num_processes 2` or similar; names the command line that works.
     """
     was_accelerate, wants_several = "ACCELERATE_MIXED_PRECISION" in os.environ, "MASTER_ADDR" in os.environ
     if was_accelerate and wants_several and "WORLD_SIZE" not in os.environ:
@@ -90,7 +90,7 @@ def check_world(num_processes: int, process_index: int) -> None:
     """Compare the world that the library built with the one that the launcher started.
 
     Raises:
-        ConfigError: They differ; says which command line does what was meant.
+        ConfigError: They differ; names the command line that works.
     """
     launched, rank = launched_world_size(), _number("RANK", 0)
     if (num_processes, process_index) != (launched, rank):
@@ -119,7 +119,7 @@ def check_installed() -> None:
 
 
 def check_batch(batch_size: int, world_size: int) -> int:
-    """Return the images a step for each process.
+    """Return the images per step and process.
 
     Raises:
         ConfigError: The number of processes does not divide the global batch.
@@ -127,7 +127,7 @@ def check_batch(batch_size: int, world_size: int) -> int:
     if batch_size % world_size:
         fits = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         raise ConfigError(
-            f"data.batch_size={batch_size} images a step cannot be split over {world_size} processes.\n"
+            f"data.batch_size={batch_size} images per step cannot be split over {world_size} processes.\n"
             f"  Use {', '.join(map(str, fits))} processes, or set --data.batch-size to a multiple of {world_size}."
         )
     return batch_size // world_size

@@ -1,4 +1,4 @@
-"""Who does not answer: when a collective fails, the ranks that are gone or hang, by number and host."""
+"""Roll call after a failed collective: names the missing ranks by number and host."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch.distributed.distributed_c10d import _get_default_store  # there is no
 from pipeline.errors import RankLostError
 
 WINDOW_S = 10.0
-"""How long a rank may take to answer after a collective failed on the first."""
+"""How long a rank may take to report after a collective failed on the first one."""
 _HOST_BYTES = 64
 
 
 class RollCall:
-    """Asks all ranks for an answer after a failure. Building it is collective.
+    """Finds the missing ranks after a failed collective. Building it is collective.
 
     Args:
         group: A gloo group of all ranks.
-        timeout_s: How long a collective may wait; for the text.
+        timeout_s: Timeout of collectives; for the message.
     """
 
     def __init__(self, group: dist.ProcessGroup, timeout_s: float) -> None:
@@ -39,7 +39,7 @@ class RollCall:
         """Turn the failure of a collective in the block into an error that names the ranks that caused it.
 
         Raises:
-            RankLostError: A rank died or did not come within the timeout.
+            RankLostError: A rank died or did not reach the collective within the timeout.
         """
         try:
             yield
@@ -50,7 +50,7 @@ class RollCall:
 
     def _describe(self, lost: list[int]) -> str:
         if not lost:
-            return "a collective failed, though all ranks answer now; the network may have been away"
+            return "a collective failed, although all ranks report now; the network may have been interrupted"
         names = ", ".join(f"rank {rank} on {self._hosts[rank]}" for rank in lost)
         return (
             f"lost {names}: gone, or not at the step where the others wait (runtime.timeout_s={self._timeout_s:g}).\n"
@@ -58,9 +58,9 @@ class RollCall:
         )
 
     def _missing(self) -> list[int]:
-        missing = [0]  # where nobody else launched, rank 0 keeps the store
+        missing = [0]  # without another launcher, rank 0 holds the store
         deadline_s = time.monotonic() + WINDOW_S
-        with contextlib.suppress(RuntimeError):  # one that answered may take the store along when it leaves
+        with contextlib.suppress(RuntimeError):  # a rank that reported may end the store when it exits
             self._store.set_timeout(datetime.timedelta(seconds=WINDOW_S))
             self._store.set(_answer(self._rank), "here")
             while missing := [rank for rank in range(len(self._hosts)) if not self._store.check([_answer(rank)])]:

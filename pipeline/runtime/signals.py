@@ -1,6 +1,6 @@
-"""Asked to leave: SIGTERM, SIGUSR1 (Slurm's warning), Ctrl-C, or a launcher that died set a flag.
+"""Requests to stop: SIGTERM, SIGUSR1 (Slurm's warning), Ctrl-C or the death of the launcher set a flag.
 
-The loop and the validation read it between steps and between images; the last thing that trained is then saved.
+The loop reads it between steps, the validation between images; the run then saves a checkpoint and exits.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from types import FrameType
 from pipeline.runtime import launch
 
 EXIT_PREEMPTED = 75
-"""Exit code of a run that saved and left because it was asked to; a scheduler queues it again (EX_TEMPFAIL)."""
+"""Exit code of a run that saved and exited on request; a scheduler queues it again (EX_TEMPFAIL)."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _SAME_KEYPRESS_S = 2.0
 
 
 class StopRequest:
-    """Whether this process was asked to save and leave. A second Ctrl-C, later than the first, ends it at once."""
+    """Whether this process was asked to save and exit. A second, later Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._is_set = False
         self._interrupted_s = float("inf")
-        # accelerate's launcher of one process dies of SIGTERM, and every launcher of SIGUSR1 if not told otherwise.
-        # What they started is then on its own: nobody waits for its result, and the next call would train beside it.
+        # accelerate's launcher of one process dies of SIGTERM, and every launcher of SIGUSR1 by default. The process is
+        # then orphaned: nothing waits for its result, and the next call would train beside it.
         self._launcher = os.getppid() if launch.has_launcher() else None
 
     def __call__(self) -> bool:
-        """Return whether a signal came, or the launcher is gone."""
+        """Return whether a signal arrived or the launcher is gone."""
         if self._launcher is not None and os.getppid() != self._launcher:
             self._is_set = True
         return self._is_set
@@ -57,10 +57,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def children_do_not_hear() -> Iterator[None]:
-    """Let processes started in the block ignore requests to leave.
+    """Make processes started in the block ignore requests to stop.
 
-    A launcher sends them to the whole group; a loader process that died of one would fail the very step after which
-    the run wants to save. Loader processes end by themselves when the one that trains is gone.
+    A launcher sends them to the whole group, and a loader process that died of one would fail the step after which the
+    run saves. Loader processes end by themselves when the training process is gone.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

@@ -1,10 +1,10 @@
-"""A network with its optimizer, trained by DDP or by a DeepSpeed engine, behind one small face.
+"""A network with its optimizer, trained by DDP or by a DeepSpeed engine, behind one small interface.
 
 The optimizer's state goes in and out by parameter name, as full float32 tensors: a checkpoint does not know how many
 processes wrote it, nor under which backend.
 
-An update whose loss or gradient is not finite on any rank is left out on every rank. Nobody has to ask for that: a
-loss that is not finite makes its own gradient NaN (`poisoned`), the reduction carries NaN to all ranks, and each of
+An update whose loss or gradient is not finite on any rank is skipped on every rank, without extra communication: a loss
+that is not finite sets its gradient to NaN (`poisoned`), the all-reduce propagates NaN to all ranks, and each of
 them sees it in the norm of the same averaged gradient. DDP decides on the device, where a fused optimizer obeys
 `found_inf`: no step waits for the device.
 """
@@ -30,7 +30,7 @@ _SCALER_KEYS = {"scale": "scale", "steps_since_change": "_growth_tracker"}
 
 
 class Trainable(ABC):
-    """A network that a phase trains.
+    """A network with its optimizer.
 
     Attributes:
         bare: The network itself: for evaluation, for saving, and for passes that must not reduce gradients.
@@ -45,7 +45,7 @@ class Trainable(ABC):
         return self._wrapped(*args)
 
     def accumulate(self, *, is_last: bool) -> AbstractContextManager[Any]:
-        """Return the context of forward and backward of one part of a step; ranks reduce with the last part."""
+        """Return the context of a micro-batch's forward and backward pass; ranks reduce with the last one."""
         return nullcontext()
 
     @property
@@ -62,7 +62,7 @@ class Trainable(ABC):
         """Clip, update the weights unless a gradient is not finite, and clear the gradients. Collective.
 
         Returns:
-            1 where the update was left out, else 0: a 0-dim float32 tensor on the device, the same on all ranks.
+            1 if the update was skipped, else 0: a 0-dim float32 tensor on the device, the same on all ranks.
             Weights and optimizer are then as before, Adam's count of steps too.
         """
 
@@ -93,7 +93,7 @@ class DdpTrainable(Trainable):
     Args:
         wrapped: The network as it is called to train.
         bare: The network itself.
-        optimizer: A fused one; only those can leave out an update on the device.
+        optimizer: A fused one; only those can skip an update on the device.
         gradient_clip_norm: Largest norm of the gradient; 0: no clipping.
         loss_scaler: Scales the loss so that fp16 gradients do not vanish; None or a disabled one: no scaling.
 
@@ -290,9 +290,9 @@ def own_part(value: Tensor, part_size: int, rank: int) -> Tensor:
 
 
 def poisoned(loss: Tensor) -> Tensor:
-    """Return a loss; where it is not finite, its gradient is NaN, which it need not be otherwise.
+    """Return the loss; if it is not finite, sets the gradient to NaN so that the all-reduce propagates the failure.
 
-    The gradient of |x - NaN| for instance is 0: other ranks would never hear of it.
+    It need not be NaN by itself: the gradient of |x - NaN|, for instance, is 0.
     """
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
@@ -313,7 +313,7 @@ def leave_out(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
 def _require_fused(optimizer: torch.optim.Optimizer) -> None:
     if not all(group.get("fused") for group in optimizer.param_groups):
         raise ValueError(
-            f"{type(optimizer).__name__} was not built with fused=True; only a fused optimizer can leave out an "
+            f"{type(optimizer).__name__} was not built with fused=True; only a fused optimizer can skip an "
             "update without waiting for the device"
         )
 

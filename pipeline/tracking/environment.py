@@ -50,10 +50,10 @@ def quiet() -> Iterator[None]:
 
 
 def check_reachable(uri: str) -> None:
-    """Check that somebody answers at a tracking URI: MLflow itself would try again for minutes.
+    """Check that a server responds at a tracking URI: MLflow itself would try again for minutes.
 
     Raises:
-        ConnectionError: Nobody does within seconds, or a SQLite file cannot be used; names the reason.
+        ConnectionError: None does within seconds, or a SQLite file cannot be used; names the reason.
     """
     scheme = urlsplit(uri).scheme
     if scheme in {"http", "https"}:

@@ -1,6 +1,6 @@
 """A run in MLflow, and nothing that can stop it.
 
-The run's own `metrics.jsonl` is the truth; MLflow is a view of it. Calls go through a bounded queue and one thread of
+The run's own `metrics.jsonl` is the record; MLflow is a view of it. Calls go through a bounded queue and one thread of
 rank 0, so training waits for no server. A server that cannot be reached costs one warning.
 
 `MLFLOW_TRACKING_URI` says where; the default is the SQLite file `mlflow.db` in the working folder.
@@ -179,7 +179,7 @@ class Tracker:
             try:
                 call()
                 self._is_dead = False
-            except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training continues
                 self._is_dead = True
                 self._count_failure(first_line(error))
 
@@ -215,9 +215,9 @@ def open_tracker(
     tags: Mapping[str, str],
     record: Sequence[Report] = (),
 ) -> Tracker | NullTracker:
-    """Open the run in MLflow, or go on without, with one warning, when that cannot be done."""
+    """Open the run in MLflow, or train without it, with one warning, if that fails."""
     try:
         return Tracker(experiment, run_name, run_id, parameters, tags, record)
-    except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training goes on
+    except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training continues
         _LOG.warning("MLflow cannot be reached (%s); metrics.jsonl has everything", first_line(error))
         return NullTracker()

@@ -54,7 +54,7 @@ def on_rank(rank: int, world_size: int, reference: str) -> None:
         worst = {name: float((ours[name] - value).abs().max()) for name, value in expected.items()}
         # Adam divides by the gradient's own size, which makes rounding of near-zero gradients visible.
         assert max(worst.values()) < 2e-5, sorted(worst.items(), key=lambda item: -item[1])[:3]
-    with pytest.raises(ConfigError, match="3 images a step cannot be split over 2 processes"):
+    with pytest.raises(ConfigError, match="3 images per step cannot be split over 2 processes"):
         open_backend(batch_size=3)
     backend.close()
 

@@ -210,7 +210,9 @@ def test_batch_that_two_processes_cannot_share_is_refused(data: Path) -> None:
     environment = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     command = ["python", job("train_sed.py"), str(data / "preset.json"), "--run-dir", "refused"]
     done = run_command(command, data, **environment)
-    assert_bad_input(done, "data.batch_size=4 images a step cannot be split over 3 processes", "Use 1, 2, 4 processes")
+    assert_bad_input(
+        done, "data.batch_size=4 images per step cannot be split over 3 processes", "Use 1, 2, 4 processes"
+    )
     assert not (data / "refused").exists()
 
 

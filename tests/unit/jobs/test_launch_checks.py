@@ -75,7 +75,7 @@ def test_batch_when_it_divides_is_shared(batch_size: int, world_size: int, share
 def test_batch_when_it_does_not_divide_is_refused_with_what_fits() -> None:
     with pytest.raises(ConfigError) as caught:
         check_batch(8, 3)
-    assert "data.batch_size=8 images a step cannot be split over 3 processes" in str(caught.value)
+    assert "data.batch_size=8 images per step cannot be split over 3 processes" in str(caught.value)
     assert "Use 1, 2, 4, 8 processes, or set --data.batch-size to a multiple of 3" in str(caught.value)
 
 
