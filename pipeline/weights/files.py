@@ -2,7 +2,7 @@
 
 Guarantees: reading runs no code, whatever the file; what it declares is compared with what it holds and with
 `pipeline.weights.limits` before memory is allocated; and it ends with tensors or in a `CheckpointError`. The format
-is told by the content, not by the name: files are renamed.
+is recognised by the content, not by the name: files are renamed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that people have in the place of weights are named for what they are; nobody is told to load them unsafely."""
+"""Files that are not weights are named for what they are; no message advises to load them unsafely."""
 
 from __future__ import annotations
 
