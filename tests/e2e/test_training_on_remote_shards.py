@@ -22,7 +22,7 @@ def test_remote_shards_train_the_run_of_the_folder(tmp_path: Path, bucket: str) 
             (home / path.name).publish(stream)
     features = RemotePath(f"{bucket}/features")
     cache = ["python", job("cache_features.py"), str(tmp_path / "preset.json"), "--output", str(features)]
-    written = run_command([*cache, "--shards", str(home), "--cache-dir", "copies"], tmp_path)
+    written = run_command([*cache, "--shards", str(home), "--data.cache-dir", "copies"], tmp_path)
     assert written.returncode == 0, written.stderr
     preset.train.semantics.cache.mkdir()
     for path in features.iterdir():

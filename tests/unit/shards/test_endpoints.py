@@ -6,18 +6,24 @@ import http.server
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
+import s3fs
 
 from shards.format.endpoints import check_answers
 from shards.format.storage import RemotePath
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> None:
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.setenv(f"AWS_{name}", "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    # A client keeps the endpoint of its first use, which may be another test's.
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_store_when_nobody_listens_is_named_at_once(s3: None, monkeypatch: pytest.MonkeyPatch) -> None:
