@@ -69,10 +69,11 @@ def verify(folder: StoragePath) -> list[Fault]:
     """
     from shards.read.verification import verify_folder, verify_shards
 
-    shards, faults = verify_folder(folder)
-    num_samples = sum(shard.num_samples for shard in shards)
+    contents = verify_folder(folder)
+    faults = contents.faults
+    num_samples = sum(shard.num_samples for shard in contents.shards)
     with Progress("verifying", num_samples, "samples") as progress:
-        for shard, found in verify_shards(folder, shards):
+        for shard, found in verify_shards(folder, contents):
             faults += found
             progress.advance(shard.num_samples, size_bytes=shard.size_bytes)
     return faults

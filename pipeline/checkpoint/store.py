@@ -22,16 +22,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.checkpoint.facts import Manifest, checked_facts
 from pipeline.checkpoint.retention import Retention
 from pipeline.errors import CheckpointError, SaveError
-from shards.errors import ShardError
-from shards.format.documents import read_sealed, seal
+from shards.errors import InputError
+from shards.format.documents import parse_sealed, read_sealed, seal
 from shards.format.files import sha256_of, sync_folder, write_atomically
+from shards.format.storage import child, read_whole
+from shards.schema import parse_json
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"images-(\d{10})")
 _MANIFEST = "manifest.json"
 _FACTS = "facts.json"
+_REMEDY = "delete the folder to resume from the previous one"
+_MAX_FACTS_BYTES = 2**26
 _NEWEST_ONLY = Retention(newest=1)
 
 
@@ -175,12 +180,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: A file is missing or damaged; names it.
     """
     try:
-        files = read_sealed(folder / _MANIFEST, remedy="delete the folder to resume from the previous one")["files"]
-        for name, digest in files.items():
-            if sha256_of(folder / name) != digest:
-                raise CheckpointError(f"{folder / name} does not have the hash in its manifest")
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        groups = {Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")}
-    except (OSError, KeyError, ShardError, SafetensorError, json.JSONDecodeError) as error:
+        files = {name: Path(str(child(folder, name))) for name in _checked_files(folder)}
+        facts = checked_facts(parse_json(read_whole(folder / _FACTS, _MAX_FACTS_BYTES)))
+        groups = {path.stem: load_file(path) for path in files.values() if path.suffix == ".safetensors"}
+    except (OSError, InputError, SafetensorError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
-    return Checkpoint(int(facts["images_seen"]), groups, facts)
+    return Checkpoint(facts["images_seen"], groups, facts)
+
+
+def _checked_files(folder: Path) -> list[str]:
+    """Return the names of a checkpoint's files, each hashed."""
+    path = folder / _MANIFEST
+    files = parse_sealed(read_sealed(path, remedy=_REMEDY), Manifest, path, remedy=_REMEDY).files
+    if _FACTS not in files:
+        raise CheckpointError(f"{path} does not name {_FACTS}; {_REMEDY}")
+    for name, digest in files.items():
+        if sha256_of(child(folder, name)) != digest:
+            raise CheckpointError(f"{folder / name} does not have the hash in its manifest")
+    return list(files)

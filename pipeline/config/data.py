@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import not_negative, positive, refuse
 from pipeline.models.shapes import SEMANTIC_STRIDE_PX
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
+from shards.read.private import default_cache_dir
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class DataConfig:
     """Shards that are read at a time, for remote data or data larger than memory; 0: all of them, mixed."""
     max_bad_fraction: float = 0.001
     """Largest fraction of an epoch's samples that may be corrupt and replaced; beyond it the run stops."""
-    cache_dir: Path = Path("/var/tmp/sed-trainer-shards")
-    """Folder on a disk of each machine for copies of shards that lie at a URL; runs may share it."""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """Folder on a disk of each machine for copies of shards that lie at a URL; runs of one user may share it."""
     cache_gib: float = 64.0
     """Size limit of the copies; with data.window_shards, room for two windows allows fetching ahead while reading."""
 

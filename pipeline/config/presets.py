@@ -7,16 +7,16 @@ dataclass a preset fills is the caller's choice, so a job that needs one table r
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.config.plain import KeyPath, structure
+from pipeline.config.plain import structure
 from pipeline.errors import ConfigError
-from shards.format.storage import parse_local_path
+from shards.format.storage import parse_local_path, read_whole
+from shards.schema import KeyPath, SchemaError, parse_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +26,7 @@ else:
 T = TypeVar("T")
 
 _SUFFIXES = {".toml", ".json"}
+_MAX_BYTES = 2**22
 
 LAUNCH_TABLE = "launch"
 """The table of a run folder's `config.json` that records what the launcher decided; no setting, so it is not read."""
@@ -131,9 +132,9 @@ def load_resolved(path: Path, type_: type[T]) -> T:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        text = read_whole(path, _MAX_BYTES).decode("utf-8")
+        document = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, SchemaError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"preset {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"preset {path} must hold tables; got {type(document).__name__}")

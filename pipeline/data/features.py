@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float16
 
 from pipeline.models.semantics.extractor import CLIP, IMAGENET
-from shards.errors import InputError, ShardError
+from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
 from shards.format.settings import FeatureSettings
 from shards.format.storage import StoragePath
@@ -88,6 +88,18 @@ class FeatureStore:
                 + "\n  Write them again with jobs/cache_features.py to another folder, or set --semantics.source online"
             )
 
+    def require_samples_of(self, images: Manifest) -> None:
+        """Refuse a cache of another number of samples than the image shards.
+
+        Raises:
+            ShardError: Names both numbers.
+        """
+        if self.shards.manifest.num_samples != images.num_samples:
+            raise ShardError(
+                f"the features in {self._folder} are of {self.shards.manifest.num_samples} samples, the shards have "
+                f"{images.num_samples}; write them again with jobs/cache_features.py"
+            )
+
     def read(self, index: int, key: str, variant: int) -> Float16[np.ndarray, "c grid grid"]:
         """Return one feature.
 
@@ -106,6 +118,8 @@ class FeatureStore:
         owner, payload = self.shards.member(index, feature_extension(variant))
         if owner != key:
             raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
+        if len(payload) != self.settings.max_member_bytes:
+            raise DamageError(f"{self._folder}: feature {index} has {len(payload)} bytes, not those of its shape")
         return np.frombuffer(payload, dtype="<f2").reshape(self.settings.shape)
 
 

@@ -30,6 +30,7 @@ from shards.degradation.recorded import recorded_recipe
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.png import Pixels, decode_crop
 from shards.format.records import SampleRecord
+from shards.format.settings import ImageSettings
 from shards.format.storage import StoragePath
 from shards.read.order import order_samples
 from shards.read.reader import Sample, ShardSet
@@ -81,6 +82,8 @@ class TrainingSamples(Dataset[Item]):
         sizes = [shard.num_samples for shard in self._manifest.shards]
         self._order = order_samples(sizes, seed, data.window_shards)
         read = [self._images] if self._features is None else [self._images, self._features.shards]
+        if self._features is not None:
+            self._features.require_samples_of(self._manifest)
         self._prefetcher = Prefetcher(read, self._order)
         self._settings = self._manifest.images
         self._patch_px = data.crop_px if self._settings.is_classical else data.canvas_px
@@ -119,13 +122,14 @@ class TrainingSamples(Dataset[Item]):
         variant = epoch if self._features is None else epoch % self._features.settings.num_variants
         sample = self._images.sample(index)
         record = sample.record
+        _check_record(record, sample.key, self._settings)
         seed = record.seed(variant, self._settings.seed)
         crop = draw_sample_crop(record, seed, self._patch_px)
         semantics = None if self._features is None else self._features.read(index, sample.key, variant)
-        hr = _decode(sample, "png", crop)
+        hr = self._decode(sample, "png", crop)
         key = f"{sample.key}#{variant}"
         if self._settings.is_classical:
-            return Item(key, hr, _decode(sample, "lq.png", crop.scaled(record.scale)), None, semantics)
+            return Item(key, hr, self._decode(sample, "lq.png", crop.scaled(record.scale)), None, semantics)
         parameters = draw_parameters(
             self._recipe,
             seed,
@@ -135,9 +139,15 @@ class TrainingSamples(Dataset[Item]):
         )
         return Item(key, hr, None, parameters, semantics)
 
+    def _decode(self, sample: Sample, extension: str, crop: Crop) -> Pixels:
+        member = f"{sample.key}.{extension}"
+        return decode_crop(sample.part(extension), member, crop, self._settings.side_px[extension])
 
-def _decode(sample: Sample, extension: str, crop: Crop) -> Pixels:
-    return decode_crop(sample.members[extension], f"{sample.key}.{extension}", crop)
+
+def _check_record(record: SampleRecord, key: str, settings: ImageSettings) -> None:
+    fault = record.fault(settings)
+    if fault:
+        raise DamageError(f"sample {key}: its record {fault}; write the shards again")
 
 
 class RankBatches(Sampler[list[int]]):

@@ -62,7 +62,7 @@ def degrade_sample(images: ShardSet, index: int, recipe: Recipe, *, num_variants
     """
     sample = images.sample(index)
     scale = images.manifest.images.scale
-    hr = cut_canvas(decode_png(sample.members["png"], sample.key), sample.key, canvas_px, scale)
+    hr = cut_canvas(decode_png(sample.part("png"), sample.key), sample.key, canvas_px, scale)
     parameters = [
         draw_parameters(recipe, seed, scale=scale, canvas_px=len(hr), crop_px=len(hr))
         for seed in _seeds(sample, num_variants, images.manifest.images.seed)

@@ -192,7 +192,7 @@ def extract_variants(
     Raises:
         ShardError: A value does not fit float16.
     """
-    record, image = sample.record, decode_png(sample.members["png"], sample.key)
+    record, image = sample.record, decode_png(sample.part("png"), sample.key)
     crops = [
         draw_sample_crop(record, record.seed(variant, dataset_seed), wanted.crop_px).apply(image)
         for variant in range(wanted.num_variants)

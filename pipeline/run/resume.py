@@ -49,7 +49,7 @@ def _check_same_position(config: TrainConfig, images_seen: int, backend: Backend
 
 
 def _check_same_shards(config: TrainConfig, checkpoint: Checkpoint, manifest: Manifest) -> None:
-    began_with = checkpoint.facts["image_manifest"]
+    began_with = checkpoint.facts.get("image_manifest") or "unknown"
     if began_with != manifest.digest:
         raise CheckpointError(
             f"the run in {config.run_dir} was started on other shards than {config.data.shards} "

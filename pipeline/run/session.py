@@ -151,7 +151,7 @@ class Session:
         checkpoint = newest_checkpoint(self._config, self._store, self._manifest, backend)
         if checkpoint is not None:
             state.load(checkpoint, backend.device)
-            means.load(checkpoint.facts["open_report"], backend.device, is_leader=backend.is_leader)
+            means.load(checkpoint.facts.get("open_report", {}), backend.device, is_leader=backend.is_leader)
             _LOG.info("resuming at %d images", checkpoint.images_seen)
         if backend.is_leader:
             self._metrics.rewind(state.images_seen)

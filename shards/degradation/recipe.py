@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 import cattrs
-from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
-from cattrs.v import format_exception
 
 from shards.degradation.end import EndRecipe
 from shards.degradation.operation import MAX_STAGES
 from shards.degradation.operations import OPERATIONS
 from shards.degradation.rules import require
 from shards.errors import InputError
+from shards.schema import strict_converter, structure_with
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -132,38 +131,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
     Raises:
         InputError: Lists every fault.
     """
-    try:
-        return _CONVERTER.structure(table, Recipe)
-    except BaseValidationError as error:
-        lines = cattrs.transform_error(error, "recipe", _explain)
-        raise InputError(f"{where}: {len(lines)} fault(s)\n  " + "\n  ".join(lines)) from None
-
-
-def _explain(error: BaseException, type_: type | None) -> str:
-    if isinstance(error, ForbiddenExtraKeysError):
-        known = ", ".join(f.name for f in fields(error.cl))
-        return f"unknown key(s) {', '.join(sorted(error.extra_fields))}; known: {known}"
-    if isinstance(error, (InputError, TypeError)):
-        return str(error)
-    return format_exception(error, type_).replace("typing.", "")
-
-
-def _number(value: Any, _: type) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise TypeError(f"expected a finite number, got {value!r}")
-    return float(value)
-
-
-def _whole_number(value: Any, _: type) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected a whole number, got {value!r}")
-    return value
-
-
-def _text(value: Any, _: type) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-    return value
+    return structure_with(_CONVERTER, table, Recipe, where)
 
 
 def _stage(table: Any, _: type) -> StageRecipe:
@@ -178,10 +146,7 @@ def _stage(table: Any, _: type) -> StageRecipe:
 
 
 def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(int, _whole_number)
-    converter.register_structure_hook(str, _text)
+    converter = strict_converter()
     converter.register_structure_hook(StageRecipe, _stage)
     return converter
 

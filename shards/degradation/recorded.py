@@ -11,6 +11,7 @@ from typing import Any
 
 from shards.degradation.recipe import FOLDER, Recipe, load_recipe, parse_recipe, read_recipe_table
 from shards.errors import InputError
+from shards.schema import shown
 
 
 def record_recipe(name_or_path: str) -> tuple[str, dict[str, Any] | None]:
@@ -48,4 +49,7 @@ def recorded_recipe(name: str, table: Mapping[str, Any] | None) -> Recipe:
     Raises:
         InputError: This version does not ship it, or does not read its content.
     """
+    if table is None and name not in {file.stem for file in FOLDER.glob("*.toml")}:
+        # A dataset's name must not become the path of a file of the reader's.
+        raise InputError(f"the dataset names the recipe {shown(name)}, which this version does not ship; update it")
     return load_recipe(name) if table is None else parse_recipe(dict(table), where=f"recipe {name!r} of the dataset")

@@ -9,13 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from shards.errors import ShardError
-from shards.format.storage import StoragePath
+from shards.format.storage import StoragePath, read_whole
+from shards.schema import SchemaError, parse, parse_json, shown
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 """Version of everything that this package writes; see FORMAT.md."""
+
+MAX_DOCUMENT_BYTES = 2**30
+"""Larger files are no documents of ours: a plan of 2 million photos, or a sidecar of 7 million members."""
 
 _REBUILD = "delete it and rerun jobs/shard.py with the same settings"
 
@@ -53,22 +59,40 @@ def read_sealed(path: StoragePath, *, remedy: str = _REBUILD) -> dict[str, Any]:
         ShardError: The file is missing, damaged, or of another format version.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path, MAX_DOCUMENT_BYTES)
     except OSError as error:
         raise ShardError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
     try:
-        document = json.loads(raw)
-    except ValueError:
-        document = None
+        document = parse_json(raw)
+    except SchemaError as error:
+        raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are {error}; {remedy}") from error
     if not isinstance(document, dict):
         raise ShardError(f"{path} is damaged: got {len(raw)} bytes that are not a JSON document; {remedy}")
     version = document.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ShardError(
-            f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}; "
+            f"{path} has format version {shown(version)}, this program reads {FORMAT_VERSION}; "
             "use the program that wrote it, or write the shards again into a new folder"
         )
     content = {key: value for key, value in document.items() if key != "digest"}
     if seal(content) != raw:
         raise ShardError(f"{path} is damaged: its bytes do not match its own digest; {remedy}")
     return {**content, "digest": document["digest"]}
+
+
+def parse_sealed(content: Mapping[str, Any], type_: type[T], path: StoragePath, *, remedy: str = _REBUILD) -> T:
+    """Build a dataclass from a document that was read.
+
+    Args:
+        content: From `read_sealed`; its digest is dropped.
+        type_: The schema.
+        path: The file, for errors.
+        remedy: What an error tells the user to do.
+
+    Raises:
+        ShardError: Lists every value that is no value of the schema.
+    """
+    try:
+        return parse({key: value for key, value in content.items() if key != "digest"}, type_, str(path))
+    except SchemaError as error:
+        raise ShardError(f"{error}\n  {remedy}") from error

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from shards.errors import ShardError
-from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
+from shards.format.documents import FORMAT_VERSION, digest_of, parse_sealed, read_sealed, seal
 from shards.format.files import write_atomically
 from shards.format.rejects import Reject
-from shards.format.settings import FeatureSettings, ImageSettings, parse_settings
-from shards.format.sidecars import ShardEntry
+from shards.format.settings import FeatureSettings, ImageSettings
+from shards.format.sidecars import HEADER_BYTES, ShardEntry
 from shards.format.storage import StoragePath
+from shards.schema import Count, Sha256, shown
 
 MANIFEST_FILE = "manifest.json"
 
@@ -22,10 +23,10 @@ MANIFEST_FILE = "manifest.json"
 class Generation:
     """Photos that were added to a dataset together, with their shards."""
 
-    fingerprint: str
+    fingerprint: Sha256
     """Of its plan."""
-    num_shards: int
-    num_samples: int
+    num_shards: Count
+    num_samples: Count
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,72 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
             "credentials (AWS_* or ~/.aws for s3://)"
         ) from error
     content = read_sealed(path)
-    try:
-        return Manifest(
-            fingerprint=content["fingerprint"],
-            config=parse_settings(content["kind"], content["config"]),
-            shards=tuple(ShardEntry(**shard) for shard in content["shards"]),
-            rejects=tuple(Reject(**reject) for reject in content["rejects"]),
-            generations=tuple(Generation(**generation) for generation in content["generations"]),
-            photo_notes=dict(content.get("photo_notes", {})),
+    schema = _SCHEMAS.get(str(content.get("kind")))
+    if schema is None:
+        raise ShardError(
+            f"{path} is no manifest of shards: its kind is {shown(content.get('kind'))}, neither images nor features; "
+            "give the output of jobs/shard.py or jobs/cache_features.py"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{path} is no manifest of shards ({error}); write the shards again") from error
+    document = parse_sealed(content, schema, path)
+    manifest = Manifest(
+        document.fingerprint,
+        document.config,
+        document.shards,
+        document.rejects,
+        document.generations,
+        document.photo_notes,
+    )
+    faults = [*_count_faults(manifest, document.num_samples), *_shard_faults(manifest)]
+    if faults:
+        raise ShardError(f"{path} contradicts itself: {'; '.join(faults[:3])}; restore it, or write the shards again")
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The file's schema."""
+
+    kind: Literal["images", "features"]
+    fingerprint: Sha256
+    config: ImageSettings | FeatureSettings
+    num_samples: Count
+    shards: tuple[ShardEntry, ...]
+    rejects: tuple[Reject, ...]
+    generations: tuple[Generation, ...]
+    photo_notes: Mapping[str, Count] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _ImageDocument(_Document):
+    config: ImageSettings
+
+
+@dataclass(frozen=True)
+class _FeatureDocument(_Document):
+    config: FeatureSettings
+
+
+_SCHEMAS: dict[str, type[_Document]] = {"images": _ImageDocument, "features": _FeatureDocument}
+
+
+def _count_faults(manifest: Manifest, num_samples: int) -> Iterator[str]:
+    if manifest.num_samples != num_samples:
+        yield f"it counts {num_samples} samples, its shards {manifest.num_samples}"
+    generations = manifest.generations
+    if generations and sum(generation.num_shards for generation in generations) != len(manifest.shards):
+        yield "its generations have other shards"
+    if isinstance(manifest.config, ImageSettings) and manifest.config.sub_image_px % manifest.config.scale:
+        yield f"sub_image_px={manifest.config.sub_image_px} is no multiple of scale={manifest.config.scale}"
+
+
+def _shard_faults(manifest: Manifest) -> Iterator[str]:
+    names: set[str] = set()
+    for entry in manifest.shards:
+        if entry.name in names:
+            yield f"{entry.name} is listed twice"
+        names.add(entry.name)
+        if not 0 < entry.num_samples * HEADER_BYTES < entry.size_bytes:
+            yield f"{entry.name} cannot hold {entry.num_samples} samples in {entry.size_bytes} bytes"
 
 
 def _explain_missing(folder: StoragePath) -> str:

@@ -43,6 +43,8 @@ _DATA_AT = _DATA_LENGTH_AT + 8
 _TAIL_BYTES = 4 + 12  # the data chunk's CRC, the end chunk
 _UP_FILTER = 2
 _CHANNELS = 3
+# What Pillow raises on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, MemoryError, struct.error, zlib.error)
 _INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
 
 
@@ -75,33 +77,52 @@ def pixels_sha256(image: UInt8[np.ndarray, "height_px width_px channels"]) -> st
     return digest.hexdigest()
 
 
-def decode_png(payload: bytes, member: str) -> Pixels:
+def decode_png(payload: bytes, member: str, side_px: int | None = None) -> Pixels:
     """Decode a whole image.
 
+    Args:
+        payload: File.
+        member: Its name, for errors.
+        side_px: Side that the image must have; another one is refused before anything is decoded. None for any.
+
     Raises:
-        DamageError: The bytes are no RGB PNG; names the member.
+        DamageError: The bytes are no RGB PNG of this size; names the member.
     """
+    _check_side(payload, member, side_px)
     try:
         with Image.open(io.BytesIO(payload), formats=["PNG"]) as image:
             if image.mode != "RGB":
                 raise DamageError(f"{member}: the image has mode {image.mode}, expected RGB; write the shards again")
             return np.asarray(image)
-    except (OSError, SyntaxError) as error:
+    except DamageError:
+        raise
+    except _DAMAGE as error:
         raise DamageError(
             f"{member}: the image cannot be decoded ({error}); run jobs/verify.py on the shards"
         ) from error
 
 
-def decode_crop(payload: bytes, member: str, crop: Crop) -> Pixels:
+def _check_side(payload: bytes, member: str, side_px: int | None) -> None:
+    if payload[:8] != _SIGNATURE or len(payload) < _DATA_LENGTH_AT:
+        raise DamageError(f"{member}: the image cannot be decoded (no PNG); run jobs/verify.py on the shards")
+    width_px, height_px = _HEADER.unpack_from(payload, 16)[:2]
+    if side_px is not None and (width_px, height_px) != (side_px, side_px):
+        raise DamageError(
+            f"{member}: the image has {width_px}x{height_px} px, expected {side_px}x{side_px}; write the shards again"
+        )
+
+
+def decode_crop(payload: bytes, member: str, crop: Crop, side_px: int | None = None) -> Pixels:
     """Decode a crop, flipped and transposed as it says: the same as `crop.apply(decode_png(...))`.
 
     Of an image that `encode_png` wrote, only the rows down to the crop's last are inflated, and only its columns are
     summed: a third of the time for 256 px of 480.
 
     Raises:
-        DamageError: The bytes are no RGB PNG; names the member.
+        DamageError: The bytes are no RGB PNG, or of another size than `side_px` by itself; names the member.
         InputError: The crop does not lie in the image.
     """
+    _check_side(payload, member, side_px)
     rows = _filtered_rows(payload, crop)
     if rows is None:
         return crop.apply(decode_png(payload, member))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from shards.degradation.draws import variant_seed
 from shards.format.documents import canonical_json
+from shards.format.settings import ImageSettings, SidePx
+from shards.schema import Count, Positive, SchemaError, Seed, Sha256, parse, parse_json
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class SampleRecord:
         }
         return canonical_json(content | {"notes": list(self.notes)} if self.notes else content)
 
+    def fault(self, settings: ImageSettings) -> str | None:
+        """Return where the record contradicts its dataset, if anywhere."""
+        if self.size_px != (settings.sub_image_px, settings.sub_image_px):
+            return f"has size_px {list(self.size_px)}, the dataset sub_image_px={settings.sub_image_px}"
+        if (self.scale, self.recipe) != (settings.scale, settings.recipe):
+            return f"is of {self.recipe} x{self.scale}, the dataset of {settings.recipe} x{settings.scale}"
+        return None
+
     def seed(self, variant: int, dataset_seed: int) -> str:
         """Return the seed of a variant; variants beyond the recorded ones follow from the dataset's seed."""
         if variant < len(self.seeds):
@@ -50,22 +59,39 @@ def parse_record(data: bytes) -> SampleRecord:
     """Parse a record.
 
     Raises:
-        ValueError: The bytes are no record of a sample.
+        SchemaError: The bytes are no record of a sample.
     """
     try:
-        content = json.loads(data)
-        degradation = content["degradation"]
-        top_px, left_px = content["position_px"]
-        height_px, width_px = content["size_px"]
-        return SampleRecord(
-            source=content["source"],
-            position_px=(int(top_px), int(left_px)),
-            size_px=(int(height_px), int(width_px)),
-            pixels_sha256=content["pixels_sha256"],
-            recipe=degradation["recipe"],
-            scale=int(degradation["scale"]),
-            seeds=tuple(degradation["seeds"]),
-            notes=tuple(content.get("notes", ())),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"no record of a sample: {error}") from error
+        record = parse(parse_json(data), _Document, "no record of a sample")
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"no record of a sample: {error}") from error
+    degradation = record.degradation
+    return SampleRecord(
+        record.source,
+        record.position_px,
+        record.size_px,
+        record.pixels_sha256,
+        degradation.recipe,
+        degradation.scale,
+        degradation.seeds,
+        record.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Degradation:
+    recipe: str
+    scale: Positive
+    seeds: tuple[Seed, ...]
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The member's schema."""
+
+    source: str
+    position_px: tuple[Count, Count]
+    size_px: tuple[SidePx, SidePx]
+    pixels_sha256: Sha256
+    degradation: _Degradation
+    notes: tuple[str, ...] = ()

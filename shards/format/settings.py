@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias
 
-FEATURE_DTYPE = "float16"
+from shards.schema import Count, Positive, Range, Sha256
 
-T = TypeVar("T")
+FEATURE_DTYPE: Literal["float16"] = "float16"
+
+# Pillow refuses images of more than 178,956,970 pixels; no square side above this can be decoded.
+MAX_SIDE_PX = 13_377
+SidePx: TypeAlias = Annotated[int, Range(1, MAX_SIDE_PX)]
+FeatureSide: TypeAlias = Annotated[int, Range(1, 65_536)]
+MAX_VARIANTS = 100_000
+_RECORD_BYTES = 2**20
+_SEED_BYTES = 64
 
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Settings of image shards; every value takes part in the plan's fingerprint.
-
-    Raises:
-        ValueError: A value has the wrong type or is out of range; names the key.
-    """
+    """Settings of image shards; every value takes part in the plan's fingerprint."""
 
     alpha: Literal["composite", "reject"]
     degradation: Literal["classical", "realworld"]
     encoder: str
     """PNG level and library versions; see `shards.format.png.ENCODER`."""
-    max_pixels: int
+    max_pixels: Positive
     recipe: str
     """Name of the degradation recipe."""
-    scale: int
-    seed: int
+    scale: Annotated[int, Range(1, 64)]
+    seed: Count
     """Dataset seed: keys the order of photos over shards and every degradation."""
     shard_size_mib: float
-    stride_px: int
-    sub_image_px: int
-    variants: int
+    stride_px: SidePx
+    sub_image_px: SidePx
+    variants: Annotated[int, Range(1, MAX_VARIANTS)]
     """K, the number of degradation seeds recorded per sub-image."""
     recipe_table: Mapping[str, Any] | None = None
     """Content of the recipe, as in its TOML file; None for a recipe that ships with this project."""
-
-    def __post_init__(self) -> None:
-        """Check types and ranges."""
-        _require(self.alpha in ("composite", "reject"), "alpha", self.alpha)
-        _require(self.degradation in ("classical", "realworld"), "degradation", self.degradation)
-        for name in ("encoder", "recipe"):
-            _require(isinstance(getattr(self, name), str), name, getattr(self, name))
-        for name, least in (("max_pixels", 1), ("scale", 1), ("seed", 0), ("stride_px", 1), ("sub_image_px", 1)):
-            _require_integer(name, getattr(self, name), least)
-        _require_integer("variants", self.variants, 1)
-        _require(isinstance(self.shard_size_mib, (int, float)), "shard_size_mib", self.shard_size_mib)
-        _require(isinstance(self.recipe_table, (dict, type(None))), "recipe_table", self.recipe_table)
 
     @property
     def is_classical(self) -> bool:
         """Whether an LQ image is stored beside each sub-image."""
         return self.degradation == "classical"
+
+    @property
+    def side_px(self) -> dict[str, int]:
+        """Side of each image of a sample, by its member's extension."""
+        sides = {"png": self.sub_image_px}
+        return sides | {"lq.png": self.sub_image_px // self.scale} if self.is_classical else sides
+
+    @property
+    def max_member_bytes(self) -> int:
+        """No member is larger: neither an image, which zlib enlarges by less than a third, nor a record."""
+        return max(4 * self.sub_image_px**2, _SEED_BYTES * self.variants) + _RECORD_BYTES
 
     def to_plain(self) -> dict[str, Any]:
         """Return the manifest's `config`."""
@@ -64,69 +68,31 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Everything that the values of a feature cache depend on.
+    """Everything that the values of a feature cache depend on."""
 
-    Raises:
-        ValueError: A value has the wrong type or is out of range; names the key.
-    """
-
-    image_manifest: str
+    image_manifest: Sha256
     """Digest of the manifest of the image shards."""
-    crop_px: int
+    crop_px: SidePx
     """Side of the HR crop."""
-    num_variants: int
+    num_variants: Annotated[int, Range(1, MAX_VARIANTS)]
     """Variants of each sample; training takes variant `epoch % num_variants`."""
     extractor: str
     """Architecture and layer."""
-    weights_sha256: str
+    weights_sha256: Sha256
     """Hash of the extractor's weights."""
-    shape: tuple[int, int, int]
+    shape: tuple[FeatureSide, FeatureSide, FeatureSide]
     """(c, h, w) of one feature."""
     preprocessing: str
     """Name of the transformation from RGB to the extractor's input."""
-    dtype: str = FEATURE_DTYPE
-    quantisation: str = "none"
+    # Features are stored in this one way; see FORMAT.md.
+    dtype: Literal["float16"] = FEATURE_DTYPE
+    quantisation: Literal["none"] = "none"
 
-    def __post_init__(self) -> None:
-        """Check types and ranges."""
-        for name in ("image_manifest", "extractor", "weights_sha256", "preprocessing"):
-            _require(isinstance(getattr(self, name), str), name, getattr(self, name))
-        for name in ("crop_px", "num_variants"):
-            _require_integer(name, getattr(self, name), 1)
-        _require(len(self.shape) == 3, "shape", self.shape)
-        for side in self.shape:
-            _require_integer("shape", side, 1)
-        # Features are stored in this one way; see FORMAT.md.
-        _require(self.dtype == FEATURE_DTYPE, "dtype", self.dtype)
-        _require(self.quantisation == "none", "quantisation", self.quantisation)
+    @property
+    def max_member_bytes(self) -> int:
+        """Size of every member, in bytes."""
+        return 2 * math.prod(self.shape)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the manifest's `config`, which every feature tar's header carries too."""
         return asdict(self) | {"shape": list(self.shape)}
-
-
-def parse_settings(kind: object, content: Mapping[str, Any]) -> ImageSettings | FeatureSettings:
-    """Parse a manifest's `config`.
-
-    Args:
-        kind: `images` or `features`.
-        content: As `to_plain` returned it.
-
-    Raises:
-        ValueError: The kind is unknown, or a value is impossible.
-        TypeError: A key is missing or unknown.
-    """
-    if kind == "images":
-        return ImageSettings(**content)
-    if kind == "features":
-        return FeatureSettings(**{**content, "shape": tuple(content["shape"])})
-    raise ValueError(f"kind={kind!r} is neither images nor features")
-
-
-def _require(holds: bool, name: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"config.{name}={value!r} is not a value that this program writes")
-
-
-def _require_integer(name: str, value: object, least: int) -> None:
-    _require(isinstance(value, int) and not isinstance(value, bool) and value >= least, name, value)

@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from shards.errors import ShardError
-from shards.format.documents import read_sealed, seal
+from shards.format.documents import parse_sealed, read_sealed, seal
 from shards.format.storage import StoragePath, size_bytes
+from shards.schema import Count, FileStem, Range, Sha256
 
 # Done-markers are read in parallel: an object store takes tens of milliseconds per request.
 _NUM_READERS = 16
+
+HEADER_BYTES = 512
+"""Each member of a tar has a header of this size before its content, which is padded to a multiple of it."""
+RECORD_BYTES = 20 * HEADER_BYTES
+"""A tar's size is a multiple of this."""
 
 
 @dataclass(frozen=True)
 class ShardEntry:
     """A finished shard, as the manifest lists it."""
 
-    name: str
+    name: FileStem
     """Without suffix: `images-000000`."""
-    sha256: str
+    sha256: Sha256
     """Of the tar."""
-    size_bytes: int
+    size_bytes: Count
     """Of the tar."""
-    num_samples: int
+    num_samples: Count
 
     @property
     def tar_name(self) -> str:
@@ -43,10 +49,10 @@ class Member(NamedTuple):
 
     name: str
     """`KEY.EXTENSION`; the key ends at the first dot."""
-    offset: int
+    offset: Count
     """Of its first byte in the tar."""
-    size_bytes: int
-    crc32: int
+    size_bytes: Count
+    crc32: Annotated[int, Range(0, 2**32 - 1)]
 
     @property
     def key(self) -> str:
@@ -91,18 +97,45 @@ def read_sidecar(path: StoragePath) -> Sidecar:
     Raises:
         ShardError: It is missing, damaged, or no sidecar.
     """
-    content = read_sealed(path)
-    try:
-        members = tuple(Member(**member) for member in content["members"])
-        sidecar = Sidecar(content["header"], ShardEntry(**content["shard"]), members)
-    except (KeyError, TypeError) as error:
-        raise ShardError(f"{path} is no sidecar of a shard ({error}); delete it and write the shards again") from error
-    if len(sidecar.samples()) != sidecar.entry.num_samples:
-        raise ShardError(
-            f"{path} lists {len(sidecar.samples())} samples but counts {sidecar.entry.num_samples}; "
-            "delete it and write the shards again"
-        )
+    document = parse_sealed(read_sealed(path), _Document, path)
+    sidecar = Sidecar(document.header, document.shard, document.members)
+    fault = _fault(sidecar)
+    if fault:
+        raise ShardError(f"{path} {fault}; delete it and write the shards again")
     return sidecar
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The file's schema."""
+
+    header: Mapping[str, Any]
+    shard: ShardEntry
+    members: tuple[Member, ...]
+
+
+def _fault(sidecar: Sidecar) -> str | None:
+    """Return where a sidecar contradicts itself; its members lie without a gap, as `shards.format.tars` writes them."""
+    end = 0
+    for member in sidecar.members:
+        fault = name_fault(member.name)
+        if fault:
+            return f"names a member {fault}"
+        start = _padded(end, HEADER_BYTES) + HEADER_BYTES
+        if member.offset != start:
+            return f"puts {member.name} at byte {member.offset} instead of {start}"
+        end = start + member.size_bytes
+    size_bytes = _padded(_padded(end, HEADER_BYTES) + 2 * HEADER_BYTES, RECORD_BYTES)
+    if size_bytes != sidecar.entry.size_bytes:
+        return f"lists the members of a tar of {size_bytes} bytes, not {sidecar.entry.size_bytes}"
+    num_samples = len(sidecar.samples())
+    if num_samples != sidecar.entry.num_samples:
+        return f"lists {num_samples} samples but counts {sidecar.entry.num_samples}"
+    return None
+
+
+def _padded(size_bytes: int, multiple: int) -> int:
+    return size_bytes + -size_bytes % multiple
 
 
 def find_finished(folder: StoragePath, name: str, header: Mapping[str, Any]) -> ShardEntry | None:

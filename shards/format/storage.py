@@ -22,6 +22,7 @@ import hashlib
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import fsspec
 
-from shards.errors import InputError
+from shards.errors import InputError, ShardError
 from shards.format.endpoints import check_answers_once
 
 _BLOCK_BYTES = 1 << 20
@@ -233,6 +234,49 @@ def size_bytes(path: StoragePath) -> int:
     return path.size_bytes() if isinstance(path, RemotePath) else path.stat().st_size
 
 
+def child(folder: StoragePath, name: str) -> StoragePath:
+    """Return a file directly in a folder: the one way from a name that was read somewhere to a path.
+
+    Raises:
+        ShardError: The name leads elsewhere, or is hidden.
+    """
+    if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
+        raise ShardError(f"{name!r} is not the name of a file in {folder}; its document is damaged or malicious")
+    return folder / name
+
+
+def read_whole(path: StoragePath, max_bytes: int) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: It is missing, cannot be read, is no regular file, or is larger.
+    """
+    if isinstance(path, RemotePath):
+        _check_size(path, path.size_bytes(), max_bytes)
+        return path.read_bytes()
+    with open_regular(path) as stream:
+        _check_size(path, os.fstat(stream.fileno()).st_size, max_bytes)
+        return stream.read(max_bytes)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, and nothing that only looks like one: a pipe would block, a device never end.
+
+    Raises:
+        OSError: It is missing, cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def _check_size(path: StoragePath, size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise OSError(errno.EFBIG, f"has {size_bytes:,} bytes, more than the {max_bytes:,} that it may have", str(path))
+
+
 def blocks(path: StoragePath) -> Iterator[bytes]:
     """Yield a file's bytes, at most 1 MiB at a time.
 
@@ -242,7 +286,7 @@ def blocks(path: StoragePath) -> Iterator[bytes]:
     if isinstance(path, RemotePath):
         yield from path.blocks()
     else:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             yield from _blocks_of(stream)
 
 

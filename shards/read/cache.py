@@ -5,8 +5,10 @@ final name; a corrupt download is retried once; the folder stays below its limit
 process killed during a download leaves nothing that another process would take for a shard, and the system releases its
 locks.
 
-A tar is named by its hash, so several datasets and runs may share a folder. A tar that is corrupt a second time is kept
-as `HASH.damaged.tar` for a while: most of its samples may be intact, and each is checked when it is read.
+The folder is this user's own: what others laid out there is refused, and what an earlier process left is hashed before
+its first use. A tar is named by its hash, so several datasets and runs may share a folder. A tar that is corrupt a
+second time is kept as `HASH.damaged.tar` for a while: most of its samples may be intact, and each is checked when it is
+read.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from shards.errors import InputError, ShardError
+from shards.format.documents import MAX_DOCUMENT_BYTES
 from shards.format.files import open_atomic, sha256_of, write_atomically
 from shards.format.sidecars import ShardEntry, read_sidecar
-from shards.format.storage import StoragePath, blocks
+from shards.format.storage import StoragePath, blocks, child, read_whole
+from shards.read.private import make_private, open_own
 
 T = TypeVar("T")
 
@@ -37,6 +42,8 @@ _LASTING = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, err
 # After this time a corrupt shard is downloaded again: it may have been repaired in the store.
 _DAMAGED_LIFETIME_S = 600.0
 _MAX_PREFETCHES = 4
+_BLOCK_BYTES = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class ShardCache:
     """A folder of copies. Small and picklable: all state is in the files.
 
     Attributes:
-        folder: On a local disk; created if it does not exist.
+        folder: On a local disk; created for this user alone if it does not exist.
         limit_bytes: Upper limit for all tars together, except those being fetched or still open in some process.
     """
 
@@ -66,10 +73,12 @@ class ShardCache:
                 f"{largest_bytes / 2**30:.3g} GiB; give room for twice data.window_shards shards"
             )
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private(self.folder)
         except OSError as error:
             raise InputError(f"cannot make data.cache_dir={self.folder}: {error.strerror}; give another") from error
         for digest in {path.name.split(".")[1] for path in self.folder.glob(".*.sed-tmp")}:
+            if not _DIGEST.fullmatch(digest):
+                continue
             with self._lock(_slot(digest), wait=False) as acquired:
                 if acquired:
                     self._remove_torn(digest)
@@ -83,10 +92,10 @@ class ShardCache:
 
         Returns:
             A file with the entry's SHA-256, or the corrupt one if the store's own file is corrupt. Another process may
-            evict it at any time, so open it at once and retry if it is gone.
+            evict it at any time.
 
         Raises:
-            ShardError: It cannot be fetched.
+            ShardError: It cannot be fetched, or somebody else laid out a file under its name.
         """
         found = self._cached_tar(entry)
         if found is not None:
@@ -94,18 +103,33 @@ class ShardCache:
         with self._lock(_slot(entry.sha256)):
             return self._cached_tar(entry) or self._fetch_tar(home, entry)
 
+    def open(self, home: StoragePath, entry: ShardEntry) -> BinaryIO:
+        """Open the copy of a tar; see `tar`.
+
+        Raises:
+            FileNotFoundError: Another process evicted it meanwhile; worth a retry.
+            ShardError: It cannot be fetched.
+        """
+        path = self.tar(home, entry)
+        stream = open_own(path)
+        if path == self._whole(entry) and not _is_verified(stream, entry):
+            stream.close()
+            raise FileNotFoundError(errno.ENOENT, "was replaced meanwhile", str(path))
+        return stream
+
     def sidecar(self, home: StoragePath, entry: ShardEntry) -> Path:
         """Return the copy of a sidecar; fetch it if it is not there or damaged.
 
         Raises:
             ShardError: It cannot be fetched.
         """
-        copy = self.folder / f"{entry.sha256}.json"
+        copy = Path(str(child(self.folder, f"{entry.sha256}.json")))
         if not _is_sidecar_of(copy, entry):
             with self._lock(_slot(entry.sha256)):
+                source = child(home, entry.sidecar_name)
                 for _ in range(2):
                     if not _is_sidecar_of(copy, entry):
-                        _retried(lambda: write_atomically(copy, (home / entry.sidecar_name).read_bytes()))
+                        self._retried(lambda: write_atomically(copy, read_whole(source, MAX_DOCUMENT_BYTES)))
         return copy
 
     def prefetch(self, home: StoragePath, entry: ShardEntry) -> None:
@@ -133,6 +157,7 @@ class ShardCache:
             copy = self._whole(entry)
             if not copy.is_file() or sha256_of(copy) == entry.sha256:
                 return False
+            _forget(copy)
             _LOG.warning("%s is corrupt on this machine's disk; fetching it again", copy)
             copy.unlink()
             self._fetch_tar(home, entry)
@@ -143,15 +168,18 @@ class ShardCache:
         return sum(size for _, size, _ in self._tars())
 
     def _whole(self, entry: ShardEntry) -> Path:
-        return self.folder / f"{entry.sha256}.tar"
+        return Path(str(child(self.folder, f"{entry.sha256}.tar")))
 
     def _damaged(self, entry: ShardEntry) -> Path:
-        return self.folder / f"{entry.sha256}.damaged.tar"
+        return Path(str(child(self.folder, f"{entry.sha256}.damaged.tar")))
 
     def _cached_tar(self, entry: ShardEntry) -> Path | None:
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(self._whole(entry))  # most recently used
-            return self._whole(entry)
+        with contextlib.suppress(FileNotFoundError), open_own(self._whole(entry)) as stream:
+            if _is_verified(stream, entry):
+                with contextlib.suppress(PermissionError):  # root's
+                    os.utime(stream.fileno())  # most recently used
+                return self._whole(entry)
+            _LOG.warning("%s does not have the SHA-256 in the manifest; fetching it again", self._whole(entry))
         with contextlib.suppress(FileNotFoundError):
             if time.time() - self._damaged(entry).stat().st_mtime < _DAMAGED_LIFETIME_S:
                 return self._damaged(entry)
@@ -162,13 +190,15 @@ class ShardCache:
         self._remove_torn(entry.sha256)
         self._damaged(entry).unlink(missing_ok=True)
         self._make_room(entry.size_bytes)
-        source, whole, damaged = home / entry.tar_name, self._whole(entry), self._damaged(entry)
-        if _retried(lambda: _download(source, damaged)) != entry.sha256:
+        source, whole, damaged = child(home, entry.tar_name), self._whole(entry), self._damaged(entry)
+        if self._retried(lambda: _download(source, damaged)) != entry.sha256:
             _LOG.warning("%s does not have the SHA-256 in the manifest; fetching it again", source)
-            if _retried(lambda: _download(source, damaged)) != entry.sha256:
+            if self._retried(lambda: _download(source, damaged)) != entry.sha256:
                 _LOG.error("%s is corrupt in the store; its corrupt samples will be replaced", source)
                 return damaged
         damaged.replace(whole)
+        with contextlib.suppress(FileNotFoundError), open_own(whole) as stream:
+            _VERIFIED.add(_identity(stream))
         self._make_room(0)  # other processes may have fetched meanwhile
         return whole
 
@@ -199,13 +229,67 @@ class ShardCache:
     @contextlib.contextmanager
     def _lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold a machine-wide lock; yield whether it was acquired. The system releases it when the process dies."""
-        with (self.folder / f"{name}.lock").open("ab") as stream:
+        with self._lock_file(name) as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
             yield True
+
+    def _lock_file(self, name: str) -> BinaryIO:
+        try:
+            return open_own(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise ShardError(
+                f"cannot write to the cache data.cache_dir={self.folder}: {error.strerror}; give a folder of your own "
+                "with --data.cache-dir"
+            ) from error
+
+    def _retried(self, fetch: Callable[[], T]) -> T:
+        """Call, and retry after transient failures."""
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return fetch()
+            except OSError as error:
+                if pause_s is None or error.errno in _LASTING:
+                    raise ShardError(
+                        f"cannot fetch a shard: {error.strerror or error} ({error.filename}); check that the store is "
+                        "reachable, its credentials (AWS_* or ~/.aws for s3://), and that there is room in the cache "
+                        f"data.cache_dir={self.folder}"
+                    ) from error
+                _LOG.warning("fetching failed (%s); retrying in %g s", error, pause_s)
+                time.sleep(pause_s)
+        raise AssertionError
+
+
+_VERIFIED: set[tuple[int, int]] = set()
+"""Device and inode of the tars that this process has hashed."""
+
+
+def _identity(stream: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(stream.fileno())
+    return status.st_dev, status.st_ino
+
+
+def _is_verified(stream: BinaryIO, entry: ShardEntry) -> bool:
+    """Return whether an open tar is the entry's; its first use in a process hashes it whole."""
+    identity = _identity(stream)
+    if identity not in _VERIFIED:
+        if os.fstat(stream.fileno()).st_size != entry.size_bytes:
+            return False
+        digest = hashlib.sha256()
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+        if digest.hexdigest() != entry.sha256:
+            return False
+        _VERIFIED.add(identity)
+    return True
+
+
+def _forget(copy: Path) -> None:
+    with contextlib.suppress(FileNotFoundError), open_own(copy) as stream:
+        _VERIFIED.discard(_identity(stream))
 
 
 def _slot(digest: str) -> str:
@@ -214,6 +298,10 @@ def _slot(digest: str) -> str:
 
 
 def _is_sidecar_of(copy: Path, entry: ShardEntry) -> bool:
+    try:
+        open_own(copy).close()
+    except FileNotFoundError:
+        return False
     try:
         return read_sidecar(copy).entry == entry
     except ShardError:
@@ -228,19 +316,3 @@ def _download(source: StoragePath, target: Path) -> str:
             digest.update(block)
             stream.write(block)
     return digest.hexdigest()
-
-
-def _retried(fetch: Callable[[], T]) -> T:
-    """Call, and retry after transient failures."""
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            return fetch()
-        except OSError as error:
-            if pause_s is None or error.errno in _LASTING:
-                raise ShardError(
-                    f"cannot fetch a shard: {error.strerror or error} ({error.filename}); check that the store "
-                    "is reachable, its credentials (AWS_* or ~/.aws for s3://), and the space in data.cache_dir"
-                ) from error
-            _LOG.warning("fetching failed (%s); retrying in %g s", error, pause_s)
-            time.sleep(pause_s)
-    raise AssertionError

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from isal import isal_zlib
@@ -25,8 +25,9 @@ from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
 from shards.format.records import SampleRecord, parse_record
 from shards.format.sidecars import Member, read_sidecar
-from shards.format.storage import RemotePath, StoragePath
+from shards.format.storage import RemotePath, StoragePath, child, open_regular
 from shards.read.cache import ShardCache
+from shards.schema import SchemaError
 
 T = TypeVar("T")
 
@@ -53,16 +54,29 @@ class Sample:
             ShardError: It has none, or it is no record.
         """
         try:
-            return parse_record(self.members["json"])
-        except (KeyError, ValueError) as error:
+            return parse_record(self.part("json"))
+        except SchemaError as error:
             raise ShardError(f"sample {self.key} has no usable record ({error}); write the shards again") from error
+
+    def part(self, extension: str) -> bytes:
+        """Return the content of one member.
+
+        Raises:
+            ShardError: The sample has no such member.
+        """
+        if extension not in self.members:
+            raise ShardError(
+                f"sample {self.key} has no {extension}, only {', '.join(self.members)}; write the shards again"
+            )
+        return self.members[extension]
 
 
 class _OpenTar:
     """A file descriptor that closes with its last reference."""
 
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, stream: BinaryIO) -> None:
+        with stream:
+            self.descriptor = os.dup(stream.fileno())
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -206,7 +220,7 @@ class ShardSet:
 
     def _sample(self, shard: int, number: int) -> Sample:
         members = self._indexes.get(shard).members(number)
-        first, last = members[0], members[-1]
+        first, last = members[0], members[-1]  # a sidecar's members are in order and within its tar
         data = self._read(shard, first.offset, last.offset + last.size_bytes - first.offset)
         contents = {}
         for member in members:
@@ -249,7 +263,7 @@ class ShardSet:
             yield self.sample(index)
 
     def _tar(self, shard: int) -> StoragePath:
-        return self.folder / self.manifest.shards[shard].tar_name
+        return child(self.folder, self.manifest.shards[shard].tar_name)
 
     def _renewing(self, shard: int, read: Callable[[], T]) -> T:
         """Read, and read again if only the local copy was corrupt."""
@@ -265,7 +279,12 @@ class ShardSet:
         try:
             return os.pread(self._tars.get(shard).descriptor, size_bytes, offset)
         except OSError as error:
-            raise ShardError(f"cannot read {self._tar(shard)}: {error.strerror}; {_REPAIR}") from error
+            if self._cache is None:
+                raise ShardError(f"cannot read {self._tar(shard)}: {error.strerror}; {_REPAIR}") from error
+            raise ShardError(
+                f"cannot read the copy of {self._tar(shard)} in the cache data.cache_dir={self._cache.folder}: "
+                f"{error.strerror}; give a folder of your own with --data.cache-dir"
+            ) from error
 
     def _checked(self, shard: int, member: Member, content: bytes) -> bytes:
         if len(content) == member.size_bytes and isal_zlib.crc32(content) == member.crc32:
@@ -276,10 +295,10 @@ class ShardSet:
     def _open_tar(self, shard: int) -> _OpenTar:
         entry = self.manifest.shards[shard]
         if self._cache is None:
-            return _OpenTar(Path(str(self._tar(shard))))
+            return _OpenTar(open_regular(Path(str(self._tar(shard)))))
         for _ in range(_MAX_EVICTIONS):
             with contextlib.suppress(FileNotFoundError):  # evicted by another process between the two calls
-                return _OpenTar(self._cache.tar(self.folder, entry))
+                return _OpenTar(self._cache.open(self.folder, entry))
         raise ShardError(
             f"{self._tar(shard)} was evicted from {self._cache.folder} {_MAX_EVICTIONS} times before it could be "
             "opened; raise data.cache_gib, or lower data.window_shards"
@@ -287,7 +306,7 @@ class ShardSet:
 
     def _load_index(self, shard: int) -> _Index:
         entry = self.manifest.shards[shard]
-        path = self.folder / entry.sidecar_name
+        path = child(self.folder, entry.sidecar_name)
         if self._cache is not None:
             path = self._cache.sidecar(self.folder, entry)
         try:
@@ -301,6 +320,13 @@ class ShardSet:
                 f"{path} describes another tar than the manifest: SHA-256 {sidecar.entry.sha256[:12]}, not "
                 f"{entry.sha256[:12]}; {_REPAIR}"
             )
+        limit = self.manifest.config.max_member_bytes
+        for member in sidecar.members:
+            if member.size_bytes > limit:
+                raise ShardError(
+                    f"{path} lists {member.name} with {member.size_bytes:,} bytes; a member of this dataset has "
+                    f"at most {limit:,}; {_REPAIR}"
+                )
         return _Index(sidecar.samples())
 
 

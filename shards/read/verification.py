@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from shards.config import MAX_DECODABLE_PIXELS
-from shards.errors import ShardError
+from shards.degradation.recorded import recorded_recipe
+from shards.errors import InputError, ShardError
 from shards.format.documents import read_sealed
 from shards.format.manifest import MANIFEST_FILE, Manifest, kept_manifest_file, plan_file, read_manifest
-from shards.format.photos import DecodeError, decode_photo
-from shards.format.png import pixels_sha256
+from shards.format.png import decode_png, pixels_sha256
 from shards.format.records import parse_record
+from shards.format.settings import FeatureSettings, ImageSettings
 from shards.format.sidecars import Member, ShardEntry, Sidecar, order_fault, read_sidecar
-from shards.format.storage import StoragePath
+from shards.format.storage import StoragePath, child, read_whole
+from shards.schema import SchemaError
 
 _NUM_THREADS = 4
 
@@ -36,20 +37,28 @@ class Fault:
         return f"{where}: {self.what}"
 
 
-def verify_folder(folder: StoragePath) -> tuple[tuple[ShardEntry, ...], list[Fault]]:
+@dataclass(frozen=True)
+class Contents:
+    """What a folder should hold, and where its documents are wrong."""
+
+    shards: tuple[ShardEntry, ...]
+    """To check with `verify_shard`; of a damaged manifest those whose sidecars can be read."""
+    settings: ImageSettings | FeatureSettings | None
+    """None if the manifest is damaged."""
+    faults: list[Fault]
+
+
+def verify_folder(folder: StoragePath) -> Contents:
     """Check manifest, plan and the list of files.
 
     Args:
         folder: Folder with a manifest, damaged or not.
 
-    Returns:
-        The shards to check with `verify_shard`, and the faults so far. Of a damaged manifest, the shards are
-        those whose sidecars can be read.
-
     Raises:
         ShardError: The folder or its manifest is missing, so there is nothing to verify.
     """
     faults: list[Fault] = []
+    settings = None
     try:
         manifest = read_manifest(folder)
     except ShardError as error:
@@ -58,10 +67,11 @@ def verify_folder(folder: StoragePath) -> tuple[tuple[ShardEntry, ...], list[Fau
         faults.append(Fault(MANIFEST_FILE, "", str(error)))
         shards = tuple(_readable_entries(folder))
     else:
-        shards = manifest.shards
+        shards, settings = manifest.shards, manifest.config
+        faults += _recipe_faults(manifest)
         faults += [*_stray_files(folder, shards), *_generation_faults(folder, manifest)]
     faults += _document_faults(folder)
-    return shards, faults
+    return Contents(shards, settings, faults)
 
 
 def _readable_entries(folder: StoragePath) -> Iterator[ShardEntry]:
@@ -78,6 +88,14 @@ def _stray_files(folder: StoragePath, shards: tuple[ShardEntry, ...]) -> Iterato
     for path in sorted(folder.glob("*.tar")):
         if path.name not in known:
             yield Fault(path.name, "", "is in no manifest; delete it")
+
+
+def _recipe_faults(manifest: Manifest) -> Iterator[Fault]:
+    if isinstance(manifest.config, ImageSettings):
+        try:
+            recorded_recipe(manifest.config.recipe, manifest.config.recipe_table)
+        except InputError as error:
+            yield Fault(MANIFEST_FILE, "", str(error))
 
 
 def _document_faults(folder: StoragePath) -> Iterator[Fault]:
@@ -114,30 +132,34 @@ def _digest_claimed(path: StoragePath) -> str | None:
         return None  # damage is reported where every document is read
 
 
-def verify_shards(folder: StoragePath, shards: Sequence[ShardEntry]) -> Iterator[tuple[ShardEntry, list[Fault]]]:
+def verify_shards(folder: StoragePath, contents: Contents) -> Iterator[tuple[ShardEntry, list[Fault]]]:
     """Hash and decode shards, several at a time; yield each with its faults, in order."""
     # Hashing and decoding release the interpreter's lock; each thread holds one tar in memory.
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        yield from zip(shards, pool.map(lambda entry: verify_shard(folder, entry), shards), strict=True)
+        found = pool.map(lambda entry: verify_shard(folder, entry, contents.settings), contents.shards)
+        yield from zip(contents.shards, found, strict=True)
 
 
-def verify_shard(folder: StoragePath, entry: ShardEntry) -> list[Fault]:
+def verify_shard(
+    folder: StoragePath, entry: ShardEntry, settings: ImageSettings | FeatureSettings | None
+) -> list[Fault]:
     """Hash and decode one shard.
 
     Args:
         folder: Where it lies.
         entry: The manifest's entry.
+        settings: The manifest's, which records and members must follow; None if unknown.
 
     Returns:
         Every fault; empty if all bytes are as they were written.
     """
     try:
-        sidecar = read_sidecar(folder / entry.sidecar_name)
+        sidecar = read_sidecar(child(folder, entry.sidecar_name))
     except ShardError as error:
         return [Fault(entry.sidecar_name, "", str(error))]
     faults = list(_entry_faults(entry, sidecar))
     try:
-        data = (folder / entry.tar_name).read_bytes()
+        data = read_whole(child(folder, entry.tar_name), sidecar.entry.size_bytes)
     except OSError as error:
         return [*faults, Fault(entry.tar_name, "", f"cannot be read: {error.strerror or error}")]
     member_faults = [fault for member in sidecar.members if (fault := _crc_fault(data, member, entry))]
@@ -146,7 +168,9 @@ def verify_shard(folder: StoragePath, entry: ShardEntry) -> list[Fault]:
     damaged = {fault.sample for fault in member_faults}
     for members in sidecar.samples():
         if members[0].key not in damaged:
-            faults += _decode_faults(data, members, entry)
+            contents = {member.extension: data[member.offset : member.offset + member.size_bytes] for member in members}
+            whats = _sample_faults(contents, members[0].key, settings)
+            faults += [Fault(entry.tar_name, members[0].key, what) for what in whats]
     return faults
 
 
@@ -175,22 +199,42 @@ def _tar_faults(data: bytes, sidecar: Sidecar, *, named: bool) -> Iterator[Fault
         yield Fault(entry.tar_name, "", "has a wrong SHA-256, in tar headers or padding; all members are whole")
 
 
-def _decode_faults(data: bytes, members: tuple[Member, ...], entry: ShardEntry) -> Iterator[Fault]:
-    contents = {member.extension: data[member.offset : member.offset + member.size_bytes] for member in members}
-    key = members[0].key
-    expected_sha256 = None
-    if "json" in contents:
-        try:
-            expected_sha256 = parse_record(contents["json"]).pixels_sha256
-        except ValueError as error:
-            yield Fault(entry.tar_name, key, f"its json is {error}")
+def _sample_faults(
+    contents: Mapping[str, bytes], key: str, settings: ImageSettings | FeatureSettings | None
+) -> Iterator[str]:
+    if isinstance(settings, FeatureSettings):
+        yield from _feature_faults(contents, settings)
+    elif settings is not None or "json" in contents:
+        yield from _image_faults(contents, key, settings)
+
+
+def _feature_faults(contents: Mapping[str, bytes], settings: FeatureSettings) -> Iterator[str]:
+    expected = {f"{variant:03d}.f16" for variant in range(settings.num_variants)}
+    if contents.keys() != expected:
+        yield f"it has the members {', '.join(contents)} instead of {settings.num_variants} features"
     for extension, content in contents.items():
-        if not extension.endswith("png"):
-            continue
+        if len(content) != settings.max_member_bytes:
+            yield f"its {extension} has {len(content)} bytes, not the {settings.max_member_bytes} of its shape"
+
+
+def _image_faults(contents: Mapping[str, bytes], key: str, settings: ImageSettings | None) -> Iterator[str]:
+    try:
+        record = parse_record(contents.get("json", b""))
+    except SchemaError as error:
+        yield f"its json is {error}"
+        return
+    if settings is not None:
+        expected = {*settings.side_px, "json"}
+        if contents.keys() != expected:
+            yield f"it has the members {', '.join(contents)} instead of {', '.join(sorted(expected))}"
+        if fault := record.fault(settings):
+            yield f"its record {fault}"
+    for extension in contents.keys() & {"png", "lq.png"}:
+        side_px = record.size_px[0] // (record.scale if extension == "lq.png" else 1)
         try:
-            pixels = decode_photo(content, max_pixels=MAX_DECODABLE_PIXELS)
-        except DecodeError as error:
-            yield Fault(entry.tar_name, key, f"its {extension} does not decode: {error}")
+            pixels = decode_png(contents[extension], f"{key}.{extension}", side_px)
+        except ShardError as error:
+            yield f"its {extension} does not decode: {error}"
             continue
-        if extension == "png" and pixels_sha256(pixels) != expected_sha256:
-            yield Fault(entry.tar_name, key, "its pixels are not those that its record names")
+        if extension == "png" and pixels_sha256(pixels) != record.pixels_sha256:
+            yield "its pixels are not those that its record names"

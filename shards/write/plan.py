@@ -18,20 +18,21 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from shards.config import ShardConfig
 from shards.degradation.recorded import record_recipe
-from shards.errors import ShardError
-from shards.format.documents import FORMAT_VERSION, digest_of, read_sealed, seal
+from shards.errors import InputError, ShardError
+from shards.format.documents import FORMAT_VERSION, digest_of, parse_sealed, read_sealed, seal
 from shards.format.files import write_atomically
 from shards.format.manifest import plan_file
 from shards.format.png import ENCODER
 from shards.format.rejects import Reject
 from shards.format.settings import ImageSettings
 from shards.format.storage import StoragePath
+from shards.schema import Pattern, Range
 from shards.write.subimages import cut_side, starts
-from shards.write.survey import Photo, parse_photo
+from shards.write.survey import Photo
 
 SHARD_PREFIX = "images"
 
@@ -43,6 +44,7 @@ _BYTES_PER_PIXEL = 2.0
 _RECORD_BYTES = 300
 _SEED_BYTES = 35
 _MEMBER_BYTES = 768
+_MAX_SHARDS = 10**6
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,9 @@ def plan_generation(
 
     Returns:
         The plan.
+
+    Raises:
+        InputError: There would be too many shards to number.
     """
     ordered = sorted(photos, key=lambda photo: _order_key(settings.seed, photo))
     counts = [num_sub_images(photo, settings) for photo in ordered]
@@ -182,6 +187,8 @@ def plan_generation(
     per_shard = max(1, int(settings.shard_size_mib * 2**20 / sample_bytes))
     num_samples = sum(counts)
     num_shards = math.ceil(num_samples / per_shard)
+    if num_shards > _MAX_SHARDS:
+        raise InputError(f"{num_shards:,} shards are more than names of 6 digits can number; raise shard_size_mib")
     bounds = [number * num_samples // num_shards for number in range(num_shards + 1)] if num_shards else []
     shards = tuple(
         ShardPlan(f"{SHARD_PREFIX}-{number:06d}", pieces, sum(piece.count for piece in pieces) * sample_bytes)
@@ -242,15 +249,31 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
         ShardError: It is missing or damaged.
     """
     path = folder / plan_file(generation)
-    content = read_sealed(path, remedy=_NO_PLAN)
-    try:
-        return plan_generation(
-            ImageSettings(**content["settings"]),
-            [parse_photo(photo) for photo in content["photos"]],
-            [Reject(**reject) for reject in content["rejects"]],
-            generation=content["generation"],
-            previous=content["previous"],
-            first_shard=content["first_shard"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{path} is no plan of shards ({error}); {_NO_PLAN}") from error
+    document = parse_sealed(read_sealed(path, remedy=_NO_PLAN), _Document, path, remedy=_NO_PLAN)
+    settings = document.settings
+    if settings.sub_image_px % settings.scale:
+        raise ShardError(f"{path}: sub_image_px={settings.sub_image_px} is no multiple of scale; {_NO_PLAN}")
+    for photo in document.photos:
+        if min(photo.height_px, photo.width_px) < settings.sub_image_px:
+            raise ShardError(f"{path}: {photo.name} is smaller than a sub-image; {_NO_PLAN}")
+    return plan_generation(
+        settings,
+        document.photos,
+        document.rejects,
+        generation=document.generation,
+        previous=document.previous,
+        first_shard=document.first_shard,
+    )
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The file's schema."""
+
+    kind: Literal["plan"]
+    generation: Annotated[int, Range(0, _MAX_SHARDS)]
+    previous: Annotated[str, Pattern("([0-9a-f]{64})?", "a SHA-256, or empty")]
+    first_shard: Annotated[int, Range(0, _MAX_SHARDS)]
+    settings: ImageSettings
+    photos: tuple[Photo, ...]
+    rejects: tuple[Reject, ...]

@@ -11,12 +11,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from shards.errors import InputError
 from shards.format.photos import DecodeError, read_file, read_photo
 from shards.format.png import pixels_sha256
 from shards.format.rejects import PhotoNote, Reject
+from shards.schema import Count, Range, Sha256
 from shards.write.cutting import CutPhoto
 from shards.write.sources import SourceFile
 from shards.write.spool import Spool
@@ -25,19 +26,22 @@ MAX_SPOOLED_PIXELS = 2**24
 """Larger photos are cut when their shard is written, by a task that has reserved the memory."""
 
 
+PhotoSide: TypeAlias = Annotated[int, Range(1, 10**6)]
+
+
 @dataclass(frozen=True)
 class Photo:
     """A photo that can be used."""
 
     name: str
     """`FOLDER/PATH`."""
-    sha256: str
+    sha256: Sha256
     """Of the file's bytes."""
-    size_bytes: int
-    height_px: int
+    size_bytes: Count
+    height_px: PhotoSide
     """As decoded, EXIF rotation applied."""
-    width_px: int
-    pixels_sha256: str
+    width_px: PhotoSide
+    pixels_sha256: Sha256
     """Of the decoded pixels."""
     notes: tuple[PhotoNote, ...] = ()
     """What was lost or assumed when it was decoded, sorted."""

@@ -87,5 +87,5 @@ def test_preset_when_shards_are_a_url_keeps_it(preset: Preset) -> None:
     plain["train"]["data"]["cache_gib"] = 0.5
     data = structure(plain, Preset, "test").train.data
     assert data.shards == parse_path("s3://bucket/deep/shards")
-    assert data.cache == ShardCache(Path("/var/tmp/sed-trainer-shards"), 2**29)
+    assert data.cache == ShardCache(preset.train.data.cache_dir, 2**29)
     assert to_plain(data)["shards"] == "s3://bucket/deep/shards"

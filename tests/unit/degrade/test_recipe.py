@@ -60,7 +60,7 @@ def _set(*path: str | int, value: object) -> Callable[[Any], None]:
         (_set("stages", 0, "order", value=["blur", "resize", "noise", "haze"]), "haze"),
         (_set("stages", 0, "order", value=["blur", "resize", "noise"]), r"order must be.*jpeg"),
         (_set("stages", 0, "jpeg", "quality", value=[0.0, 95.0]), "quality must be"),
-        (_set("stages", 0, "jpeg", "qualty", value=1), "unknown key.*qualty; known: probability, quality, mode"),
+        (_set("stages", 0, "jpeg", "qualty", value=1), "unknown key 'qualty', did you mean 'quality'"),
         (_set("stages", 1, "resize", "up_probability", value="0.3"), "expected a finite number, got '0.3'"),
         (_set("sharpen", "radius_px", value=50.5), "whole number, got 50.5"),
         (_set("end", "jpeg_last_probability", value=1.5), r"probability in \[0, 1\]; got 1.5"),

@@ -23,7 +23,7 @@ CLUSTER = Cluster(
 )
 # 1,000,000 bytes a sample.
 SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=3)
-IMAGES = Manifest("", SETTINGS, (ShardEntry("images-000000", "", 36_000 * 10**6, 36_000),))
+IMAGES = Manifest("0" * 64, SETTINGS, (ShardEntry("images-000000", "0" * 64, 36_000 * 10**6, 36_000),))
 
 
 TOTAL_IMAGES = 7_200_000

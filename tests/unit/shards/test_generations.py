@@ -30,8 +30,9 @@ def states(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def faults_of(folder: Path) -> list[str]:
-    shards, faults = verify_folder(folder)
-    return [str(fault) for fault in [*faults, *(fault for shard in shards for fault in verify_shard(folder, shard))]]
+    contents = verify_folder(folder)
+    found = (fault for shard in contents.shards for fault in verify_shard(folder, shard, contents.settings))
+    return [str(fault) for fault in [*contents.faults, *found]]
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_documents_of_generations_when_damaged_or_gone_are_found(name: str, grow
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert any(name in str(fault) for fault in verify_folder(config.output)[1]), position
+        assert any(name in str(fault) for fault in verify_folder(config.output).faults), position
     path.write_bytes((config.output / name.replace("1.json", "2.json").replace("0.json", "1.json")).read_bytes())
     assert any(name in fault for fault in faults_of(config.output))
     path.unlink()

@@ -55,7 +55,7 @@ def test_notes_are_in_samples_and_counted_in_the_manifest(
     assert found["odd.png"] == ("profile",)
     assert found["both.png"] == ("colour-space", "transparency")
     assert found["photo.0.png"] == ()
-    assert not verify_folder(config.output)[1]
+    assert not verify_folder(config.output).faults
 
     # The notes of photos that are added later are counted in their generation's manifest, and the first one stays.
     (source / "later.png").write_bytes(encode(Image.fromarray(deep[::-1].copy())))

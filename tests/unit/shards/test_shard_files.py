@@ -35,10 +35,9 @@ MEMBERS = [("a.png", b"123"), ("a.json", b"{}"), ("b.000.f16", b"x" * 700), ("b.
 
 
 def faults_of(folder: Path) -> list[str]:
-    shards, faults = verify_folder(folder)
-    for shard in shards:
-        faults = faults + verify_shard(folder, shard)
-    return [str(fault) for fault in faults]
+    contents = verify_folder(folder)
+    found = (fault for shard in contents.shards for fault in verify_shard(folder, shard, contents.settings))
+    return [str(fault) for fault in [*contents.faults, *found]]
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -270,7 +269,7 @@ def test_verify_when_bytes_are_flipped_finds_each_and_names_the_sample(copy: Pat
         damaged = bytearray(whole)
         damaged[position] ^= 0x10
         tar.write_bytes(damaged)
-        faults = verify_shard(copy, entry)
+        faults = verify_shard(copy, entry, read_manifest(copy).config)
         hit = [member for member in members if member.offset <= position < member.offset + member.size_bytes]
         assert faults
         assert all(fault.file == entry.tar_name for fault in faults)
@@ -283,7 +282,7 @@ def test_verify_when_cut_at_any_block_finds_it(copy: Path) -> None:
     entry = read_manifest(copy).shards[0]
     for size_bytes in range(0, len(whole), 512):
         tar.write_bytes(whole[:size_bytes])
-        assert any(f"has {size_bytes} bytes, should have" in str(f) for f in verify_shard(copy, entry))
+        assert any(f"has {size_bytes} bytes, should have" in str(f) for f in verify_shard(copy, entry, None))
 
 
 def test_verify_when_files_are_missing_or_strange_names_them(copy: Path) -> None:
@@ -301,10 +300,10 @@ def test_verify_when_files_are_missing_or_strange_names_them(copy: Path) -> None
 def test_verify_when_pixels_are_not_the_records_finds_it(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "PNG")
-    record = SampleRecord("a.png", (0, 0), (32, 32), "0" * 64, "bicubic-1", 4, ()).to_bytes()
+    record = SampleRecord("a.png", (0, 0), (4, 4), "0" * 64, "bicubic-1", 4, ()).to_bytes()
     members = [("a.png", stream.getvalue()), ("a.json", record), ("b.png", b"no image"), ("b.json", record)]
     entry = publish_shard(tmp_path, "images-000000", members, {})
-    whats = [(fault.sample, fault.what) for fault in verify_shard(tmp_path, entry)]
+    whats = [(fault.sample, fault.what) for fault in verify_shard(tmp_path, entry, None)]
     assert whats[0] == ("a", "its pixels are not those that its record names")
     assert whats[1][0] == "b"
     assert "does not decode" in whats[1][1]

@@ -25,7 +25,7 @@ def checkpoint(images_seen: int) -> Checkpoint:
         "generator": {"weight": weight, "turned": weight.T, "counter": torch.tensor(images_seen)},
         "generator_optimizer": {"exp_avg/weight": weight * 0.5},
     }
-    return Checkpoint(images_seen, tensors, {"image_manifest": "abc", "open_report": {"loss": [1.5, 3.0]}})
+    return Checkpoint(images_seen, tensors, {"image_manifest": "ab" * 32, "open_report": {"loss": [1.5, 3.0]}})
 
 
 @pytest.fixture
