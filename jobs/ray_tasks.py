@@ -29,6 +29,7 @@ from ray.exceptions import RayError, RayTaskError
 from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError, Progress, say
 from shards.errors import InputError
 from shards.format.endpoints import ANSWER_TIMEOUT_S
+from shards.secrets import without_secrets
 from shards.write.execution import Executor
 
 T = TypeVar("T")
@@ -243,7 +244,7 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[RaySession]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         _join(address)
-        description = f"the Ray cluster at {address} ({_num_slots(1.0, 0.0)} CPUs)"
+        description = f"the Ray cluster at {_shown(address)} ({_num_slots(1.0, 0.0)} CPUs)"
     else:
         _start(num_cpus)
         description = f"a local Ray ({_num_slots(1.0, 0.0)} CPUs)"
@@ -260,11 +261,20 @@ def _join(address: str) -> None:
         _check_answers(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (without_secrets(error, _as_url(address)) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"no Ray cluster answers; got {reason}; at RAY_ADDRESS={address}; "
+            f"no Ray cluster answers; got {reason}; at RAY_ADDRESS={_shown(address)}; "
             "start one with `ray start --head`, or unset RAY_ADDRESS to use this machine alone"
         ) from error
+
+
+def _as_url(address: str) -> str:
+    return address if "://" in address else f"ray://{address}"
+
+
+def _shown(address: str) -> str:
+    """Return an address without user and password, which Ray does not use."""
+    return without_secrets(address, _as_url(address))
 
 
 def _check_answers(address: str) -> None:
@@ -273,9 +283,9 @@ def _check_answers(address: str) -> None:
     Raises:
         OSError: Nobody answers, or something that is not Ray.
     """
-    match = _HOST_AND_PORT.fullmatch(address)
+    match = _HOST_AND_PORT.fullmatch(_shown(_recorded_cluster() if address == "auto" else address))
     if match is None:
-        return  # `auto`, a session's name or an http address: Ray gives up on those within seconds
+        return  # a session's name or an http address: Ray gives up on those within seconds
     host, port = match["host"].strip("[]"), int(match["port"])
     with socket.create_connection((host, port), ANSWER_TIMEOUT_S) as connection:
         if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
@@ -283,6 +293,13 @@ def _check_answers(address: str) -> None:
         connection.sendall(_HTTP2_HELLO)
         if not connection.recv(1):
             raise ConnectionError("it closed the connection, so it is not Ray's port")
+
+
+def _recorded_cluster() -> str:
+    """Return the address that Ray takes for `auto`: that of the latest cluster here, which may be long dead."""
+    from ray._private.services import get_ray_address_from_environment
+
+    return str(get_ray_address_from_environment("auto", None))
 
 
 def _start(num_cpus: int | None) -> None:

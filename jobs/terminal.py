@@ -7,8 +7,11 @@ signal. Messages and progress go to standard error, so that results on standard 
 from __future__ import annotations
 
 import collections
+import logging
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 
@@ -22,6 +25,7 @@ from shards.errors import InputError
 from shards.format.documents import canonical_json
 from shards.format.files import write_atomically
 from shards.format.storage import StoragePath
+from shards.secrets import without_secrets
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2
@@ -51,6 +55,7 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     Returns:
         The exit code. Errors of our own keep their traceback.
     """
+    _show_no_secrets()
     try:
         return main(sys.argv[1:] if argv is None else argv)
     except InputError as error:
@@ -76,9 +81,29 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
 
 
 def say(message: str) -> None:
-    """Print one message to standard error."""
-    sys.stderr.write(message + "\n")
+    """Print one message to standard error, without the secrets of URLs."""
+    sys.stderr.write(without_secrets(message, os.environ.get("MLFLOW_TRACKING_URI", "")) + "\n")
     sys.stderr.flush()
+
+
+def _show_no_secrets() -> None:
+    """Let warnings and the traceback of an error of our own go through `say` too."""
+    sys.excepthook = show_traceback
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter())
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error as Python does, without the secrets of URLs."""
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+
+class LogFormatter(logging.Formatter):
+    """Shows log records as `say` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text."""
+        return without_secrets(super().format(record), os.environ.get("MLFLOW_TRACKING_URI", ""))
 
 
 class Progress:

@@ -11,12 +11,11 @@ import dataclasses
 import logging
 import os
 import sys
-import traceback
 from types import TracebackType
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import EXIT_FAULTS, Progress, run_job, say
+from jobs.terminal import EXIT_FAULTS, LogFormatter, Progress, run_job, say, show_traceback
 from pipeline.config.schema import Preset
 from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
 
@@ -105,7 +104,9 @@ def train(preset: Preset) -> int:
     backend = Backend(
         config.runtime, batch_size=config.data.batch_size, gradient_clip_norm=config.schedule.gradient_clip_norm
     )
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.INFO if backend.is_leader else logging.ERROR)
     tell = say if backend.is_leader else lambda message: None
     session = Session(preset, backend)
@@ -130,8 +131,8 @@ def run_to_exit_code(argv: list[str] | None = None) -> int:
     """Return the job's exit code, whatever happens; shows the traceback of an internal error as Python would."""
     try:
         return run_job(main, argv)
-    except Exception:  # noqa: BLE001 - a failed rank leaves by `os._exit`: the last place to show its traceback
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - a failed rank leaves by `os._exit`: the last place to show its traceback
+        show_traceback(type(error), error, error.__traceback__)
         return EXIT_FAULTS
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.tracking.moved import sqlite_file
-from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers
+from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers, check_listens
+from shards.secrets import without_secrets
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 """Where runs go when MLFLOW_TRACKING_URI is not set: MLflow's own default, a file in the working folder."""
@@ -61,17 +61,7 @@ def check_reachable(uri: str) -> None:
     elif path := sqlite_file(uri):
         _check_sqlite(path)
     elif port := _DATABASE_PORTS.get(scheme.partition("+")[0]):
-        _check_database(uri, port)
-
-
-def _check_database(uri: str, default_port: int) -> None:
-    parts = urlsplit(uri)
-    if not parts.hostname:
-        return  # a socket of this machine
-    try:
-        socket.create_connection((parts.hostname, parts.port or default_port), ANSWER_TIMEOUT_S).close()
-    except OSError as error:
-        raise ConnectionError(f"no answer from the database within {ANSWER_TIMEOUT_S:g} s: {error}") from error
+        check_listens(uri, port)
 
 
 def _check_sqlite(path: Path) -> None:
@@ -86,4 +76,5 @@ def _check_sqlite(path: Path) -> None:
 
 def first_line(error: Exception) -> str:
     """Return what an error says, in one line; its kind where it says nothing."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = without_secrets(error, os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return text.splitlines()[0] if text.strip() else type(error).__name__

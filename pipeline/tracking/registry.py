@@ -19,6 +19,7 @@ from torch import nn
 from pipeline.errors import CheckpointError
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import follow, mend
+from shards.secrets import without_secrets
 
 CHAMPION = "champion"
 SCHEME = "models:/"
@@ -175,7 +176,8 @@ def fetch(uri: str) -> Path:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
         except Exception as error:  # MLflow, its database and each store have errors of their own
             raise CheckpointError(
-                f"{uri} cannot be fetched from {mlflow.get_tracking_uri()}: {_lost(place) or first_line(error)}\n"
+                f"{uri} cannot be fetched from {without_secrets(mlflow.get_tracking_uri())}: "
+                f"{_lost(place) or first_line(error)}\n"
                 "  Is the name right, and MLFLOW_TRACKING_URI set to the server that knows it? "
                 "jobs/promote.py registers a model"
             ) from error
@@ -239,6 +241,6 @@ def _answering() -> Iterator[None]:
             raise
         except Exception as error:
             raise CheckpointError(
-                f"MLflow at {mlflow.get_tracking_uri()} refused: {first_line(error)}\n"
+                f"MLflow at {without_secrets(mlflow.get_tracking_uri())} refused: {first_line(error)}\n"
                 "  Check MLFLOW_TRACKING_URI and that the server runs; nothing was promoted"
             ) from error

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import functools
+import socket
 import ssl
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
+from shards.secrets import without_secrets
+
 ANSWER_TIMEOUT_S = 5.0
 """How long a service may take to accept a connection, and again to answer."""
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL: without user, password and query, which a check does not need."""
+    parts = urlsplit(without_secrets(url, url))
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def check_answers(url: str) -> None:
@@ -18,19 +27,36 @@ def check_answers(url: str) -> None:
     Raises:
         ConnectionError: There is none within seconds; names the reason.
     """
-    parts = urlsplit(url)
-    # Without user and password: this asks only whether somebody is there.
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path or '/'}"
+    parts = urlsplit(without_secrets(url, url))
+    address = f"{origin(url)}{parts.path or '/'}"
     try:
         urllib.request.urlopen(address, timeout=ANSWER_TIMEOUT_S).close()
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason = getattr(error, "reason", error) if isinstance(error, OSError) else "it is no address"
         if isinstance(reason, ssl.SSLError):
             return  # the service's own client knows its certificates, and says better what is wrong
-        place = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-        raise ConnectionError(f"nobody answers at {place} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
+        raise ConnectionError(f"nobody answers at {parts.netloc} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
+
+
+def check_listens(url: str, default_port: int) -> None:
+    """Connect to the host of a URL, for services that speak no HTTP; without a host, do nothing.
+
+    Raises:
+        ConnectionError: Nobody accepts the connection within seconds; names the reason.
+    """
+    parts = urlsplit(without_secrets(url, url))
+    if not parts.hostname:
+        return  # a socket of this machine, or the client's own default
+    try:
+        socket.create_connection((parts.hostname, parts.port or default_port), ANSWER_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        reason = error if isinstance(error, OSError) else "it is no address"
+        raise ConnectionError(f"nobody answers at {parts.netloc} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
+
+
+check_listens_once = functools.cache(check_listens)
 
 
 @functools.cache

@@ -31,11 +31,14 @@ from typing import Any, BinaryIO, TypeAlias
 import fsspec
 
 from shards.errors import InputError, ShardError
-from shards.format.endpoints import check_answers_once
+from shards.format.endpoints import check_answers_once, check_listens_once, origin
+from shards.secrets import without_secrets
 
 _BLOCK_BYTES = 1 << 20
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _S3 = frozenset({"s3", "s3a"})
+_HTTP = frozenset({"http", "https"})
+_PORTS = {"ftp": 21, "sftp": 22, "ssh": 22, "smb": 445}
 # What stores raise for `If-None-Match: *` if the object exists.
 _EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
 _MAX_PUT_BYTES = 5 * 2**30
@@ -57,14 +60,23 @@ class RemotePath:
         """
         protocol, separator, rest = self.url.partition("://")
         if not (protocol and separator and rest.strip("/")):
-            raise InputError(f"{self.url!r} is no PROTOCOL://BUCKET/PREFIX, such as s3://bucket/shards")
+            raise InputError(
+                f"{without_secrets(self.url, self.url)!r} is no PROTOCOL://BUCKET/PREFIX, such as s3://bucket/shards"
+            )
         object.__setattr__(self, "url", f"{protocol}://{rest.rstrip('/')}")
 
     def __str__(self) -> str:
-        return self.url
+        """Return the URL as people and records may see it; `url` alone connects."""
+        return without_secrets(self.url, self.url)
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
 
     def __truediv__(self, name: str) -> RemotePath:
-        return RemotePath(f"{self.url}/{name}")
+        if self.protocol not in _HTTP:
+            return RemotePath(f"{self.url}/{name}")
+        place, mark, query = self.url.partition("?")  # a signature over the whole folder
+        return RemotePath(f"{place.rstrip('/')}/{name}{mark}{query}")
 
     @property
     def protocol(self) -> str:
@@ -74,7 +86,7 @@ class RemotePath:
     @property
     def name(self) -> str:
         """Last part."""
-        return posixpath.basename(self.url)
+        return posixpath.basename(str(self))
 
     @property
     def stem(self) -> str:
@@ -325,27 +337,37 @@ def _put(path: RemotePath, store: Any, key: str, stream: BinaryIO, digest: bytes
 @contextlib.contextmanager
 def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
     """Yield the store and the key, and turn whatever its client raises into an `OSError` that names the URL."""
-    store, key = _open_store(path)
     try:
-        if path.protocol in _S3:
-            store.connect()
-            check_answers_once(store.s3.meta.endpoint_url)
+        store, key = _open_store(path)
         yield store, key
+    except InputError:
+        raise
     except OSError as error:
-        raise OSError(_code_of(error), _first_line(error), path.url) from error
+        raise OSError(_code_of(error), _first_line(error, path), str(path)) from error
     except Exception as error:  # each client has errors of its own, with no common base
-        raise OSError(errno.EIO, _first_line(error), path.url) from error
+        raise OSError(errno.EIO, _first_line(error, path), str(path)) from error
 
 
 def _open_store(path: RemotePath) -> tuple[Any, str]:
+    """Return the client, once somebody answers at its address, and the key."""
+    if path.protocol in _HTTP:
+        check_answers_once(origin(path.url))
+    elif port := _PORTS.get(path.protocol):
+        check_listens_once(origin(path.url), port)
     # Listings are not cached: other machines write here too.
     options = {"use_listings_cache": False} if path.protocol in _S3 else {}
     try:
-        return fsspec.url_to_fs(path.url, **options)
+        store, key = fsspec.url_to_fs(path.url, **options)
+        if path.protocol in _S3:
+            store.connect()
+            check_answers_once(store.s3.meta.endpoint_url)
+        return store, key
+    except OSError:
+        raise
     except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(path.protocol)
         remedy = f"pip install 'sed-trainer[{extra}]' on every machine" if extra else "install the package it names"
-        raise InputError(f"cannot use {path}: {_first_line(error)}; {remedy}, or give a local folder") from error
+        raise InputError(f"cannot use {path}: {_first_line(error, path)}; {remedy}, or give a local folder") from error
 
 
 def _code_of(error: OSError) -> int:
@@ -354,6 +376,6 @@ def _code_of(error: OSError) -> int:
     return error.errno or next((code for kind, code in named.items() if isinstance(error, kind)), errno.EIO)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception, path: RemotePath) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0]
+    return without_secrets(text, path.url).splitlines()[0]

@@ -1,0 +1,62 @@
+"""A password in a URL is used, and is seen nowhere: not in messages, records or what a run leaves on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from harness import tiny_preset
+
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.config.plain import to_plain
+from shards.errors import InputError
+from shards.format.manifest import read_manifest
+from shards.format.storage import RemotePath, parse_path
+from shards.secrets import without_secrets
+
+CANARY = "c4n4ry-p4ssw0rd"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (f"s3://me:{CANARY}@bucket/shards", "s3://bucket/shards"),
+        (
+            f"cannot reach postgresql+psycopg2://me:{CANARY}@db:5432/mlflow now",
+            "cannot reach postgresql+psycopg2://db:5432/mlflow now",
+        ),
+        (f"https://me:p@{CANARY}@host/x", "https://host/x"),
+        (f"'https://host/shards?token={CANARY}&a=1'", "'https://host/shards'"),
+        (
+            f"retries exceeded with url: /api?access_token={CANARY}&b=2",
+            "retries exceeded with url: /api?access_token=***&b=2",
+        ),
+        ("ordinary text, a@b.example and x?y", "ordinary text, a@b.example and x?y"),
+    ],
+)
+def test_text_is_shown_without_secrets(text: str, seen: str) -> None:
+    assert without_secrets(text) == seen
+
+
+def test_remote_path_connects_with_the_secret_and_shows_none() -> None:
+    path = parse_path(f"ftp://me:{CANARY}@127.0.0.1:9/shards")
+    assert isinstance(path, RemotePath)
+    for inner in (path, path / "manifest.json", pickle.loads(pickle.dumps(path))):
+        assert CANARY in inner.url
+        assert CANARY not in f"{inner} {inner!r} {inner.name} {inner.stem}"
+    with pytest.raises(InputError) as caught:
+        read_manifest(path)
+    assert CANARY not in f"{caught.value} {caught.value.__cause__!r}"
+
+
+def test_run_folder_records_the_url_without_the_secret(tmp_path: Path) -> None:
+    preset = tiny_preset(tmp_path)
+    data = dataclasses.replace(preset.train.data, shards=parse_path(f"https://me:{CANARY}@host/shards?sig={CANARY}"))
+    preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, data=data))
+    folder = RunFolder(tmp_path)
+    folder.write_config(preset)
+    assert CANARY not in folder.config.read_text() + json.dumps(to_plain(preset))
+    assert json.loads(folder.config.read_text())["train"]["data"]["shards"] == "https://host/shards"
