@@ -11,7 +11,8 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import Progress, run_job, say
+from jobs.terminal import Progress, end_with_faults, run_job, say
+from shards.errors import InputError
 
 _JOB = "evaluate"
 
@@ -82,15 +83,20 @@ def main(argv: list[str]) -> int:
     model.generator.to(best_device())
     report = EvaluationReport(tuple(metrics), not_computed)
     with Progress("evaluating", num_images, "images") as progress:
-        for set_name, evaluated in evaluate_sets(model.generator, config.sets, model.scale, metrics):
+
+        def skip(error: InputError) -> None:
+            report.faults.append(str(error))
+            progress.advance(1)
+
+        for set_name, evaluated in evaluate_sets(model.generator, config.sets, model.scale, metrics, skip=skip):
             report.add(set_name, evaluated)
             progress.advance(1)
     print(report.text())
     report.write(config.output, config.model, model)
-    if config.picture is not None:
+    if config.picture is not None and report.images:
         write_png(config.picture, before_and_after(report.images), job=_JOB)
         say(f"picture: {config.picture}")
-    return 0
+    return end_with_faults(report.faults, num_images, "images")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ signal. Messages and progress go to standard error, so that results on standard 
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -57,7 +60,8 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     """
     _show_no_secrets()
     try:
-        return main(sys.argv[1:] if argv is None else argv)
+        with _heeding_sigterm():
+            return main(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         say(f"error: {error}")
         return EXIT_BAD_INPUT
@@ -78,6 +82,34 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     except KeyboardInterrupt:
         say("interrupted; rerun the same command to resume")
         return EXIT_INTERRUPTED
+    except _Terminated:
+        say("stopped by SIGTERM; rerun the same command to resume")
+        return EXIT_TERMINATED
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt, it passes handlers of errors, and temporary files are removed."""
+
+
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, unless a job installs a handler of its own in the block."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:  # forked processes inherit the handler
+            raise _Terminated
+        os._exit(EXIT_TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, before)
 
 
 def say(message: str) -> None:
@@ -104,6 +136,20 @@ class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text."""
         return without_secrets(super().format(record), os.environ.get("MLFLOW_TRACKING_URI", ""))
+
+
+def end_with_faults(faults: Sequence[str], total: int, unit: str) -> int:
+    """Print what could not be used, after all else; return the exit code.
+
+    Args:
+        faults: One text each; none is success.
+        total: How many units the job went through.
+        unit: Plural of what is counted.
+    """
+    if not faults:
+        return 0
+    say(f"error: {len(faults)} of {total} {unit} could not be used:\n  " + "\n  ".join(faults))
+    return EXIT_FAULTS
 
 
 class Progress:

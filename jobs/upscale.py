@@ -11,8 +11,9 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import Progress, run_job, say
+from jobs.terminal import Progress, end_with_faults, run_job, say
 from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
+from shards.errors import InputError
 
 COMMAND = CommandLine(
     "python jobs/upscale.py",
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
     from pipeline.data.evaluation import passed_over
     from pipeline.inference.device import best_device
     from pipeline.inference.named_model import open_model
-    from pipeline.inference.upscale_files import plan_outputs, upscale_file
+    from pipeline.inference.upscale_files import clean_litter, plan_outputs, upscale_file
     from shards.format.storage import parse_local_path
 
     files = plan_outputs(
@@ -64,12 +65,19 @@ def main(argv: list[str]) -> int:
         say(others)
     model = open_model(config.model)
     model.generator.to(best_device())
+    clean_litter(files)
+    faults: list[str] = []
     with Progress("upscaling", len(files), "images") as progress:
         for source, target in files:
-            upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)
+            try:
+                upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)
+            except InputError as error:
+                if not config.input.is_dir():
+                    raise
+                faults.append(str(error))
             progress.advance(1)
-    say(f"wrote {len(files)} image(s): {config.output}")
-    return 0
+    say(f"wrote {len(files) - len(faults)} image(s): {config.output}")
+    return end_with_faults(faults, len(files), "images")
 
 
 if __name__ == "__main__":

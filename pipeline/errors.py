@@ -32,6 +32,10 @@ class SaveError(RunStoppedError):
     """A checkpoint or record could not be written: the disk is full, or the folder is gone."""
 
 
+class OutputError(RunStoppedError):
+    """A job cannot write its output: the disk is full, or the folder is gone."""
+
+
 class TrackingError(RuntimeError):
     """MLflow is unreachable, or does not know what was asked for; the files on disk are complete."""
 

@@ -14,6 +14,7 @@ from shards.format.photos import DecodeError, decode_photo, describe_passed_over
 from shards.format.png import Pixels
 
 _MAX_PIXELS = 150_000_000
+_SHOWN_FAULTS = 10
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,43 @@ def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
     Raises:
         InputError: The two do not fit.
     """
+    gt, lq = _read_files(hr_file, scale)
+    return EvaluationPair(hr_file.stem, downscale(gt, scale) if lq is None else lq, gt)
+
+
+def check_images(folders: Sequence[Path], scale: int) -> None:
+    """Decode every image of some sets, so that none stops a run hours later.
+
+    Raises:
+        InputError: Images cannot be used; lists them.
+    """
+    faults: list[str] = []
+    for folder in folders:
+        for hr_file in evaluation_files(folder):
+            try:
+                _read_files(hr_file, scale)
+            except InputError as error:
+                faults.append(str(error))
+    if faults:
+        more = f"\n  and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
+        listed = "\n  ".join(faults[:_SHOWN_FAULTS])
+        raise InputError(f"{len(faults)} image(s) of the validation sets cannot be used:\n  {listed}{more}")
+
+
+def _read_files(hr_file: Path, scale: int) -> tuple[Pixels, Pixels | None]:
+    """Return HR, with sides that are multiples of the scale, and LQ where the set has it."""
     gt = read_image(hr_file)
     height, width = (side - side % scale for side in gt.shape[:2])
     gt = gt[:height, :width]
     if not gt.size:
         raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; remove it from the set")
     lq_file = _find_lq(hr_file, scale)
-    lq = read_image(lq_file) if lq_file is not None else downscale(gt, scale)
+    if lq_file is None:
+        return gt, None
+    lq = read_image(lq_file)
     if (lq.shape[0] * scale, lq.shape[1] * scale) != gt.shape[:2]:
         raise InputError(
             f"{lq_file} has {lq.shape[1]}x{lq.shape[0]} px, but {hr_file} has {gt.shape[1]}x{gt.shape[0]}; "
             f"expected {gt.shape[1] // scale}x{gt.shape[0] // scale}"
         )
-    return EvaluationPair(hr_file.stem, lq, gt)
+    return gt, lq

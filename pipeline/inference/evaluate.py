@@ -16,6 +16,7 @@ from pipeline.data.evaluation import EvaluationPair, evaluation_files, read_pair
 from pipeline.inference.upscale import upscale
 from pipeline.metrics import METRICS, Metric
 from shards.degradation import bicubic
+from shards.errors import InputError
 
 DEFAULT_METRICS: tuple[Metric, ...] = (METRICS["psnr_y"], METRICS["ssim_y"])
 
@@ -50,27 +51,47 @@ def evaluate_image(
 
 
 def evaluate_folder(
-    generator: nn.Module, folder: Path, scale: int, metrics: Sequence[Metric] = DEFAULT_METRICS
+    generator: nn.Module,
+    folder: Path,
+    scale: int,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+    *,
+    skip: Callable[[InputError], None] | None = None,
 ) -> Iterator[Evaluated]:
     """Evaluate a set, image by image, in the order of names.
 
+    Args:
+        generator: Network in evaluation mode.
+        folder: Evaluation set.
+        scale: The generator's.
+        metrics: What to compute.
+        skip: Called with what is wrong with an image that cannot be used, which is then skipped.
+
     Raises:
-        InputError: The folder is no evaluation set.
+        InputError: The folder is no evaluation set; or, without `skip`, an image cannot be used.
     """
     for hr_file in evaluation_files(folder):
-        yield evaluate_image(generator, read_pair(hr_file, scale), scale, metrics)
+        try:
+            pair = read_pair(hr_file, scale)
+        except InputError as error:
+            if skip is None:
+                raise
+            skip(error)
+        else:
+            yield evaluate_image(generator, pair, scale, metrics)
 
 
 def evaluate_sets(
-    generator: nn.Module, folders: Sequence[Path], scale: int, metrics: Sequence[Metric] = DEFAULT_METRICS
+    generator: nn.Module,
+    folders: Sequence[Path],
+    scale: int,
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+    *,
+    skip: Callable[[InputError], None] | None = None,
 ) -> Iterator[tuple[str, Evaluated]]:
-    """Evaluate several sets; yields each image with the name of its set.
-
-    Raises:
-        InputError: A folder is no evaluation set.
-    """
+    """Evaluate several sets; yields each image with the name of its set. See `evaluate_folder`."""
     for folder in folders:
-        for evaluated in evaluate_folder(generator, folder, scale, metrics):
+        for evaluated in evaluate_folder(generator, folder, scale, metrics, skip=skip):
             yield folder.name, evaluated
 
 

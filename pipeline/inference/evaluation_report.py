@@ -26,6 +26,8 @@ class EvaluationReport:
     not_computed: dict[str, str]
     """Metrics that were asked for and cannot be computed here, with what each needs."""
     by_set: dict[str, list[Evaluated]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    """Images that could not be used, with the reason; no mean counts them."""
 
     def add(self, set_name: str, evaluated: Evaluated) -> None:
         """Add one image."""
@@ -61,6 +63,8 @@ class EvaluationReport:
         }
         if self.not_computed:
             document["not_computed"] = self.not_computed
+        if self.faults:
+            document["faults"] = self.faults
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 

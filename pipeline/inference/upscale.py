@@ -8,24 +8,34 @@ whole image.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.errors import CheckpointError
 from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
+from shards.errors import InputError
+
+Pixels: TypeAlias = UInt8[np.ndarray, "_ _ 3"] | UInt16[np.ndarray, "_ _ 3"]
+"""An RGB image of 8 or 16 bits."""
+
+_FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
-def to_tensor(image: UInt8[np.ndarray, "h w 3"], device: torch.device) -> Float[Tensor, "1 3 h w"]:
-    """Convert RGB pixels to float32 in [0, 1]."""
-    # Copied: a decoded image is read-only, and torch warns of sharing such memory.
-    return torch.tensor(np.ascontiguousarray(image), device=device).permute(2, 0, 1)[None].float() / 255
+def to_tensor(image: Pixels, device: torch.device) -> Float[Tensor, "1 3 h w"]:
+    """Convert RGB pixels of 8 or 16 bits to float32 in [0, 1]."""
+    values = image if image.dtype == np.uint8 else image.astype(np.float32)
+    # A copy: decoded images are read-only, which torch cannot express.
+    return torch.tensor(values, device=device).permute(2, 0, 1)[None].float() / _FULL[image.dtype]
 
 
-def to_pixels(image: Float[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Clamp to [0, 1] and round to 8-bit RGB.
+def to_pixels(image: Float[Tensor, "1 3 h w"], dtype: npt.DTypeLike = np.uint8) -> Pixels:
+    """Clamp to [0, 1] and round to RGB of 8 or 16 bits.
 
     Raises:
         CheckpointError: A value is NaN or infinite; the cast would silently turn it into an arbitrary colour.
@@ -35,50 +45,89 @@ def to_pixels(image: Float[Tensor, "1 3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
             f"the generator's output holds {int((~image.isfinite()).sum())} NaN or infinite values of {image.numel()}; "
             "its weights are damaged, or the run that made them diverged; take an earlier checkpoint"
         )
-    return (image[0].float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    scaled = (image[0].float().clamp(0, 1) * _FULL[np.dtype(dtype)]).round().permute(1, 2, 0)
+    if np.dtype(dtype) == np.uint8:
+        return scaled.to(torch.uint8).cpu().numpy()
+    return scaled.cpu().numpy().astype(np.uint16)
 
 
 @torch.inference_mode()
 def upscale(
     generator: nn.Module,
-    lq: UInt8[np.ndarray, "h w 3"],
+    lq: Pixels,
     scale: int,
     *,
     tile_px: int = DEFAULT_TILE_PX,
     overlap_px: int = DEFAULT_OVERLAP_PX,
-) -> UInt8[np.ndarray, "{scale}*h {scale}*w 3"]:
+) -> Pixels:
     """Upscale one RGB image.
 
     Args:
         generator: Network in evaluation mode, from and to images in [0, 1].
-        lq: The image.
+        lq: The image, of 8 or 16 bits.
         scale: The generator's.
         tile_px: Largest side of a tile in LQ px, at least 1 and at least twice the overlap.
         overlap_px: Overlap of neighbouring tiles in LQ px.
 
+    Returns:
+        An image of the same depth. Besides it, a row of tiles is in memory, and nothing more on the network's device.
+
     Raises:
-        InputError: The tile sizes do not fit together.
+        InputError: The tile sizes do not fit together, or memory ran out.
         CheckpointError: The output holds a NaN or infinite value.
     """
     check_tiles(tile_px, overlap_px)
-    device = next(generator.parameters()).device
-    image = to_tensor(lq, device)
     height, width = lq.shape[:2]
-    if max(height, width) <= tile_px:
-        return to_pixels(generator(image))
-    total = torch.zeros(1, 3, height * scale, width * scale, device=device)
-    weight = torch.zeros(1, 1, height * scale, width * scale, device=device)
-    for top, bottom in _spans(height, tile_px, overlap_px):
+    try:
+        if max(height, width) <= tile_px:
+            return to_pixels(generator(to_tensor(lq, _device_of(generator))), lq.dtype)
+        sr = np.empty((height * scale, width * scale, 3), lq.dtype)
+        for top_px, rows in _rows(generator, lq, scale, tile_px, overlap_px):
+            sr[top_px : top_px + rows.shape[2]] = to_pixels(rows, lq.dtype)
+        return sr
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    raise InputError(
+        f"memory ran out for an image of {width}x{height} px at x{scale} with tiles of {tile_px} px; lower --tile-px"
+    )
+
+
+def _rows(
+    generator: nn.Module, lq: Pixels, scale: int, tile_px: int, overlap_px: int
+) -> Iterator[tuple[int, Float[Tensor, "1 3 h w"]]]:
+    """Yield bands of finished rows of the output, each with its first row."""
+    height, width = lq.shape[:2]
+    device = _device_of(generator)
+    spans = list(_spans(height, tile_px, overlap_px))
+    total = torch.zeros(1, 3, 0, width * scale, device=device)
+    weight = torch.zeros(1, 1, 0, width * scale, device=device)
+    for (top, bottom), (next_top, _) in zip(spans, [*spans[1:], (height, height)], strict=True):
+        missing = (bottom - top) * scale - total.shape[2]
+        total, weight = (functional.pad(sums, (0, 0, 0, missing)) for sums in (total, weight))
+        band = to_tensor(lq[top:bottom], device)
         for left, right in _spans(width, tile_px, overlap_px):
-            tile = generator(image[..., top:bottom, left:right]).float()
+            tile = generator(band[..., left:right]).float()
             ramp = (
                 _ramp(top, bottom, height, overlap_px, scale).to(device)[:, None]
                 * _ramp(left, right, width, overlap_px, scale).to(device)
             )  # fmt: skip
-            rows, columns = slice(top * scale, bottom * scale), slice(left * scale, right * scale)
-            total[..., rows, columns] += tile * ramp
-            weight[..., rows, columns] += ramp
-    return to_pixels(total / weight)
+            columns = slice(left * scale, right * scale)
+            total[..., columns] += tile * ramp
+            weight[..., columns] += ramp
+        finished = min(next_top - top, bottom - top) * scale
+        yield top * scale, total[:, :, :finished] / weight[:, :, :finished]
+        # The rows below overlap with the next row of tiles.
+        total, weight = total[:, :, finished:], weight[:, :, finished:]
+
+
+def _device_of(generator: nn.Module) -> torch.device:
+    return next(generator.parameters()).device
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
 def _spans(side_px: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:

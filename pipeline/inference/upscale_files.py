@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.data.evaluation import image_files, read_image
+from pipeline.errors import OutputError
 from pipeline.inference.named_model import NamedModel
 from pipeline.inference.pictures import is_picture_of, write_png
 from pipeline.inference.upscale import upscale
 from shards.errors import InputError
-from shards.format.files import check_writable
+from shards.format.files import check_writable, clean_stale_kind
 from shards.format.outputs import check_output_files
 
 _JOB = "upscale"
@@ -64,12 +65,24 @@ def _pair_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
     return list(zip(files, targets, strict=True))
 
 
+def clean_litter(pairs: Iterable[tuple[Path, Path]]) -> None:
+    """Remove the unfinished pictures that killed jobs left where this one writes."""
+    for folder in {target.parent for _, target in pairs}:
+        clean_stale_kind(folder, ".png")
+
+
 def upscale_file(model: NamedModel, source: Path, target: Path, *, tile_px: int, overlap_px: int) -> None:
     """Upscale one image file.
 
     Raises:
         InputError: The source is not a readable image.
         CheckpointError: The output holds a NaN or infinite value.
+        OutputError: The picture cannot be written: the disk is full, or the folder is gone.
     """
     sr = upscale(model.generator, read_image(source), model.scale, tile_px=tile_px, overlap_px=overlap_px)
-    write_png(target, sr, job=_JOB)
+    try:
+        write_png(target, sr, job=_JOB)
+    except OSError as error:
+        raise OutputError(
+            f"{target} could not be written: {error.strerror or error}; free some space and rerun the same command"
+        ) from error

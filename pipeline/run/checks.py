@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
-from pipeline.data.evaluation import check_sets
+from pipeline.data.evaluation import check_images, check_sets
 from pipeline.data.features import has_features
 from pipeline.errors import ConfigError
 from pipeline.inference.evaluate import result_names
@@ -32,11 +32,13 @@ def check_data(config: TrainConfig, manifest: Manifest) -> None:
 
     Raises:
         ConfigError: The scale is not the shards', or `keep_best` is no metric of the validation.
-        InputError: A validation set is missing or empty, or the run's export would replace its initial weights.
+        InputError: A validation set is missing, empty, or holds an image that cannot be used, or the run's export would
+            replace its initial weights.
     """
     check_sets(config.report.validation_sets)
     _check_exports(config)
     _check_scale(config, manifest)
+    check_images(config.report.validation_sets, config.generator.scale)
     _check_best(config)
 
 

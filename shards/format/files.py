@@ -8,8 +8,10 @@ name. An object is spooled to an anonymous local file and written in one PUT.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +53,8 @@ def _open_renamed(path: Path, durable: bool) -> Iterator[BinaryIO]:
     temporary = path.parent / f".{fit_name(path.name, reserved_bytes=1 + len(ending))}{ending}"
     try:
         with temporary.open("xb") as stream:
+            with contextlib.suppress(OSError):  # storage without locks
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield stream
             stream.flush()
             if durable:
@@ -110,6 +114,31 @@ def clean_stale(folder: StoragePath) -> int:
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
+
+
+def clean_stale_kind(folder: Path, suffix: str) -> int:
+    """Remove what killed writers of one kind of file left in a folder that others may use at the same time.
+
+    Args:
+        folder: Need not exist.
+        suffix: Of the finished files, such as `.png`.
+
+    Returns:
+        How many files that were. What a living process writes is locked by it, and stays.
+    """
+    pattern = re.compile(rf"\..*{re.escape(suffix)}\.\d+-[0-9a-f]{{8}}{re.escape(_TEMPORARY_SUFFIX)}", re.DOTALL)
+    stale = [path for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.is_dir() else []
+    return sum(_remove_unlocked(path) for path in stale)
+
+
+def _remove_unlocked(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def check_writable(folder: StoragePath) -> None:

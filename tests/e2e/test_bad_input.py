@@ -5,14 +5,27 @@ Most run a job's `main` in this process, as its `__main__` does; one for each wa
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from harness import assert_bad_input, job, photo, prepare_tiny_data, run_command, write_photos, write_preset
+from harness import (
+    assert_bad_input,
+    job,
+    job_environment,
+    photo,
+    prepare_tiny_data,
+    run_command,
+    write_photos,
+    write_preset,
+)
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -27,6 +40,7 @@ import jobs.ui
 import jobs.upscale
 from jobs.terminal import run_job
 from pipeline.models import PatchDiscriminator, SRVGGNetCompact, save_generator
+from shards.format.files import open_atomic
 
 Main = Callable[[list[str]], int]
 
@@ -444,3 +458,84 @@ def test_training_when_a_setting_cannot_work_is_refused_before_anything_is_writt
     refuse: Callable[..., None], prepared: Path, flags: list[str], text: str
 ) -> None:
     refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *flags], text)
+
+
+def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first_step(
+    refuse: Callable[..., None], prepared: Path, here: Path
+) -> None:
+    shutil.copytree(prepared / "validation", here / "validation")
+    cut = here / "validation" / "HR" / "photo1.png"
+    cut.write_bytes(cut.read_bytes()[:900])
+    (here / "validation" / "HR" / "page.jpg").write_text("<html>")
+    arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
+    refuse(jobs.train_sed.main, arguments, "2 image(s) of the validation sets", "photo1.png", "truncated", "page.jpg")
+
+
+# One bad file costs itself.
+
+
+def folder_with_faults(folder: Path) -> None:
+    """Two images, and between them by name one that ends too early and one that is none."""
+    write_photos(folder, [(24, 32), (16, 20), (28, 24)])
+    (folder / "photo1.png").write_bytes((folder / "photo1.png").read_bytes()[:200])
+    (folder / "photo1b.png").write_text("<html>")
+
+
+def test_upscale_when_files_are_damaged_does_the_others_and_names_them_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with_faults(here / "photos")
+    assert run_job(jobs.upscale.main, [model_file(here / "m.safetensors"), "photos", "out"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["photo0.png", "photo2.png"]
+    assert "2 of 4 images could not be used" in lines[-3]
+    assert "photos/photo1.png" in lines[-2]
+    assert "photos/photo1b.png" in lines[-1]
+
+
+def test_evaluate_when_files_are_damaged_measures_the_others_and_names_them_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with_faults(here / "set" / "HR")
+    arguments = [model_file(here / "m.safetensors"), "--sets", "set", "--output", "n.json", "--picture", "n.png"]
+    assert run_job(jobs.evaluate.main, arguments) == 1
+    document = json.loads((here / "n.json").read_text())
+    assert list(document["sets"]["set"]["images"]) == ["photo0", "photo2"]
+    assert len(document["faults"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "2 of 4 images could not be used" in lines[-3]
+    assert "photo1b.png" in lines[-1]
+
+
+def test_upscale_when_killed_leaves_nothing_after_the_next_run(here: Path) -> None:
+    write_photos(here / "photos", [(24, 32)])
+    out = here / "out"
+    out.mkdir()
+    litter = out / ".photo7.png.4194304-0123abcd.sed-tmp"
+    kept = [out / ".images-000000.tar.4194304-0123abcd.sed-tmp", out / ".mine.png", out / "a.png.sed-tmp"]
+    for path in (litter, *kept):
+        path.write_bytes(b"half")
+    with open_atomic(out / "living.png") as stream:  # another job that writes there now
+        stream.write(b"whole")
+        assert run_job(jobs.upscale.main, [model_file(here / "m.safetensors"), "photos", "out"]) == 0
+    assert not litter.exists()
+    assert all(path.read_bytes() == b"half" for path in kept)
+    assert (out / "living.png").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize(("number", "code", "words"), [(15, 143, "stopped by SIGTERM"), (2, 130, "interrupted")])
+def test_upscale_when_asked_to_stop_leaves_nothing_and_says_so_last(
+    here: Path, number: int, code: int, words: str
+) -> None:
+    write_photos(here / "photos", [(400, 400)] * 30)
+    command = [sys.executable, job("upscale.py"), model_file(here / "m.safetensors"), "photos", "out"]
+    running = subprocess.Popen(command, env=job_environment(here), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (here / "out" / "photo0.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code, err
+    assert "Traceback" not in err
+    assert words in err.splitlines()[-1]
+    assert not list((here / "out").glob(".*"))

@@ -10,8 +10,9 @@ import torch
 from harness import photo
 from torch import Tensor, nn
 
-from pipeline.inference.upscale import to_pixels, to_tensor, upscale
+from pipeline.inference.upscale import _rows, to_pixels, to_tensor, upscale
 from pipeline.models import SRVGGNetCompact
+from shards.errors import InputError
 
 # Four convolutions of 3x3 at low resolution: nothing further than 4 px away counts.
 REACH_PX = 4
@@ -130,3 +131,34 @@ def test_tiles_when_the_overlap_is_four_times_the_reach_equal_the_whole(
     # Blending equal values rounds in the last bit, which may cross a gray level.
     assert np.abs(tiled - whole).max() <= 1
     assert np.mean(tiled != whole) < 1e-3
+
+
+def test_rows_come_in_bands_no_higher_than_a_row_of_tiles(compact: nn.Module) -> None:
+    image = photo(3, 100, 37)
+    with torch.inference_mode():
+        bands = [(top_px, rows.shape[2]) for top_px, rows in _rows(compact, image, 4, 16, 4)]
+    assert len(bands) > 6
+    assert max(height_px for _, height_px in bands) <= 4 * 16
+    ends = [top_px + height_px for top_px, height_px in bands]
+    assert [0, *ends] == [*(top_px for top_px, _ in bands), 400]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+@pytest.mark.parametrize("side_px", [8, 40])
+def test_memory_when_it_runs_out_names_the_option(error: Exception, side_px: int) -> None:
+    class Greedy(Enlarged):
+        def forward(self, lq: Tensor) -> Tensor:
+            raise error
+
+    with pytest.raises(InputError, match=r"memory ran out .* lower --tile-px"):
+        upscale(Greedy(), photo(3, side_px, side_px), 2, tile_px=16, overlap_px=2)
+
+
+@pytest.mark.parametrize("size_px", [(9, 12), (40, 33)])
+def test_image_of_16_bits_keeps_them(size_px: tuple[int, int]) -> None:
+    image = np.random.RandomState(4).randint(0, 65536, (*size_px, 3), np.uint16)
+    tiled = upscale(Enlarged(), image, 2, tile_px=16, overlap_px=4)
+    assert tiled.dtype == np.uint16
+    assert np.abs(tiled.astype(int) - image.repeat(2, 0).repeat(2, 1)).max() <= 1
