@@ -39,6 +39,7 @@ FLOORS = (
         ("pipeline.checkpoint", "pipeline.data", "pipeline.runtime", "pipeline.tracking"),
         ("pipeline.config",),
         ("pipeline.degrade", "pipeline.losses", "pipeline.metrics", "pipeline.models"),
+        ("pipeline.pretrained",),
         ("pipeline.weights",),
     ),
     (("shards.write", "shards.read"), ("shards.format",), ("shards.degradation",)),
