@@ -1,14 +1,20 @@
-"""Registries and the options of their entries; the registry class lives in `shards`, where operations register."""
+"""Registries and the options of their entries; the registry class lives in `shards`, where operations register.
+
+Nothing here imports torch, and a registry imports an implementation when it is first looked up: who asks for help or
+mistypes a flag does not wait for the networks.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pipeline.errors import ConfigError
-from shards.registry import Registry
+from shards.registry import Named, Registry
 
-__all__ = ["ArchitectureOptions", "RegisteredName", "Registry"]
+__all__ = ["ArchitectureOptions", "Architectures", "RegisteredName", "Registry"]
 
 
 class RegisteredName(str):
@@ -26,8 +32,8 @@ class ArchitectureOptions:
     entry called `architecture` fills the field.
     """
 
-    registry: ClassVar[Registry[Any]]
-    """The registry that `architecture` names an entry of; each entry has its options class as `options`."""
+    registry: ClassVar[Architectures[Any]]
+    """The registry that `architecture` names an entry of."""
 
     architecture: str
 
@@ -38,10 +44,72 @@ class ArchitectureOptions:
             raise ConfigError(f"{type(self).__name__} are the options of {own!r}, not of {self.architecture!r}")
 
 
+class Architecture(Named, Protocol):
+    """What a registry of architectures holds."""
+
+    options: type[Any]
+
+
+ArchitectureT = TypeVar("ArchitectureT", bound=Architecture)
+
+
+class Architectures(Registry[ArchitectureT]):
+    """A registry whose entries have options, which are known before the entry is imported."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self._options: dict[str, type[ArchitectureOptions]] = {}
+
+    def announce(self, options: type[ArchitectureOptions], module: str) -> None:
+        """Name an architecture of this package by its options.
+
+        Args:
+            options: Its `architecture` has the name as its default.
+            module: Adds the architecture; it is imported when its network is first needed.
+        """
+        self._options[options.architecture] = options
+        self._modules[options.architecture] = module
+
+    def add(self, entry: ArchitectureT) -> ArchitectureT:
+        """Register an architecture and return it.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if self._options.get(entry.name, entry.options) is not entry.options:
+            raise ValueError(f"a {self._kind} named {entry.name!r} is registered already")
+        return super().add(entry)
+
+    def options(self, name: str) -> type[ArchitectureOptions]:
+        """Return the options class of a name.
+
+        Raises:
+            ConfigError: There is no such architecture; lists the nearest names, or all.
+        """
+        return self._options[name] if name in self._options else self[name].options
+
+
+def imported_on_first_use(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package whose modules import torch, so that importing the package does not.
+
+    Args:
+        package: Its `__name__`.
+        names: What it exports, by the module that defines it.
+    """
+    homes = {name: module for module, exported in names.items() for name in exported}
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+
+    return find
+
+
 def unregistered(setting: str, name: str, registry: Registry[Any]) -> list[str]:
     """Return a fault if the registry has no implementation of that name."""
     try:
-        registry[name]
+        registry.check(name)
     except ConfigError as error:
         return [f"{setting}={name!r}: {error}"]
     return []

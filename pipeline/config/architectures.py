@@ -33,7 +33,7 @@ def add_architectures(converter: cattrs.Converter, *, drops_foreign: bool) -> No
         options = _options_of(raw, base)
         given = cast("Mapping[str, object]", raw)
         if drops_foreign:
-            foreign = set(_field_names(*(entry.options for entry in base.registry))) - set(_field_names(options))
+            foreign = set(_field_names(*map(base.registry.options, base.registry.names))) - set(_field_names(options))
             given = {key: value for key, value in given.items() if key not in foreign}
         return converter.structure(given, options)
 
@@ -75,20 +75,20 @@ def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
         if isinstance(options, ArchitectureOptions):
             name = _last_value(argv, f"--{field.name}.architecture")
             if name in options.registry.names and name != options.architecture:
-                options = changes[field.name] = _switched(options, options.registry[name].options)
+                options = changes[field.name] = _switched(options, options.registry.options(name))
             _refuse_foreign_flags(field.name, options, argv)
     return dataclasses.replace(cast("Any", config), **changes) if changes else config
 
 
 def _refuse_foreign_flags(table: str, options: ArchitectureOptions, argv: Sequence[str]) -> None:
     own = set(_field_names(type(options)))
-    for entry in options.registry:
-        for name in _field_names(entry.options):
+    for architecture in options.registry.names:
+        for name in _field_names(options.registry.options(architecture)):
             flag = f"--{table}.{name}".replace("_", "-")
             if name not in own and flag in map(_flag_name, argv):
                 raise ConfigError(
-                    f"{flag} is an option of {entry.name}, but {table}.architecture is {options.architecture}; "
-                    f"drop the flag or add --{table}.architecture {entry.name}"
+                    f"{flag} is an option of {architecture}, but {table}.architecture is {options.architecture}; "
+                    f"drop the flag or add --{table}.architecture {architecture}"
                 )
 
 
@@ -127,7 +127,7 @@ def _options_of(raw: object, base: type[ArchitectureOptions]) -> type[Architectu
         raise ConfigError(f"required field missing: architecture, one of {names}")
     if not isinstance(raw["architecture"], str):
         raise ConfigError(f"architecture must be one of {names}; got {raw['architecture']!r}")
-    return base.registry[raw["architecture"]].options
+    return base.registry.options(raw["architecture"])
 
 
 def _field_names(*kinds: type[ArchitectureOptions]) -> Iterator[str]:
@@ -137,7 +137,8 @@ def _field_names(*kinds: type[ArchitectureOptions]) -> Iterator[str]:
 def _structure_name(value: object, kind: type[RegisteredName]) -> RegisteredName:
     if not isinstance(value, str):
         raise ConfigError(f"expected a name, got {value!r}")
-    return kind(kind.registry[value].name)
+    kind.registry.check(value)
+    return kind(value)
 
 
 def _structure_int_or_ints(value: object, _: object) -> int | tuple[int, ...]:

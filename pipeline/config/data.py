@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import not_negative, positive, refuse
-from pipeline.models.shapes import SEMANTIC_STRIDE_PX
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
 from shards.read.private import default_cache_dir

@@ -70,7 +70,7 @@ class TrainConfig:
                 "a loss (losses.ldl_weight or losses.extra) compares with the averaged generator, but "
                 "schedule.ema_half_life_images=0 keeps no average; LDL's own has a decay of 0.999 per step, here "
                 f"{693 * batch}"
-                if self.losses.compares_with_average and not self.schedule.ema_half_life_images
+                if not self.schedule.ema_half_life_images and self.losses.compares_with_average
                 else None,
             ]
         )

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import positive, refuse
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from shards.format.manifest import Manifest
 
-_STRIDE_PX = 16
 _FLOAT16_BYTES = 2
 
 
@@ -70,7 +70,7 @@ def estimate(cluster: Cluster, images: Manifest, *, crop_px: int, total_images: 
         total_images: Length of the run.
         channels: Number of channels of the semantics.
     """
-    side = crop_px // _STRIDE_PX
+    side = crop_px // SEMANTIC_STRIDE_PX
     feature_bytes = _FLOAT16_BYTES * channels * side * side
     num_crops = images.num_samples * images.images.variants
     num_gpus = cluster.num_nodes * cluster.gpus_per_node

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.registry import Registry
+from pipeline.losses.registry import ADVERSARIAL_LOSSES
 
 Logits = Float[Tensor, "..."]
 
@@ -119,7 +119,5 @@ class RelativisticAverageLoss:
         return real_term, F.softplus(fake_logits - real_logits.mean()).mean()
 
 
-ADVERSARIAL_LOSSES: Registry[AdversarialLoss] = Registry(
-    "adversarial loss", [VanillaLoss(), LeastSquaresLoss(), HingeLoss(), RelativisticAverageLoss()]
-)
-"""By the name that `losses.adversarial` gives."""
+for _loss in (VanillaLoss(), LeastSquaresLoss(), HingeLoss(), RelativisticAverageLoss()):
+    ADVERSARIAL_LOSSES.add(_loss)

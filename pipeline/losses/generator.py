@@ -31,6 +31,25 @@ class ImageTerm:
 
 
 @dataclass(frozen=True)
+class ImageLoss:
+    """A loss between the generator's output and its target, as configurations name it.
+
+    Attributes:
+        name: The name that configurations and reports use.
+        build: Builds the module, called with `sr` and `target`, (n, 3, h, w) in [0, 1]; it returns a scalar.
+        needs_average: Whether the module is also called with the averaged generator's output.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    needs_average: bool = False
+
+    def term(self, weight: float, *, name: str = "", in_pixel_stage: bool = False) -> ImageTerm:
+        """Return the loss as a weighted term, reported under `name` or its own name."""
+        return ImageTerm(name or self.name, weight, self.build(), self.needs_average, in_pixel_stage)
+
+
+@dataclass(frozen=True)
 class GeneratorLosses:
     """The terms of the generator's loss.
 

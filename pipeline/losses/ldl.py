@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.losses.generator import ImageLoss
 from pipeline.losses.pixel import check_pair
+from pipeline.losses.registry import IMAGE_LOSSES
 
 
 class LocallyDiscriminativeLoss(nn.Module):
@@ -75,3 +77,6 @@ class LocallyDiscriminativeLoss(nn.Module):
         padded = F.pad(residual, [half] * 4, mode="reflect")
         windows = padded.unfold(2, self.window_px, 1).unfold(3, self.window_px, 1)
         return windows.var(dim=(-2, -1))
+
+
+IMAGE_LOSSES.add(ImageLoss("ldl", LocallyDiscriminativeLoss, needs_average=True))

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.losses.generator import ImageLoss
+from pipeline.losses.registry import IMAGE_LOSSES
+
 
 def check_pair(sr: Tensor, gt: Tensor) -> None:
     """Refuse a pair that torch would silently broadcast.
@@ -53,3 +56,7 @@ class CharbonnierLoss(nn.Module):
         """
         check_pair(sr, gt)
         return torch.sqrt((sr - gt).square() + self.epsilon**2).mean()
+
+
+IMAGE_LOSSES.add(ImageLoss("l1", L1Loss))
+IMAGE_LOSSES.add(ImageLoss("charbonnier", CharbonnierLoss))

@@ -9,9 +9,6 @@ where it becomes pixels (`pipeline.inference.upscale`), on any device.
 import torch
 from torch import Tensor
 
-SEMANTIC_STRIDE_PX = 16
-"""Image pixels per cell of the semantic grid, along each axis."""
-
 
 def check_image(image: Tensor, name: str, *, channels: int = 3) -> None:
     """Refuse anything that is not a batch of images.

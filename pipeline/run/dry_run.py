@@ -13,7 +13,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.inference.semantics import semantic_channels
 from pipeline.models import build_discriminator, build_generator
-from pipeline.models.shapes import SEMANTIC_STRIDE_PX
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.runtime.launch import check_batch, launched_world_size
 
 _BYTES = 4

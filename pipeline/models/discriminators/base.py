@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
-from pipeline.models.shapes import SEMANTIC_STRIDE_PX, check_finite, check_image, check_multiple
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.models.shapes import check_finite, check_image, check_multiple
 
 _SLOPE = 0.2
 

@@ -1,55 +1,22 @@
-"""The contract of a discriminator architecture, and the registry of those that there are.
+"""The contract of a discriminator architecture: the network, and others' names for its tensors.
 
-An architecture is one file: the network, its options and, where others have the same network, their names for its
-tensors. The registry drives everything else: configurations and flags, building, initial weights, exporting.
+The options and the registry stand in `options`, so that a command line is read without torch. The registry drives
+everything else: configurations and flags, building, initial weights, exporting.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.models.discriminators.base import Discriminator
-from pipeline.registry import ArchitectureOptions, RegisteredName, Registry
+from pipeline.models.discriminators.options import DISCRIMINATORS, DiscriminatorOptions
 
 OWN_LAYOUT = "sed-trainer"
-
-DISCRIMINATORS: Registry[DiscriminatorArchitecture[Any]] = Registry("discriminator", [])
-"""The architectures, by the names that configurations use."""
-
-
-class DiscriminatorName(RegisteredName):
-    """Name of a discriminator architecture."""
-
-    __slots__ = ()
-    registry = DISCRIMINATORS
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiscriminatorOptions(ArchitectureOptions):
-    """Options of the network that tells real from fake."""
-
-    registry = DISCRIMINATORS
-
-    architecture: DiscriminatorName
-    """patch: PatchGAN (P); unet: pixel-wise U-Net (U); image: VGG-style, one logit per image (I). Each has options
-    of its own."""
-    semantic: bool
-    """True: SeD, with semantic-aware fusion blocks; false: the plain baseline."""
-    initial_weights: Path | None = None
-    """Discriminator file to start from (ours, SeD's, or Real-ESRGAN's for a plain unet); none: random."""
-
-    @property
-    def summary(self) -> str:
-        """What a dry run says of the options beyond name and size; empty for nothing."""
-        return ""
-
 
 OptionsT = TypeVar("OptionsT", bound=DiscriminatorOptions)
 
@@ -103,7 +70,7 @@ def build_discriminator(options: DiscriminatorOptions, semantic_channels: int, c
     Raises:
         ConfigError: The architecture is unknown, its options do not fit together, or the crops are too small for it.
     """
-    architecture = DISCRIMINATORS[options.architecture]
+    architecture: DiscriminatorArchitecture[Any] = DISCRIMINATORS[options.architecture]
     smallest_px = architecture.network.smallest_side_px
     if crop_px < smallest_px:
         raise ConfigError(

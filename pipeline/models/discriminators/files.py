@@ -10,12 +10,8 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError
 from pipeline.models.discriminators.base import Discriminator
-from pipeline.models.discriminators.contract import (
-    DISCRIMINATORS,
-    DiscriminatorOptions,
-    architecture_of,
-    build_discriminator,
-)
+from pipeline.models.discriminators.contract import architecture_of, build_discriminator
+from pipeline.models.discriminators.options import DISCRIMINATORS, DiscriminatorOptions
 from pipeline.weights.files import read_weights, strip_wrappers, write_weights
 from pipeline.weights.strict import load_strictly
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pipeline.errors import positive, refuse
-from pipeline.models.discriminators.contract import DiscriminatorOptions
+from pipeline.models.discriminators.options import DiscriminatorOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,15 @@ variant but releases no code for it; the class lists what is our own design.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
-from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
-from pipeline.models.discriminators.fusion_options import FusionOptions
+from pipeline.models.discriminators.contract import DiscriminatorArchitecture
+from pipeline.models.discriminators.image_options import ImageOptions
+from pipeline.models.discriminators.options import DISCRIMINATORS
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 
@@ -93,13 +93,6 @@ class ImageDiscriminator(Discriminator):
         return self.linear_last(pooled)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions(FusionOptions):
-    """Options of the image discriminator."""
-
-    architecture: DiscriminatorName = DiscriminatorName("image")
-
-
 class ImageArchitecture(DiscriminatorArchitecture[ImageOptions]):
     """I and I+SeD; nobody else has this network, so files have its own names."""
 
@@ -112,3 +105,6 @@ class ImageArchitecture(DiscriminatorArchitecture[ImageOptions]):
         return ImageDiscriminator(
             options.num_features, semantic_channels, fusion=options.fusion, residual=options.residual
         )
+
+
+DISCRIMINATORS.add(ImageArchitecture())

@@ -7,7 +7,6 @@ Guarantees: P has 2,764,737 parameters, P+SeD 10,090,433 with 1024 semantic chan
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
-from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
-from pipeline.models.discriminators.fusion_options import FusionOptions
+from pipeline.models.discriminators.contract import DiscriminatorArchitecture
+from pipeline.models.discriminators.options import DISCRIMINATORS
+from pipeline.models.discriminators.patch_options import PatchOptions
 from pipeline.models.discriminators.sed_layout import from_sed, to_sed
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
@@ -98,13 +98,6 @@ def _initialise(module: nn.Module) -> None:
         module.reset_vectors()
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchOptions(FusionOptions):
-    """Options of the patch discriminator."""
-
-    architecture: DiscriminatorName = DiscriminatorName("patch")
-
-
 class PatchArchitecture(DiscriminatorArchitecture[PatchOptions]):
     """P and P+SeD; released weights of the latter have SeD's names."""
 
@@ -125,3 +118,6 @@ class PatchArchitecture(DiscriminatorArchitecture[PatchOptions]):
     def export_state(self, options: PatchOptions, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
         """See `DiscriminatorArchitecture`."""
         return ("sed", to_sed(state)) if options.is_released else super().export_state(options, state)
+
+
+DISCRIMINATORS.add(PatchArchitecture())

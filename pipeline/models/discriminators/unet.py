@@ -6,19 +6,18 @@ Guarantees: U has 4,376,897 parameters, U+SeD 10,158,417 with 1024 semantic chan
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.models.discriminators.base import Discriminator, activate, build_merge, fuse
-from pipeline.models.discriminators.contract import DiscriminatorArchitecture, DiscriminatorName
-from pipeline.models.discriminators.fusion_options import FusionOptions
+from pipeline.models.discriminators.contract import DiscriminatorArchitecture
+from pipeline.models.discriminators.options import DISCRIMINATORS
 from pipeline.models.discriminators.sed_layout import from_sed, to_sed
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
+from pipeline.models.discriminators.unet_options import UNetOptions
 from pipeline.models.ops.upsampled_convolution import upsampled_convolution
 
 PLACEMENTS = ("decoder", "encoder")
@@ -116,22 +115,6 @@ def _upsample(convolution: SpectralNormConv2d, features: Tensor) -> Tensor:
     return upsampled_convolution(features, convolution.normalised_weight())
 
 
-@dataclass(frozen=True, kw_only=True)
-class UNetOptions(FusionOptions):
-    """Options of the unet discriminator."""
-
-    ablations = (*FusionOptions.ablations, "placement")
-
-    architecture: DiscriminatorName = DiscriminatorName("unet")
-    placement: Literal["decoder", "encoder"] = "decoder"
-    """Where the fusion blocks stand; decoder as in the paper's code, encoder as in its figure."""
-
-    @property
-    def summary(self) -> str:
-        """See `DiscriminatorOptions`."""
-        return f"{super().summary}, in the {self.placement}" if self.semantic else ""
-
-
 class UNetArchitecture(DiscriminatorArchitecture[UNetOptions]):
     """U, whose released weights have Real-ESRGAN's names, and U+SeD, whose names are SeD's."""
 
@@ -156,3 +139,6 @@ class UNetArchitecture(DiscriminatorArchitecture[UNetOptions]):
     def export_state(self, options: UNetOptions, state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
         """See `DiscriminatorArchitecture`."""
         return ("sed", to_sed(state)) if options.is_released else super().export_state(options, state)
+
+
+DISCRIMINATORS.add(UNetArchitecture())

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.errors import positive, refuse
+from pipeline.models.generators.compact_options import CompactOptions
 from pipeline.models.generators.contract import (
     Generator,
     GeneratorArchitecture,
-    GeneratorName,
-    GeneratorOptions,
     check_rgb,
 )
+from pipeline.models.generators.options import GENERATORS
 from pipeline.models.shapes import check_finite, check_image
 
 _ACTIVATIONS = ("prelu", "relu", "leakyrelu")
@@ -78,24 +75,6 @@ def _build_activation(name: str, num_features: int) -> nn.Module:
     return nn.ReLU() if name == "relu" else nn.LeakyReLU(0.1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompactOptions(GeneratorOptions):
-    """Options of SRVGGNetCompact."""
-
-    architecture: GeneratorName = GeneratorName("compact")
-    num_features: int
-    """Channels between the convolutions."""
-    num_blocks: int
-    """Convolutions between the first and the last."""
-    activation: Literal["prelu", "relu", "leakyrelu"] = "prelu"
-    """After each convolution but the last; Real-ESRGAN's is prelu."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        super().__post_init__()
-        refuse(positive(num_features=self.num_features, num_blocks=self.num_blocks))
-
-
 class CompactArchitecture(GeneratorArchitecture[CompactOptions]):
     """SRVGGNetCompact; files have the network's own names."""
 
@@ -123,3 +102,6 @@ class CompactArchitecture(GeneratorArchitecture[CompactOptions]):
             num_blocks=len(convolutions) - 2,
             activation="prelu" if "body.1.weight" in state else "relu",
         )
+
+
+GENERATORS.add(CompactArchitecture())

@@ -1,7 +1,7 @@
-"""The contract of a generator architecture, and the registry of those that there are.
+"""The contract of a generator architecture: the network, how its weight files are recognised and written.
 
-An architecture is one file: the network, its options, how its weight files are recognised and written. The registry
-drives everything else: configurations and flags, building, loading anyone's file, exporting.
+The options and the registry stand in `options`, so that a command line is read without torch. The registry drives
+everything else: configurations and flags, building, loading anyone's file, exporting.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.errors import CheckpointError, ConfigError, positive, refuse
-from pipeline.registry import ArchitectureOptions, RegisteredName, Registry
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.models.generators.options import GENERATORS, GeneratorOptions
 
 
 class Generator(nn.Module, ABC):
@@ -34,36 +32,6 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def forward(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Upscale a batch of RGB images in [0, 1]; height and width are `scale` times those of `lq`, not clamped."""
-
-
-GENERATORS: Registry[GeneratorArchitecture[Any]] = Registry("generator", [])
-"""The architectures, by the names that configurations use."""
-
-
-class GeneratorName(RegisteredName):
-    """Name of a generator architecture."""
-
-    __slots__ = ()
-    registry = GENERATORS
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorOptions(ArchitectureOptions):
-    """Options of the network that is trained to upscale."""
-
-    registry = GENERATORS
-
-    architecture: GeneratorName
-    """rrdb: RRDBNet of ESRGAN; swinir: SwinIR; compact: SRVGGNetCompact of Real-ESRGAN. Each has options of its own."""
-    scale: int
-    """Upscaling factor."""
-    initial_weights: Path | None = None
-    """Generator file to start from (ours, BasicSR's, Real-ESRGAN's, KAIR's, SwinIR's); none: random."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        super().__post_init__()
-        refuse(positive(scale=self.scale))
 
 
 OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)
@@ -158,7 +126,7 @@ def build_generator(options: GeneratorOptions, crop_px: int | None = None) -> Ge
     Raises:
         ConfigError: The architecture is unknown, its options do not fit together, or the crops are too small for it.
     """
-    architecture = GENERATORS[options.architecture]
+    architecture: GeneratorArchitecture[Any] = GENERATORS[options.architecture]
     smallest_px = architecture.network.smallest_side_px * options.scale
     if crop_px is not None and crop_px < smallest_px:
         raise ConfigError(

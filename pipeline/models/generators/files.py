@@ -11,14 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.models.generators.contract import (
-    GENERATORS,
-    Generator,
-    GeneratorArchitecture,
-    GeneratorOptions,
-    architecture_of,
-    build_generator,
-)
+from pipeline.models.generators.contract import Generator, GeneratorArchitecture, architecture_of, build_generator
+from pipeline.models.generators.options import GENERATORS, GeneratorOptions
 from pipeline.weights.files import read_metadata, read_weights, strip_wrappers, write_weights
 from pipeline.weights.limits import check_size, memory_limit
 from pipeline.weights.strict import check_fit, load_strictly
@@ -123,7 +117,7 @@ def _check_sizes(options: GeneratorOptions, state: Mapping[str, Tensor]) -> None
     Raises:
         CheckpointError: The file does not hold the network, or the network is larger than the limit.
     """
-    architecture = GENERATORS[options.architecture]
+    architecture: GeneratorArchitecture[Any] = GENERATORS[options.architecture]
     try:
         with torch.device("meta"):  # sizes alone
             network = architecture.build(options)

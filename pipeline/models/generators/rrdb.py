@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -18,15 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.errors import positive, refuse
 from pipeline.models.generators.contract import (
     Generator,
     GeneratorArchitecture,
-    GeneratorName,
-    GeneratorOptions,
     check_rgb,
     count_layers,
 )
+from pipeline.models.generators.options import GENERATORS
+from pipeline.models.generators.rrdb_options import RRDBOptions
 from pipeline.models.ops.dense_convolutions import dense_convolutions
 from pipeline.models.shapes import check_finite, check_image
 
@@ -175,30 +173,6 @@ class RRDBNet(Generator):
         return features
 
 
-@dataclass(frozen=True, kw_only=True)
-class RRDBOptions(GeneratorOptions):
-    """Options of RRDBNet; the paper's sizes are 64, 23 and 32."""
-
-    architecture: GeneratorName = GeneratorName("rrdb")
-    num_features: int
-    """Channels of the trunk."""
-    num_blocks: int
-    """Residual-in-residual dense blocks."""
-    growth_channels: int = 32
-    """Channels that each dense convolution adds."""
-    unshuffle_factor: int | None = None
-    """Side of the pixel blocks that the input is folded by; none: 2 for x2 and 1 otherwise, as in Real-ESRGAN. KAIR's
-    x2 networks have 1."""
-    gradient_checkpointing: bool = False
-    """Recompute activations block by block in the backward pass: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        super().__post_init__()
-        sizes = {"num_features": self.num_features, "num_blocks": self.num_blocks}
-        refuse(positive(**sizes, growth_channels=self.growth_channels, unshuffle_factor=self.unshuffle_factor or 1))
-
-
 class RRDBArchitecture(GeneratorArchitecture[RRDBOptions]):
     """RRDBNet. Real-ESRGAN's and BasicSR's files have its own names; KAIR's, SeD's and the first ESRGAN's do not."""
 
@@ -242,6 +216,8 @@ class RRDBArchitecture(GeneratorArchitecture[RRDBOptions]):
             return _from_first_esrgan(state)
         return {_from_kair(name): tensor for name, tensor in state.items()}
 
+
+GENERATORS.add(RRDBArchitecture())
 
 _KAIR_NAMES = (
     (r"^RRDB_trunk\.(\d+)\.RDB(\d)\.", r"body.\1.rdb\2."),

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.models.semantics.clip_resnet import ClipResNet
 from pipeline.models.semantics.clip_vit import ClipVisionTransformer
 from pipeline.models.semantics.imagenet_resnet import ImageNetResNet
@@ -29,7 +30,7 @@ from pipeline.models.semantics.weights import (
     openai_weights,
     torchvision_weights,
 )
-from pipeline.models.shapes import SEMANTIC_STRIDE_PX, check_finite, check_image, check_multiple
+from pipeline.models.shapes import check_finite, check_image, check_multiple
 from pipeline.weights.files import hash_weights
 
 Backbone: TypeAlias = ClipResNet | ClipVisionTransformer | ImageNetResNet

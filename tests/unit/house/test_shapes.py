@@ -18,10 +18,9 @@ RUN = f"""
 import sys
 from pathlib import Path
 from jaxtyping import install_import_hook
-with install_import_hook({CHECKED}, "beartype.beartype"):
-    import pipeline.losses, pipeline.metrics, pipeline.models, pipeline.train.loop
-    from harness import prepare_tiny_data, tiny_preset, write_shards
-    from sessions import run_session
+install_import_hook({CHECKED}, "beartype.beartype")  # for good: networks are imported when they are first needed
+from harness import prepare_tiny_data, tiny_preset, write_shards
+from sessions import run_session
 import pipeline.run.record
 from pipeline.tracking import NullTracker
 pipeline.run.record.open_tracker = lambda *_: NullTracker()

@@ -82,8 +82,8 @@ def test_swinir_state_has_parameters_only():
 
 CHECKED = """
 from jaxtyping import install_import_hook
-with install_import_hook("pipeline.models.generators", "beartype.beartype"):
-    from pipeline.models.generators import GENERATORS, build_generator
+install_import_hook("pipeline.models.generators", "beartype.beartype")
+from pipeline.models.generators import GENERATORS, build_generator
 import torch
 for architecture in GENERATORS:
     generator = build_generator(architecture.options(scale=2, num_features=12, num_blocks=2))

@@ -1,0 +1,39 @@
+"""Options of discriminators, and the registry of their architectures. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.registry import ArchitectureOptions, Architectures, RegisteredName
+
+DISCRIMINATORS: Architectures[Any] = Architectures("discriminator")
+"""Each a `DiscriminatorArchitecture`, by the name that configurations use."""
+
+
+class DiscriminatorName(RegisteredName):
+    """Name of a discriminator architecture."""
+
+    __slots__ = ()
+    registry = DISCRIMINATORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorOptions(ArchitectureOptions):
+    """Options of the network that tells real from fake."""
+
+    registry = DISCRIMINATORS
+
+    architecture: DiscriminatorName
+    """patch: PatchGAN (P); unet: pixel-wise U-Net (U); image: VGG-style, one logit per image (I). Each has options
+    of its own."""
+    semantic: bool
+    """True: SeD, with semantic-aware fusion blocks; false: the plain baseline."""
+    initial_weights: Path | None = None
+    """Discriminator file to start from (ours, SeD's, or Real-ESRGAN's for a plain unet); none: random."""
+
+    @property
+    def summary(self) -> str:
+        """What a dry run says of the options beyond name and size; empty for nothing."""
+        return ""

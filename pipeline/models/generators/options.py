@@ -1,0 +1,39 @@
+"""Options of generators, and the registry of their architectures. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import positive, refuse
+from pipeline.registry import ArchitectureOptions, Architectures, RegisteredName
+
+GENERATORS: Architectures[Any] = Architectures("generator")
+"""Each a `GeneratorArchitecture`, by the name that configurations use."""
+
+
+class GeneratorName(RegisteredName):
+    """Name of a generator architecture."""
+
+    __slots__ = ()
+    registry = GENERATORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions(ArchitectureOptions):
+    """Options of the network that is trained to upscale."""
+
+    registry = GENERATORS
+
+    architecture: GeneratorName
+    """rrdb: RRDBNet of ESRGAN; swinir: SwinIR; compact: SRVGGNetCompact of Real-ESRGAN. Each has options of its own."""
+    scale: int
+    """Upscaling factor."""
+    initial_weights: Path | None = None
+    """Generator file to start from (ours, BasicSR's, Real-ESRGAN's, KAIR's, SwinIR's); none: random."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        refuse(positive(scale=self.scale))
