@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.device import best_device
     from pipeline.inference.named_model import open_model
     from pipeline.inference.upscale_files import clean_litter, plan_outputs, upscale_file
+    from shards.format.rejects import NOTE_TEXTS
     from shards.format.storage import parse_local_path
 
     files = plan_outputs(
@@ -70,7 +71,9 @@ def main(argv: list[str]) -> int:
     with Progress("upscaling", len(files), "images") as progress:
         for source, target in files:
             try:
-                upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)
+                notes = upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)
+                if notes:
+                    say(f"{source}: {', '.join(NOTE_TEXTS[note] for note in notes)}")
             except InputError as error:
                 if not config.input.is_dir():
                     raise

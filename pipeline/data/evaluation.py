@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
 from shards.format.files import MAX_NAME_BYTES
-from shards.format.photos import DecodeError, decode_photo, describe_passed_over, list_photos, photo_suffixes, read_file
+from shards.format.photos import (
+    DecodedPhoto,
+    DecodeError,
+    Picture,
+    describe_passed_over,
+    list_photos,
+    photo_suffixes,
+    read_file,
+    read_photo,
+    read_picture,
+)
 from shards.format.png import Pixels
 
 _MAX_PIXELS = 150_000_000
 _SHOWN_FAULTS = 10
+
+DecodedT = TypeVar("DecodedT", DecodedPhoto, Picture)
 
 
 @dataclass(frozen=True)
@@ -27,11 +40,27 @@ class EvaluationPair:
 
 
 def read_image(path: Path) -> Pixels:
-    """Decode an image file, as the sharding job does.
+    """Decode an image file to 8-bit sRGB, as the sharding job does; animations and several pages are refused.
 
     Raises:
-        InputError: It cannot be decoded.
+        InputError: It cannot be used.
     """
+    photo = _decode(path, read_photo)
+    if "frames" in photo.notes:
+        raise InputError(f"{path} is an animation or has several pages; save the one to use as a file of its own")
+    return photo.pixels
+
+
+def read_picture_file(path: Path) -> Picture:
+    """Decode an image file as what it is: gray or colour, with or without alpha, of 8 or 16 bits.
+
+    Raises:
+        InputError: It cannot be used.
+    """
+    return _decode(path, read_picture)
+
+
+def _decode(path: Path, read: Callable[..., DecodedT]) -> DecodedT:
     try:
         data = read_file(path, max_pixels=_MAX_PIXELS)
     except OSError as error:
@@ -39,7 +68,7 @@ def read_image(path: Path) -> Pixels:
     except DecodeError as error:
         raise InputError(f"{path} cannot be read: {error.detail.capitalize()}") from error
     try:
-        return decode_photo(data, max_pixels=_MAX_PIXELS)
+        return read(data, max_pixels=_MAX_PIXELS)
     except DecodeError as error:
         raise InputError(f"{path} cannot be used as an image: {error.reason} ({error.detail})") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +28,14 @@ def write_png(path: Path, picture: np.ndarray, *, job: str) -> None:
         picture: (H, W, C) uint8 or uint16; gray, gray and alpha, RGB, or RGBA.
         job: Who writes it, kept in the file; see `is_picture_of`.
     """
+    write_png_bands(path, [picture], len(picture), job=job)
+
+
+def write_png_bands(path: Path, bands: Iterable[np.ndarray], height_px: int, *, job: str) -> None:
+    """Write a picture that comes in bands of rows, from the top; see `write_png`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(path) as stream:
-        for part in picture_chunks(picture, {_SOFTWARE: _signature(job)}):
+        for part in picture_chunks(bands, height_px, {_SOFTWARE: _signature(job)}):
             stream.write(part)
 
 

@@ -15,32 +15,34 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.errors import CheckpointError
 from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
 from shards.errors import InputError
 
-Pixels: TypeAlias = UInt8[np.ndarray, "_ _ 3"] | UInt16[np.ndarray, "_ _ 3"]
-"""An RGB image of 8 or 16 bits."""
+Pixels: TypeAlias = UInt8[np.ndarray, "_ _ _"] | UInt16[np.ndarray, "_ _ _"]
+"""An RGB image, or a gray one of one channel, of 8 or 16 bits."""
+
+_BAND_PIXELS = 2**18
 
 _FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 def to_tensor(image: Pixels, device: torch.device) -> Float[Tensor, "1 3 h w"]:
-    """Convert RGB pixels of 8 or 16 bits to float32 in [0, 1]."""
+    """Convert pixels of 8 or 16 bits to RGB in float32, in [0, 1]."""
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
     # A copy: decoded images are read-only, which torch cannot express.
-    return torch.tensor(values, device=device).permute(2, 0, 1)[None].float() / _FULL[image.dtype]
+    tensor = torch.tensor(values, device=device).permute(2, 0, 1)[None].float() / _FULL[image.dtype]
+    return tensor.expand(-1, 3, -1, -1)
 
 
-def to_pixels(image: Float[Tensor, "1 3 h w"], dtype: npt.DTypeLike = np.uint8) -> Pixels:
-    """Clamp to [0, 1] and round to RGB of 8 or 16 bits.
+def to_pixels(image: Float[Tensor, "1 c h w"], dtype: npt.DTypeLike = np.uint8) -> Pixels:
+    """Clamp to [0, 1] and round to 8 or 16 bits.
 
     Raises:
         CheckpointError: A value is NaN or infinite; the cast would silently turn it into an arbitrary colour.
     """
-    if not image.isfinite().all():
+    if not bool(image.isfinite().all()):
         raise CheckpointError(
             f"the generator's output holds {int((~image.isfinite()).sum())} NaN or infinite values of {image.numel()}; "
             "its weights are damaged, or the run that made them diverged; take an earlier checkpoint"
@@ -51,7 +53,6 @@ def to_pixels(image: Float[Tensor, "1 3 h w"], dtype: npt.DTypeLike = np.uint8) 
     return scaled.cpu().numpy().astype(np.uint16)
 
 
-@torch.inference_mode()
 def upscale(
     generator: nn.Module,
     lq: Pixels,
@@ -60,54 +61,77 @@ def upscale(
     tile_px: int = DEFAULT_TILE_PX,
     overlap_px: int = DEFAULT_OVERLAP_PX,
 ) -> Pixels:
-    """Upscale one RGB image.
+    """Upscale one image into memory; see `upscale_bands`."""
+    height, width, num_channels = lq.shape
+    sr = np.empty((height * scale, width * scale, num_channels), lq.dtype)
+    top = 0
+    for band in upscale_bands(generator, lq, scale, tile_px=tile_px, overlap_px=overlap_px):
+        sr[top : top + len(band)] = band
+        top += len(band)
+    return sr
+
+
+@torch.inference_mode()
+def upscale_bands(
+    generator: nn.Module,
+    lq: Pixels,
+    scale: int,
+    *,
+    tile_px: int = DEFAULT_TILE_PX,
+    overlap_px: int = DEFAULT_OVERLAP_PX,
+) -> Iterator[Pixels]:
+    """Upscale one image, in bands of rows from the top.
 
     Args:
-        generator: Network in evaluation mode, from and to images in [0, 1].
-        lq: The image, of 8 or 16 bits.
+        generator: Network in evaluation mode, from and to RGB images in [0, 1].
+        lq: The image, of 8 or 16 bits. A gray one passes the network in three equal channels, whose mean is returned.
         scale: The generator's.
         tile_px: Largest side of a tile in LQ px, at least 1 and at least twice the overlap.
         overlap_px: Overlap of neighbouring tiles in LQ px.
 
-    Returns:
-        An image of the same depth. Besides it, a row of tiles is in memory, and nothing more on the network's device.
+    Yields:
+        Bands of the same depth and channels. One row of tiles is in memory, on the network's device: 16 bytes for each
+        of its output pixels.
 
     Raises:
         InputError: The tile sizes do not fit together, or memory ran out.
         CheckpointError: The output holds a NaN or infinite value.
     """
     check_tiles(tile_px, overlap_px)
-    height, width = lq.shape[:2]
+    height, width, num_channels = lq.shape
     try:
         if max(height, width) <= tile_px:
-            return to_pixels(generator(to_tensor(lq, _device_of(generator))), lq.dtype)
-        sr = np.empty((height * scale, width * scale, 3), lq.dtype)
-        for top_px, rows in _rows(generator, lq, scale, tile_px, overlap_px):
-            sr[top_px : top_px + rows.shape[2]] = to_pixels(rows, lq.dtype)
-        return sr
+            rows = _in_bands(generator(to_tensor(lq, _device_of(generator))))
+        else:
+            rows = _tiled(generator, lq, scale, tile_px, overlap_px)
+        for band in rows:
+            yield to_pixels(band.mean(1, keepdim=True) if num_channels == 1 else band, lq.dtype)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-    raise InputError(
-        f"memory ran out for an image of {width}x{height} px at x{scale} with tiles of {tile_px} px; lower --tile-px"
-    )
+        raise InputError(
+            f"memory ran out for an image of {width}x{height} px at x{scale} with tiles of {tile_px} px; "
+            "lower --tile-px"
+        ) from error
 
 
-def _rows(
+def _in_bands(image: Float[Tensor, "1 c h w"]) -> Iterator[Float[Tensor, "1 c rows w"]]:
+    yield from image.split(max(1, _BAND_PIXELS // image.shape[3]), dim=2)
+
+
+def _tiled(
     generator: nn.Module, lq: Pixels, scale: int, tile_px: int, overlap_px: int
-) -> Iterator[tuple[int, Float[Tensor, "1 3 h w"]]]:
-    """Yield bands of finished rows of the output, each with its first row."""
+) -> Iterator[Float[Tensor, "1 3 rows w"]]:
+    """Yield the finished rows of the output."""
     height, width = lq.shape[:2]
     device = _device_of(generator)
     spans = list(_spans(height, tile_px, overlap_px))
-    total = torch.zeros(1, 3, 0, width * scale, device=device)
-    weight = torch.zeros(1, 1, 0, width * scale, device=device)
+    total = torch.zeros(1, 3, min(tile_px, height) * scale, width * scale, device=device)
+    weight = torch.zeros_like(total[:, :1])
     for (top, bottom), (next_top, _) in zip(spans, [*spans[1:], (height, height)], strict=True):
-        missing = (bottom - top) * scale - total.shape[2]
-        total, weight = (functional.pad(sums, (0, 0, 0, missing)) for sums in (total, weight))
-        band = to_tensor(lq[top:bottom], device)
+        rows = to_tensor(lq[top:bottom], device)
         for left, right in _spans(width, tile_px, overlap_px):
-            tile = generator(band[..., left:right]).float()
+            tile = generator(rows[..., left:right]).float()
             ramp = (
                 _ramp(top, bottom, height, overlap_px, scale).to(device)[:, None]
                 * _ramp(left, right, width, overlap_px, scale).to(device)
@@ -116,9 +140,19 @@ def _rows(
             total[..., columns] += tile * ramp
             weight[..., columns] += ramp
         finished = min(next_top - top, bottom - top) * scale
-        yield top * scale, total[:, :, :finished] / weight[:, :, :finished]
-        # The rows below overlap with the next row of tiles.
-        total, weight = total[:, :, finished:], weight[:, :, finished:]
+        for sums, weights in zip(_in_bands(total[:, :, :finished]), _in_bands(weight[:, :, :finished]), strict=True):
+            yield sums / weights
+        _move_up(total, finished)
+        _move_up(weight, finished)
+
+
+def _move_up(sums: Float[Tensor, "1 c h w"], finished: int) -> None:
+    """Drop the first rows and add as many zeros: the rows below overlap with the next row of tiles."""
+    kept = sums.shape[2] - finished
+    for top in range(0, kept, finished):  # pieces that do not overlap with where they go
+        stop = min(top + finished, kept)
+        sums[:, :, top:stop] = sums[:, :, top + finished : stop + finished]
+    sums[:, :, kept:] = 0
 
 
 def _device_of(generator: nn.Module) -> torch.device:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.data.evaluation import image_files, read_image
+import numpy as np
+from PIL import Image
+
+from pipeline.data.evaluation import image_files, read_picture_file
 from pipeline.errors import OutputError
 from pipeline.inference.named_model import NamedModel
-from pipeline.inference.pictures import is_picture_of, write_png
-from pipeline.inference.upscale import upscale
+from pipeline.inference.pictures import is_picture_of, write_png_bands
+from pipeline.inference.upscale import Pixels, upscale_bands
 from shards.errors import InputError
 from shards.format.files import check_writable, clean_stale_kind
 from shards.format.outputs import check_output_files
+from shards.format.rejects import PhotoNote
 
 _JOB = "upscale"
 
@@ -71,18 +75,40 @@ def clean_litter(pairs: Iterable[tuple[Path, Path]]) -> None:
         clean_stale_kind(folder, ".png")
 
 
-def upscale_file(model: NamedModel, source: Path, target: Path, *, tile_px: int, overlap_px: int) -> None:
-    """Upscale one image file.
+def upscale_file(
+    model: NamedModel, source: Path, target: Path, *, tile_px: int, overlap_px: int
+) -> tuple[PhotoNote, ...]:
+    """Upscale one image file to one of the same kind: gray or colour, with or without alpha, of 8 or 16 bits.
+
+    Returns:
+        What the result does not show of the source.
 
     Raises:
         InputError: The source is not a readable image.
         CheckpointError: The output holds a NaN or infinite value.
         OutputError: The picture cannot be written: the disk is full, or the folder is gone.
     """
-    sr = upscale(model.generator, read_image(source), model.scale, tile_px=tile_px, overlap_px=overlap_px)
+    picture = read_picture_file(source)
+    bands = upscale_bands(model.generator, picture.colour, model.scale, tile_px=tile_px, overlap_px=overlap_px)
+    if picture.alpha is not None:
+        bands = _with_alpha(bands, picture.alpha, model.scale)
     try:
-        write_png(target, sr, job=_JOB)
+        write_png_bands(target, bands, len(picture.colour) * model.scale, job=_JOB)
     except OSError as error:
         raise OutputError(
             f"{target} could not be written: {error.strerror or error}; free some space and rerun the same command"
         ) from error
+    return picture.notes
+
+
+def _with_alpha(bands: Iterable[Pixels], alpha: np.ndarray, scale: int) -> Iterator[Pixels]:
+    """Add alpha, enlarged by bicubic: generators are trained on photos, and leave no plane of it quite opaque."""
+    width = alpha.shape[1]
+    plane = Image.fromarray(alpha.astype(np.float32))
+    top = 0
+    for band in bands:
+        box = (0, top / scale, width, (top + len(band)) / scale)
+        enlarged = np.asarray(plane.resize((width * scale, len(band)), Image.Resampling.BICUBIC, box=box))
+        rounded = np.clip(np.rint(enlarged), 0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
+        yield np.concatenate([band, rounded[..., None]], axis=2)
+        top += len(band)

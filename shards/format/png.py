@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import numpy as np
@@ -169,36 +170,40 @@ _BAND_BYTES = 2**20
 
 
 def picture_chunks(
-    picture: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"], text: Mapping[str, str]
+    bands: Iterable[UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]], height_px: int, text: Mapping[str, str]
 ) -> Iterator[bytes]:
-    """Encode a picture for people, in parts, so that a large one is never in memory twice.
+    """Encode a picture for people, in parts, so that a large one is never in memory whole.
 
     Args:
-        picture: Gray, gray and alpha, RGB, or RGBA, by its number of channels.
+        bands: At least one, from the top; gray, gray and alpha, RGB, or RGBA, by the number of channels.
+        height_px: Of all together.
         text: Remarks by keyword, in Latin-1; they come before the pixels.
 
     Yields:
         The parts of a PNG file.
     """
-    height_px, width_px, num_channels = picture.shape
-    row_bytes = width_px * num_channels * picture.itemsize
+    remaining = iter(bands)
+    first = next(remaining)
+    _, width_px, num_channels = first.shape
+    header = _HEADER.pack(width_px, height_px, 8 * first.itemsize, _COLOUR_TYPES[num_channels], 0, 0, 0)
     yield _SIGNATURE
-    yield from _chunk(
-        b"IHDR",
-        _HEADER.pack(width_px, height_px, 8 * picture.itemsize, _COLOUR_TYPES[num_channels], 0, 0, 0),
-    )
+    yield from _chunk(b"IHDR", header)
     for keyword, remark in text.items():
         yield from _chunk(b"tEXt", f"{keyword}\0{remark}".encode("latin-1"))
     deflate = zlib.compressobj(_ZLIB_LEVEL)
-    above = np.zeros(row_bytes, np.uint8)
-    band_px = max(1, _BAND_BYTES // row_bytes)
-    for top in range(0, height_px, band_px):
-        band = picture[top : top + band_px]
-        rows = band.astype(band.dtype.newbyteorder(">")).view(np.uint8).reshape(len(band), row_bytes)
-        filtered = np.empty((len(rows), 1 + row_bytes), np.uint8)
-        filtered[:, 0] = _UP_FILTER
-        np.subtract(rows, np.concatenate([above[None], rows[:-1]]), out=filtered[:, 1:])
-        above = rows[-1]
-        yield from _chunk(b"IDAT", deflate.compress(filtered.data))
+    above = np.zeros(width_px * num_channels * first.itemsize, np.uint8)
+    for band in itertools.chain([first], remaining):
+        for part in _low_bands(band):
+            rows = part.astype(part.dtype.newbyteorder(">"), order="C").view(np.uint8).reshape(len(part), -1)
+            filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+            filtered[:, 0] = _UP_FILTER
+            np.subtract(rows, np.concatenate([above[None], rows[:-1]]), out=filtered[:, 1:])
+            above = rows[-1]
+            yield from _chunk(b"IDAT", deflate.compress(filtered.data))
     yield from _chunk(b"IDAT", deflate.flush())
     yield from _chunk(b"IEND", b"")
+
+
+def _low_bands(band: np.ndarray) -> Iterator[np.ndarray]:
+    step_px = max(1, _BAND_BYTES * len(band) // band.nbytes)
+    return (band[top_px : top_px + step_px] for top_px in range(0, len(band), step_px))

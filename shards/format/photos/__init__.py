@@ -9,3 +9,5 @@ from shards.format.photos.files import describe_passed_over as describe_passed_o
 from shards.format.photos.files import list_photos as list_photos
 from shards.format.photos.files import read_file as read_file
 from shards.format.photos.formats import photo_suffixes as photo_suffixes
+from shards.format.photos.pictures import Picture as Picture
+from shards.format.photos.pictures import read_picture as read_picture

@@ -8,8 +8,10 @@ setting of Pillow's is changed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
@@ -62,13 +64,20 @@ def read_photo(data: bytes, *, max_pixels: int, alpha: Literal["composite", "rej
         DecodeError: The image is truncated, no image, too large, unreadable, or transparent where that is refused.
             Nothing else is raised, whatever the bytes.
     """
+    with only_decode_errors(data, max_pixels):
+        return _decode(data, max_pixels, alpha)
+
+
+@contextlib.contextmanager
+def only_decode_errors(data: bytes, max_pixels: int) -> Iterator[None]:
+    """Turn whatever decoding a file raises in the block into a `DecodeError`."""
     if not data:
         raise DecodeError("truncated", "the file is empty")
     try:
         with warnings.catch_warnings():
             # Pillow only warns above 89 Mpixel; our own limit below decides.
             warnings.simplefilter("ignore")
-            return _decode(data, max_pixels, alpha)
+            yield
     except DecodeError:
         raise
     except Image.DecompressionBombError as error:
@@ -88,40 +97,57 @@ def _decode(data: bytes, max_pixels: int, transparency: str) -> DecodedPhoto:
     file = essentials(data)
     images = [open_image(part) for part in file.parts]
     notes: set[PhotoNote] = set()
-    if file.has_more or _is_animated(images[0]):
+    if has_frames(file, images):
         notes.add("frames")
-    for image in images:
-        _check_size(image, max_pixels)
-        image.load()
-    if file.bits > 8 or images[0].mode.startswith("I"):
+    load(images, max_pixels)
+    if is_deep(file, images):
         notes.add("depth")
-    planes = [_to_8_bit(image, file) for image in images]
-    colour, alpha = _split_alpha(Image.merge(file.mode, planes) if file.mode else planes[0])
+    colour, alpha = split_8_bit(file, images)
     if alpha is not None and alpha.getextrema() != (255, 255):
         if transparency == "reject":
             raise DecodeError("transparent", "it has pixels that are not opaque; --alpha composite puts them on white")
         notes.add("transparency")
-    orientation, profile = _metadata(images[0], file)
+    orientation, profile = find_metadata(images[0], file)
     rgb = _to_rgb(colour, profile, notes)
     if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, (255, 255, 255)), alpha)
-    pixels = np.ascontiguousarray(upright(rgb, orientation))
+    pixels = np.ascontiguousarray(upright(np.asarray(rgb), orientation))
     return DecodedPhoto(pixels, cast("tuple[PhotoNote, ...]", tuple(sorted(notes))))
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise DecodeError("too-large", f"{image.width}x{image.height} px is above the limit of {max_pixels} pixels")
+def load(images: Sequence[Image.Image], max_pixels: int) -> None:
+    """Decode the pixels of a file's parts, unless they are too many."""
+    for image in images:
+        if image.width * image.height > max_pixels:
+            size = f"{image.width}x{image.height} px"
+            raise DecodeError("too-large", f"{size} is above the limit of {max_pixels} pixels")
+        image.load()
 
 
-def _is_animated(image: Image.Image) -> bool:
+def has_frames(file: Essentials, images: Sequence[Image.Image]) -> bool:
+    """Return whether a file has further frames or pages."""
     try:
-        return bool(getattr(image, "is_animated", False))
+        return file.has_more or bool(getattr(images[0], "is_animated", False))
     except (EOFError, OSError, ValueError, IndexError, SyntaxError):
         return True  # a second frame that cannot be read is none that is needed
 
 
-def _metadata(image: Image.Image, file: Essentials) -> tuple[int, bytes | None]:
+def is_deep(file: Essentials, images: Sequence[Image.Image]) -> bool:
+    """Return whether samples have more than 8 bits."""
+    return file.bits > 8 or images[0].mode.startswith("I")
+
+
+def split_8_bit(file: Essentials, images: Sequence[Image.Image]) -> tuple[Image.Image, Image.Image | None]:
+    """Return the colours of loaded parts, in mode L, RGB or CMYK, and the alpha channel where there is one."""
+    planes = [_to_8_bit(image, file) for image in images]
+    colour, alpha = _split_alpha(Image.merge(file.mode, planes) if file.mode else planes[0])
+    # Photoshop writes BMP files with a channel of zeros, which viewers show opaque.
+    if alpha is not None and images[0].format == "BMP" and alpha.getextrema() == (0, 0):
+        alpha = None
+    return colour, alpha
+
+
+def find_metadata(image: Image.Image, file: Essentials) -> tuple[int, bytes | None]:
     """Return orientation and profile: those read from the file here, else those that a plugin passed on unread."""
     exif, xmp, profile = (image.info.get(key) for key in ("exif", "xmp", "icc_profile"))
     orientation = file.orientation
@@ -136,11 +162,8 @@ def _to_8_bit(image: Image.Image, file: Essentials) -> Image.Image:
     if image.mode == "F":
         raise DecodeError("unreadable", "floating-point pixels have no known range; convert to 8 or 16 bit")
     if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image).astype(np.int64)
-    bits = file.bits if 8 < file.bits < 16 and image.format == "TIFF" else 16
-    if values.min() < 0 or values.max() >= 2**bits:
-        raise DecodeError("unreadable", f"gray values from {values.min()} to {values.max()} fit no {bits} bits")
+        return image.convert("LA") if file.is_gray and image.mode == "RGBA" else image
+    values, bits = gray_values(image, file)
     # The high byte, as Pillow itself takes it for 16-bit colour.
     high = (values >> (bits - 8)).astype(np.uint8)
     gray = Image.fromarray(255 - high if file.is_white_zero else high)
@@ -148,6 +171,15 @@ def _to_8_bit(image: Image.Image, file: Essentials) -> Image.Image:
     if isinstance(transparent, int):
         gray.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return gray
+
+
+def gray_values(image: Image.Image, file: Essentials) -> tuple[np.ndarray, int]:
+    """Return the values of a gray image of more than 8 bits, and their number of bits."""
+    values = np.asarray(image).astype(np.int64)
+    bits = file.bits if 8 < file.bits < 16 and image.format == "TIFF" else 16
+    if values.min() < 0 or values.max() >= 2**bits:
+        raise DecodeError("unreadable", f"gray values from {values.min()} to {values.max()} fit no {bits} bits")
+    return values, bits
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -41,6 +41,8 @@ class Essentials:
     """Of a sample, where the file says it."""
     is_white_zero: bool = False
     """16-bit values have to be inverted."""
+    is_gray: bool = False
+    """A PNG without colours; Pillow widens such with alpha and 16 bits to RGBA."""
     orientation: int = 1
     """EXIF's, 1 to 8."""
     profile: bytes | None = None
@@ -68,7 +70,13 @@ def essentials(data: bytes) -> Essentials:
         page = first_page(data)
         if page is not None:
             return Essentials(
-                page.planes, page.mode, page.bits, page.is_white_zero, page.orientation, page.profile, page.has_more
+                page.planes,
+                page.mode,
+                page.bits,
+                page.is_white_zero,
+                orientation=page.orientation,
+                profile=page.profile,
+                has_more=page.has_more,
             )
     if data[4:8] == b"ftyp":
         return _of_heif(data)
@@ -96,6 +104,7 @@ def _of_png(data: bytes) -> Essentials:
     return Essentials(
         (b"".join(kept),),
         bits=data[24] if len(data) > 24 else 8,
+        is_gray=data[25:26] in {b"\0", b"\4"},
         orientation=find_orientation(exif, xmp),
         profile=profile,
         has_more=num_frames > 1,

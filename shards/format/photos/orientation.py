@@ -8,21 +8,13 @@ from __future__ import annotations
 import re
 import struct
 
-from PIL import Image
+import numpy as np
 
 _ORIENTATION = 0x0112
 _UNSIGNED = {1: "B", 3: "H", 4: "L"}  # by EXIF's type number
 _MAX_ENTRIES = 1024
 _XMP = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
-_TRANSPOSED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_LAST = 8
 
 
 def find_orientation(exif: bytes, xmp: bytes = b"") -> int:
@@ -31,7 +23,7 @@ def find_orientation(exif: bytes, xmp: bytes = b"") -> int:
     if found is None:
         match = _XMP.search(xmp)
         found = int(match[1]) if match else 1
-    return found if found in _TRANSPOSED else 1
+    return found if 1 <= found <= _LAST else 1
 
 
 def _in_exif(exif: bytes) -> int | None:
@@ -50,6 +42,12 @@ def _in_exif(exif: bytes) -> int | None:
     return None
 
 
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn an image by an orientation."""
-    return image.transpose(_TRANSPOSED[orientation]) if orientation in _TRANSPOSED else image
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image, (height, width, ...), by an orientation; returns a view."""
+    if orientation in {5, 6, 7, 8}:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return pixels

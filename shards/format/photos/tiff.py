@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shards.format.photos.errors import DecodeError
 
-_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 254, 258, 262, 274, 277
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 254, 256, 257, 258, 262, 274, 277
 _STRIPS, _STRIP_BYTES, _PLANAR, _TILES, _TILE_BYTES = 273, 279, 284, 324, 325
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _PROFILE = 338, 339, 34675
 # Compression, sizes, strips, tiles, predictor, palette, inks, JPEG tables, YCbCr, LERC: what decoding takes.
@@ -108,8 +108,10 @@ class _Tiff:
         end = first + count * size
         return entries, self.unpack(self.offset, end)[0] if end + self.inline <= len(self.data) else 0
 
-    def integers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        entry = self.entries.get(tag)
+    def integers(
+        self, tag: int, default: tuple[int, ...] = (), entries: dict[int, _Entry] | None = None
+    ) -> tuple[int, ...]:
+        entry = (self.entries if entries is None else entries).get(tag)
         if entry is None or entry.kind not in _INTEGERS or not entry.count:
             return default
         return struct.unpack(f"{self.order}{entry.count}{_INTEGERS[entry.kind]}", entry.value)
@@ -199,6 +201,9 @@ def _has_more(tiff: _Tiff) -> bool:
         return False  # a chain that leads nowhere
     if entries is None:
         return False
-    subfile = entries.get(_SUBFILE, tiff.offsets(0)).value
-    kind = int.from_bytes(subfile, "little" if tiff.order == "<" else "big")
-    return not kind & (_THUMBNAIL | _MASK)
+    (kind,) = tiff.integers(_SUBFILE, (0,), entries)[:1]
+    if kind & (_THUMBNAIL | _MASK):
+        return False
+    # Cameras and scanners do not mark a thumbnail as one.
+    sides = [(tiff.integers(tag)[:1], tiff.integers(tag, (), entries)[:1]) for tag in (_WIDTH, _HEIGHT)]
+    return not all(first and later and 2 * later[0] <= first[0] for first, later in sides)

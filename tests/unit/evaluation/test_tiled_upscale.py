@@ -10,7 +10,7 @@ import torch
 from harness import photo
 from torch import Tensor, nn
 
-from pipeline.inference.upscale import _rows, to_pixels, to_tensor, upscale
+from pipeline.inference.upscale import to_pixels, to_tensor, upscale, upscale_bands
 from pipeline.models import SRVGGNetCompact
 from shards.errors import InputError
 
@@ -133,14 +133,11 @@ def test_tiles_when_the_overlap_is_four_times_the_reach_equal_the_whole(
     assert np.mean(tiled != whole) < 1e-3
 
 
-def test_rows_come_in_bands_no_higher_than_a_row_of_tiles(compact: nn.Module) -> None:
-    image = photo(3, 100, 37)
-    with torch.inference_mode():
-        bands = [(top_px, rows.shape[2]) for top_px, rows in _rows(compact, image, 4, 16, 4)]
-    assert len(bands) > 6
-    assert max(height_px for _, height_px in bands) <= 4 * 16
-    ends = [top_px + height_px for top_px, height_px in bands]
-    assert [0, *ends] == [*(top_px for top_px, _ in bands), 400]
+def test_bands_are_no_higher_than_a_row_of_tiles(compact: nn.Module) -> None:
+    heights = [len(band) for band in upscale_bands(compact, photo(3, 100, 37), 4, tile_px=16, overlap_px=4)]
+    assert len(heights) > 6
+    assert max(heights) <= 4 * 16
+    assert sum(heights) == 400
 
 
 @pytest.mark.parametrize(
@@ -162,3 +159,9 @@ def test_image_of_16_bits_keeps_them(size_px: tuple[int, int]) -> None:
     tiled = upscale(Enlarged(), image, 2, tile_px=16, overlap_px=4)
     assert tiled.dtype == np.uint16
     assert np.abs(tiled.astype(int) - image.repeat(2, 0).repeat(2, 1)).max() <= 1
+
+
+@pytest.mark.parametrize("size_px", [(9, 12), (40, 33)])
+def test_gray_image_is_that_of_three_equal_channels(size_px: tuple[int, int]) -> None:
+    image = photo(3, *size_px)[..., :1]
+    assert np.array_equal(upscale(Enlarged(), image, 2, tile_px=16, overlap_px=4), image.repeat(2, 0).repeat(2, 1))

@@ -85,7 +85,7 @@ def test_png_when_gray_is_refused() -> None:
 @pytest.mark.parametrize("size_px", [(1, 1), (700, 900)])
 def test_picture_is_a_png_of_the_same_pixels(num_channels: int, mode: str, size_px: tuple[int, int]) -> None:
     picture = np.random.RandomState(1).randint(0, 256, (*size_px, num_channels), np.uint8)
-    data = b"".join(picture_chunks(picture, {"Software": "test"}))
+    data = b"".join(picture_chunks([picture], len(picture), {"Software": "test"}))
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == mode
         assert image.info["Software"] == "test"
@@ -94,9 +94,9 @@ def test_picture_is_a_png_of_the_same_pixels(num_channels: int, mode: str, size_
 
 def test_picture_of_16_bits_is_a_png_of_16_bits() -> None:
     picture = np.random.RandomState(1).randint(0, 65536, (30, 20, 1), np.uint16)
-    with Image.open(io.BytesIO(b"".join(picture_chunks(picture, {})))) as image:
+    with Image.open(io.BytesIO(b"".join(picture_chunks([picture], len(picture), {})))) as image:
         assert image.mode == "I;16"
         assert np.array_equal(np.asarray(image), picture[..., 0])
     colour = np.random.RandomState(2).randint(0, 65536, (30, 20, 3), np.uint16)
-    with Image.open(io.BytesIO(b"".join(picture_chunks(colour, {})))) as image:
+    with Image.open(io.BytesIO(b"".join(picture_chunks([colour], len(colour), {})))) as image:
         assert np.array_equal(np.asarray(image), (colour >> 8).astype(np.uint8))  # Pillow keeps the high byte

@@ -1,0 +1,80 @@
+"""Upscaled files are what their sources are, and say what is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_files import encode, gradient
+from PIL import Image
+
+from pipeline.data.evaluation import read_image
+from pipeline.inference.named_model import NamedModel
+from pipeline.inference.upscale_files import upscale_file
+from pipeline.models import SRVGGNetCompact
+from shards.errors import InputError
+from shards.format.photos import Picture, read_picture
+from shards.format.png import picture_chunks
+
+SCALE = 2
+SHAPE = (20, 31)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> NamedModel:
+    return NamedModel(SRVGGNetCompact(4, 1, SCALE).eval(), SCALE, tmp_path / "m.safetensors", None)
+
+
+def upscaled(model: NamedModel, folder: Path, data: bytes, tile_px: int = 12) -> Picture:
+    (folder / "in.png").write_bytes(data)
+    assert upscale_file(model, folder / "in.png", folder / "out.png", tile_px=tile_px, overlap_px=4) == ()
+    return read_picture((folder / "out.png").read_bytes(), max_pixels=10_000)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return b"".join(picture_chunks([pixels], len(pixels), {}))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("num_channels", [1, 2, 3, 4])
+def test_channels_and_depth_stay(model: NamedModel, tmp_path: Path, num_channels: int, dtype: type) -> None:
+    pixels = np.random.RandomState(0).randint(0, np.iinfo(dtype).max + 1, (*SHAPE, num_channels)).astype(dtype)
+    picture = upscaled(model, tmp_path, png(pixels))
+    assert picture.colour.shape == (40, 62, 1 if num_channels < 3 else 3)
+    assert picture.colour.dtype == dtype
+    assert (picture.alpha is not None) == (num_channels in {2, 4})
+
+
+@pytest.mark.parametrize("tile_px", [12, 64])
+@pytest.mark.parametrize("full", [255, 65535])
+def test_alpha_is_enlarged_without_a_seam_and_opaque_stays_opaque(
+    model: NamedModel, tmp_path: Path, full: int, tile_px: int
+) -> None:
+    pixels = np.zeros((*SHAPE, 4), np.uint8 if full == 255 else np.uint16)
+    pixels[5:15, 8:24, 3] = full
+    pixels[0, :, 3] = np.linspace(0, full, SHAPE[1])
+    picture = upscaled(model, tmp_path, png(pixels), tile_px)
+    assert picture.alpha is not None
+    assert (picture.alpha[14:26, 22:42] == full).all()
+    assert (picture.alpha[34:, :] == 0).all()
+    size = (SHAPE[1] * SCALE, SHAPE[0] * SCALE)
+    whole = Image.fromarray(pixels[..., 3].astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+    assert np.array_equal(picture.alpha, np.clip(np.rint(np.asarray(whole)), 0, full))
+
+
+def test_colours_are_those_without_alpha(model: NamedModel, tmp_path: Path) -> None:
+    pixels = np.dstack([gradient(*SHAPE), np.zeros(SHAPE, np.uint8)])
+    with_alpha = upscaled(model, tmp_path, png(pixels)).colour
+    assert np.array_equal(with_alpha, upscaled(model, tmp_path, png(pixels[..., :3].copy())).colour)
+
+
+def test_animation_is_refused_by_name_in_upscaling_and_evaluation(model: NamedModel, tmp_path: Path) -> None:
+    first = Image.fromarray(gradient(*SHAPE))
+    path = tmp_path / "in.webp"
+    path.write_bytes(encode(first, "WEBP", save_all=True, append_images=[first.rotate(180)]))
+    with pytest.raises(InputError, match=r"in\.webp .* an animation or has several pages"):
+        upscale_file(model, path, tmp_path / "out.png", tile_px=12, overlap_px=4)
+    with pytest.raises(InputError, match=r"in\.webp is an animation or has several pages"):
+        read_image(path)
+    assert not (tmp_path / "out.png").exists()
