@@ -66,6 +66,9 @@ class ReportConfig:
     keep_best: str = ""
     """Keep the checkpoint with the best validation too: psnr_y (mean over the sets), Set5/psnr_y (one set), or
     another metric of the validation, with a minus in front where lower is better; empty: none."""
+    warn_after_images: int = 20_000
+    """Warn when generator and discriminator have been out of balance for so many images: a discriminator at chance or
+    saturated, or an adversarial loss below 1% of the generator's gradient; 0: never."""
 
     def __post_init__(self) -> None:
         """Check ranges and that the intervals nest, so that a report never spans a checkpoint."""
@@ -86,7 +89,14 @@ class ReportConfig:
             for name, value in nested.items()
             if value % every
         ]
-        refuse([*amounts, *loose, *not_negative(keep_every_images=self.keep_every_images), *self._retention_faults()])
+        refuse(
+            [
+                *amounts,
+                *loose,
+                *not_negative(keep_every_images=self.keep_every_images, warn_after_images=self.warn_after_images),
+                *self._retention_faults(),
+            ]
+        )
 
     def _retention_faults(self) -> list[str]:
         validate, save, faults = self.validate_every_images, self.checkpoint_every_images, []

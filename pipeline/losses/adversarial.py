@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.losses.registry import ADVERSARIAL_LOSSES
@@ -30,8 +30,28 @@ class AdversarialLoss(Protocol):
         """Return the discriminator's terms on real and on fake images, to be summed."""
         ...
 
+    def accuracy(self, real_logits: Logits, fake_logits: Logits) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the fractions of real and of fake logits on their own side of the decision boundary."""
+        ...
 
-class VanillaLoss:
+
+class ApartLoss:
+    """Base of losses that treat real and fake apart: one logit decides, by the side of `boundary` that it is on."""
+
+    needs_real_logits = False
+    boundary: ClassVar[float] = 0.0
+    """Where real and fake are equally likely."""
+
+    def accuracy(self, real_logits: Logits, fake_logits: Logits) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the fractions of real logits above the boundary and of fake ones below it."""
+        return _fraction(real_logits > self.boundary), _fraction(fake_logits < self.boundary)
+
+
+def _fraction(correct: Bool[Tensor, "*logits"]) -> Float[Tensor, ""]:
+    return correct.float().mean()
+
+
+class VanillaLoss(ApartLoss):
     """Binary cross-entropy with logits; the generator's side does not saturate. The paper's choice.
 
     References:
@@ -39,7 +59,6 @@ class VanillaLoss:
     """
 
     name = "vanilla"
-    needs_real_logits = False
 
     def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Float[Tensor, ""]:
         """Return the mean of -log sigmoid(fake)."""
@@ -50,7 +69,7 @@ class VanillaLoss:
         return F.softplus(-real_logits).mean(), F.softplus(fake_logits).mean()
 
 
-class LeastSquaresLoss:
+class LeastSquaresLoss(ApartLoss):
     """Squared distance to 1 for real and 0 for fake.
 
     References:
@@ -58,7 +77,7 @@ class LeastSquaresLoss:
     """
 
     name = "least_squares"
-    needs_real_logits = False
+    boundary = 0.5
 
     def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Float[Tensor, ""]:
         """Return the mean of (fake - 1)^2."""
@@ -69,7 +88,7 @@ class LeastSquaresLoss:
         return (real_logits - 1).square().mean(), fake_logits.square().mean()
 
 
-class HingeLoss:
+class HingeLoss(ApartLoss):
     """Linear up to a margin of 1.
 
     References:
@@ -77,7 +96,6 @@ class HingeLoss:
     """
 
     name = "hinge"
-    needs_real_logits = False
 
     def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Float[Tensor, ""]:
         """Return the mean of -fake."""
@@ -117,6 +135,10 @@ class RelativisticAverageLoss:
         """Return the terms on real against the fakes' mean, and on fake against the reals' mean."""
         real_term = F.softplus(fake_logits.mean() - real_logits).mean()
         return real_term, F.softplus(fake_logits - real_logits.mean()).mean()
+
+    def accuracy(self, real_logits: Logits, fake_logits: Logits) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the fractions of real logits above the fakes' mean and of fake ones below the reals' mean."""
+        return _fraction(real_logits > fake_logits.mean()), _fraction(fake_logits < real_logits.mean())
 
 
 for _loss in (VanillaLoss(), LeastSquaresLoss(), HingeLoss(), RelativisticAverageLoss()):

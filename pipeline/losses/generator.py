@@ -87,6 +87,10 @@ class GeneratorLosses:
 
     def weighted_sum(self, terms: Mapping[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
         """Return the loss of which `terms` are the unweighted parts."""
-        weights = {term.name: term.weight for term in self.image} | {"adversarial": self.adversarial_weight}
-        weighted = [weights[name] * value for name, value in terms.items()]
+        weighted = list(self.weighted(terms).values())
         return sum(weighted[1:], weighted[0])
+
+    def weighted(self, terms: Mapping[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
+        """Return the summands of the loss of which `terms` are the unweighted parts."""
+        weights = {term.name: term.weight for term in self.image} | {"adversarial": self.adversarial_weight}
+        return {name: weights[name] * value for name, value in terms.items()}

@@ -30,6 +30,7 @@ from pipeline.run.resume import newest_checkpoint, retention_of
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.signals import children_do_not_hear
 from pipeline.tracking import NullTracker, Tracker
+from pipeline.train.health import GanHealth
 from pipeline.train.loop import LoopParts, Progress, train
 from pipeline.train.report import MetricsFile, RunningMeans
 from shards.format.files import fit_name
@@ -185,8 +186,15 @@ class Session:
             tracker=tracker,
             progress=progress_of(self._state.images_seen, self._total_images),
             damage=damage,
+            health=self._health(),
             must_stop=must_stop,
         )
+
+    def _health(self) -> GanHealth:
+        health = GanHealth(self._config.report.warn_after_images)
+        for images_seen, values in self._metrics.reports():
+            health.add(images_seen, values)
+        return health
 
     def _loader(self) -> Iterator[Batch]:
         config, backend = self._config, self._backend

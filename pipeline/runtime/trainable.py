@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
@@ -34,11 +36,13 @@ class Trainable(ABC):
 
     Attributes:
         bare: The network itself: for evaluation, for saving, and for passes that must not reduce gradients.
+        gradient_norms: Of the last step, by parameter; None before it, and under ZeRO, which partitions gradients.
     """
 
     def __init__(self, wrapped: Any, bare: nn.Module) -> None:
         self._wrapped = wrapped
         self.bare = bare
+        self.gradient_norms: GradientNorms | None = None
 
     def __call__(self, *args: Any) -> Any:
         """Run the network so that the next `backward` averages gradients over all ranks."""
@@ -56,6 +60,13 @@ class Trainable(ABC):
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss, averaged over all ranks. Collective."""
+
+    def gradient_at(self, activation: Tensor, loss: Tensor) -> Tensor:
+        """Return this rank's gradient of a loss at an activation, float32; the graph stays for `backward`."""
+        (gradient,) = torch.autograd.grad(
+            loss, activation, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return gradient.float()
 
     @abstractmethod
     def step(self, learning_rate: float) -> Tensor:
@@ -129,10 +140,16 @@ class DdpTrainable(Trainable):
         """See `Trainable`."""
         self._scaler.scale(poisoned(loss)).backward()
 
+    def gradient_at(self, activation: Tensor, loss: Tensor) -> Tensor:
+        """See `Trainable`. Scaled on its way, like the gradients of `backward`."""
+        scale = self._scaler.scale(torch.ones_like(loss))
+        return super().gradient_at(activation, loss * scale) / scale
+
     def step(self, learning_rate: float) -> Tensor:
         """See `Trainable`."""
         self._scaler.unscale_(self._optimizer)
-        norm = gradient_norm(self.bare)
+        self.gradient_norms = GradientNorms.of(self.bare)
+        norm = self.gradient_norms.total
         if self._gradient_clip_norm:
             nn.utils.clip_grads_with_norm_(self.bare.parameters(), self._gradient_clip_norm, norm)
         _set_learning_rate(self._optimizer, learning_rate)
@@ -190,7 +207,8 @@ class DeepSpeedTrainable(Trainable):
 
     def _judge_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Stage 0 reduces inside `step`, which then calls the plain optimizer; it looks for no such gradient."""
-        self._skipped = leave_out(optimizer, gradient_norm(self.bare))
+        self.gradient_norms = GradientNorms.of(self.bare)
+        self._skipped = leave_out(optimizer, self.gradient_norms.total)
 
     def optimizer_state(self) -> OptimizerState:
         """See `Trainable`."""
@@ -297,9 +315,28 @@ def poisoned(loss: Tensor) -> Tensor:
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
-def gradient_norm(module: nn.Module) -> Tensor:
-    """Return the norm of all gradients, 0-dim; not finite if any of them is not."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+@dataclass(frozen=True)
+class GradientNorms:
+    """Norms of a network's gradients.
+
+    Attributes:
+        names: The parameters, in the network's order.
+        values: The norm of each one's gradient, on the device.
+    """
+
+    names: tuple[str, ...]
+    values: Float[Tensor, " parameters"]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> GradientNorms:
+        """Measure the gradients that the parameters hold."""
+        gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        return cls(tuple(gradients), torch.stack(cast(Any, torch)._foreach_norm(list(gradients.values()))))
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The norm of all gradients; not finite if any of them is not."""
+        return torch.linalg.vector_norm(self.values)
 
 
 def leave_out(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:

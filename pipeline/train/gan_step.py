@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.losses import GeneratorLosses
@@ -26,6 +27,7 @@ from pipeline.runtime.trainable import Trainable, poisoned
 from pipeline.train.micro_batches import MicroBatch, StepInput, micro_batches
 
 Scalars: TypeAlias = dict[str, Tensor]
+TermNorms: TypeAlias = dict[str, Float[Tensor, " n"]]
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ class Turn:
     Attributes:
         generator_learning_rate: None where the generator rests: in the discriminator's warm-up and between its turns.
         discriminator_learning_rate: None in the pixel stage, where the discriminator takes no part.
+        is_reported: Whether a report follows, for which the step also measures the gradient of each term.
     """
 
     generator_learning_rate: float | None
     discriminator_learning_rate: float | None
+    is_reported: bool = False
 
     @property
     def is_adversarial(self) -> bool:
@@ -83,7 +87,8 @@ class StepResult:
     """What a step reports: 0-dim tensors of this rank, detached, on the device.
 
     Attributes:
-        scalars: Unweighted loss terms and mean logits over the rank's images, named `NETWORK/TERM`.
+        scalars: Unweighted loss terms, mean logits and accuracies over the rank's images, named `NETWORK/TERM`; in a
+            step that is reported, the generator's `gradient/TERM` and `gradient_share/TERM` too.
         skipped: By network, 1 where its update was skipped, else 0; the same on all ranks.
     """
 
@@ -95,6 +100,16 @@ class StepResult:
         for name, value in terms.items():
             key = f"{network}/{name}"
             self.scalars[key] = share * value.detach() + self.scalars.get(key, 0.0)
+
+    def add_logits(self, share: float, side: str, loss: Tensor, logits: Tensor, accuracy: Tensor) -> None:
+        """Add what the discriminator said to the real or to the fake images of a micro-batch."""
+        self.add("discriminator", share, {side: loss, f"{side}_logit": logits.mean(), f"accuracy_{side}": accuracy})
+
+    def add_gradients(self, share: float, norms: TermNorms) -> None:
+        """Add each term's gradient norm and its share of all, means over the images of a micro-batch."""
+        total = torch.stack(list(norms.values())).sum(dim=0)
+        self.add("gradient", share, {name: norm.mean() for name, norm in norms.items()})
+        self.add("gradient_share", share, {name: (norm / total).mean() for name, norm in norms.items()})
 
 
 GanStep: TypeAlias = Callable[[Gan, StepInput, Turn], StepResult]
@@ -122,6 +137,8 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
                         real = discriminator(part.gt, part.semantics).float() if adversarial.needs_real_logits else None
                     terms["adversarial"] = adversarial.generator(fake, real)
                 terms |= _image_terms(gan, sr, part, turn)
+                if turn.is_reported:
+                    result.add_gradients(part.share, term_gradients(generator, sr, losses.weighted(terms)))
                 generator.backward(part.share * losses.weighted_sum(terms))
             outputs.append(sr.detach())
             result.add("generator", part.share, terms)
@@ -138,8 +155,9 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
                 real, fake = real.float(), fake.float()
                 real_loss, fake_loss = adversarial.discriminator(real, fake)
                 trained.backward(part.share * (real_loss + fake_loss))
-            result.add("discriminator", part.share, {"real": real_loss, "real_logit": real.mean()})
-            result.add("discriminator", part.share, {"fake": fake_loss, "fake_logit": fake.mean()})
+            is_real, is_fake = adversarial.accuracy(real, fake)
+            result.add_logits(part.share, "real", real_loss, real, is_real)
+            result.add_logits(part.share, "fake", fake_loss, fake, is_fake)
         result.skipped["discriminator"] = trained.step(turn.discriminator_learning_rate)
     return result
 
@@ -172,9 +190,11 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
             (image_gradient,) = torch.autograd.grad(generator_loss, image, retain_graph=True)
             _, fake_loss = adversarial.discriminator(fake.detach(), fake)
             torch.autograd.backward(poisoned(part.share * fake_loss), inputs=list(discriminator.parameters()))
-            result.add("discriminator", part.share, {"fake": fake_loss, "fake_logit": fake.mean()})
+            result.add_logits(part.share, "fake", fake_loss, fake, adversarial.accuracy(fake, fake)[1])
             # A scalar whose gradient is `image_gradient`, in place of the adversarial loss.
             terms = {"adversarial": (image_gradient.float() * sr.float()).sum()} | _image_terms(gan, sr, part, turn)
+            if turn.is_reported:
+                result.add_gradients(part.share, term_gradients(generator, sr, losses.weighted(terms)))
             generator.backward(part.share * losses.weighted_sum(terms))
         result.add("generator", part.share, terms | {"adversarial": generator_loss})
     result.skipped["generator"] = generator.step(turn.generator_learning_rate)
@@ -186,7 +206,7 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
                 real = trained(part.gt, part.semantics).float()
             real_loss, _ = adversarial.discriminator(real, real.detach())
             trained.backward(part.share * real_loss)
-        result.add("discriminator", part.share, {"real": real_loss, "real_logit": real.mean()})
+        result.add_logits(part.share, "real", real_loss, real, adversarial.accuracy(real, real)[0])
     result.skipped["discriminator"] = trained.step(turn.discriminator_learning_rate)
     return result
 
@@ -208,6 +228,15 @@ def frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
+
+
+def term_gradients(generator: Trainable, sr: Float[Tensor, "n 3 h w"], terms: Scalars) -> TermNorms:
+    """Return the norm of each weighted term's gradient at each of the generator's outputs.
+
+    A term is a mean over images, so the gradient at an image is multiplied by their number: the norms depend neither on
+    the batch size nor on how a batch is cut. One more backward pass per term, down to the output only.
+    """
+    return {name: len(sr) * generator.gradient_at(sr, term).flatten(1).norm(dim=1) for name, term in terms.items()}
 
 
 def _bare(trainable: Trainable) -> nn.Module:

@@ -6,6 +6,7 @@ images: report, validate, checkpoint. Nothing else waits for the device.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +22,9 @@ from pipeline.data.damage import DamageTally
 from pipeline.errors import SaveError
 from pipeline.runtime.backend import Backend
 from pipeline.train.gan_step import Gan, GanStep, StepResult, Turn
+from pipeline.train.health import GanHealth
 from pipeline.train.micro_batches import StepInput
+from pipeline.train.non_finite import first_bad_output
 from pipeline.train.report import MetricsFile, RunningMeans
 from pipeline.train.skips import StepRecord
 from pipeline.train.state import TrainingState, seed_step
@@ -68,6 +71,7 @@ class LoopParts:
         tracker: MLflow, or nothing.
         progress: The terminal.
         damage: Counts replacement samples.
+        health: Warns of an imbalance of the two networks.
         must_stop: Whether this process was asked to save and exit.
     """
 
@@ -83,6 +87,7 @@ class LoopParts:
     tracker: Tracking
     progress: Progress
     damage: DamageTally
+    health: GanHealth
     must_stop: Callable[[], bool]
 
 
@@ -105,7 +110,8 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     for batch in batches:
         turn = turn_at(config, state.images_seen)
         seed_step(config.seed, state.images_seen, backend.rank)
-        result = parts.step(parts.gan, parts.prepare(batch.to(backend.device), turn.is_adversarial), turn)
+        inputs = parts.prepare(batch.to(backend.device), turn.is_adversarial)
+        result = parts.step(parts.gan, inputs, turn)
         with state.generator.whole():
             state.average.update(config.schedule.ema_decay(config.data.batch_size))
         means.add(result.scalars)
@@ -117,10 +123,13 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
             break
 
         is_last = state.images_seen >= total_images
-        if _passed(before, state.images_seen, config.report.every_images) or is_last:
+        if turn.is_reported:
             images_per_second = (state.images_seen - reported_at) / (time.monotonic() - reported_time)
-            _report(parts, state, means, images_per_second)
+            locate = functools.partial(first_bad_output, parts.gan, inputs, turn)
+            _report(parts, state, means, images_per_second, locate)
+            del locate
             reported_at, reported_time = state.images_seen, time.monotonic()
+        del inputs  # frees its memory before the next step's are prepared
         is_due = _passed(before, state.images_seen, config.report.validate_every_images) or is_last
         if config.report.validation_sets and is_due:
             must_stop |= not _validate(parts, state)
@@ -138,10 +147,13 @@ def turn_at(config: TrainConfig, images_seen: int) -> Turn:
     schedule = config.schedule
     factor = schedule.learning_rate_factor(images_seen)
     is_adversarial = config.is_adversarial and images_seen >= schedule.pixel_only_images
+    after = images_seen + config.data.batch_size
     rests = is_adversarial and schedule.generator_rests(images_seen, config.data.batch_size)
     return Turn(
         generator_learning_rate=None if rests else schedule.generator_learning_rate * factor,
         discriminator_learning_rate=schedule.discriminator_learning_rate * factor if is_adversarial else None,
+        is_reported=_passed(images_seen, after, config.report.every_images)
+        or after >= config.num_steps * config.data.batch_size,
     )
 
 
@@ -166,17 +178,27 @@ def _record(parts: LoopParts, images_seen: int, batch: Batch, result: StepResult
     schedule = parts.config.schedule
     learning_rate = schedule.generator_learning_rate * schedule.learning_rate_factor(images_seen)
     first_position = images_seen + parts.backend.rank * len(batch.keys)
-    return StepRecord(images_seen, first_position, batch.keys, learning_rate, result.scalars, result.skipped)
+    networks = {"generator": parts.gan.generator, "discriminator": parts.gan.discriminator}
+    gradients = {name: net.gradient_norms for name, net in networks.items() if net is not None}
+    return StepRecord(images_seen, first_position, batch.keys, learning_rate, result.scalars, result.skipped, gradients)
 
 
-def _report(parts: LoopParts, state: TrainingState, means: RunningMeans, images_per_second: float) -> None:
+def _report(
+    parts: LoopParts,
+    state: TrainingState,
+    means: RunningMeans,
+    images_per_second: float,
+    locate: Callable[[], str | None],
+) -> None:
     images_seen = state.images_seen
     values = means.take(parts.backend.sum)
-    values |= state.skipped.check(parts.config.run_dir / "skipped_updates", parts.backend.rank)
+    values |= state.skipped.check(parts.config.run_dir / "skipped_updates", parts.backend.rank, locate)
     factor = parts.config.schedule.learning_rate_factor(images_seen)
     values["learning_rate"] = parts.config.schedule.generator_learning_rate * factor
     values["data/substituted"] = float(parts.damage.total)
     _write(parts, images_seen, values)
+    for warning in parts.health.add(images_seen, values):
+        _LOG.warning("at %s images: %s", f"{images_seen:,}", warning)
     parts.tracker.metrics({"speed/images_per_second": images_per_second}, images_seen)
 
 

@@ -119,7 +119,7 @@ def test_step_reads_no_number_from_the_device(
     gan = gan_of(generator, discriminator, losses(adversarial=adversarial), clip_norm=1.0)
     average, means, step = MovingAverage(generator), RunningMeans(), step_input()
     with ForbidWaiting():
-        means.add(gan_step(gan, step, both(1e-2)).scalars)
+        means.add(gan_step(gan, step, replace(both(1e-2), is_reported=True)).scalars)
         average.update(0.9)
         with pytest.raises(AssertionError):
             float(step.lq.mean())  # what this test would find
@@ -177,7 +177,7 @@ def test_discriminator_update_leaves_the_generator_untouched(
     assert {"conv_first.weight", "conv_last.weight", "conv1.weight"} <= changed(discriminator, own)
     assert changed(generator, other) == set()
     assert all(parameter.grad is None for parameter in generator.parameters())
-    names = ("real", "fake", "real_logit", "fake_logit", "skipped")
+    names = ("real", "fake", "real_logit", "fake_logit", "accuracy_real", "accuracy_fake", "skipped")
     assert report(result).keys() == {f"discriminator/{name}" for name in names}
     assert not any(value.requires_grad for value in report(result).values())
 
