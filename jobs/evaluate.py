@@ -52,9 +52,10 @@ def main(argv: list[str]) -> int:
     from pipeline.data.evaluation import all_files, check_sets, evaluation_files, passed_over
     from pipeline.inference.device import best_device
     from pipeline.inference.evaluate import evaluate_sets
-    from pipeline.inference.evaluation_report import EvaluationReport, choose_metrics, describe_metrics, is_evaluation
+    from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation
     from pipeline.inference.named_model import open_model
     from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
+    from pipeline.metrics.choice import choose_metrics, describe_metrics
     from shards.errors import InputError
     from shards.format.files import check_writable
     from shards.format.outputs import check_output_files

@@ -10,9 +10,8 @@ from typing import Any
 
 from pipeline.inference.evaluate import Evaluated, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel
-from pipeline.metrics import METRICS, Metric
+from pipeline.metrics import Metric
 from pipeline.metrics.order import for_json, mean
-from shards.errors import InputError
 from shards.format.files import sha256_of, write_atomically
 
 _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
@@ -79,34 +78,6 @@ def is_evaluation(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.keys() >= _REQUIRED_KEYS
-
-
-def choose_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
-    """Return the metrics that can be computed here, and what each of the others needs.
-
-    Raises:
-        InputError: A name is unknown, or none of the metrics can be computed.
-    """
-    chosen = [METRICS[name] for name in dict.fromkeys(names)]
-    not_computed = {metric.name: needs for metric in chosen if (needs := metric.missing()) is not None}
-    metrics = [metric for metric in chosen if metric.name not in not_computed]
-    if not metrics:
-        needs = "".join(f"\n  {name}: not computed: needs {what}" for name, what in not_computed.items())
-        raise InputError(f"--metrics leaves nothing to compute; `--metrics help` lists all{needs}")
-    return metrics, not_computed
-
-
-def describe_metrics() -> str:
-    """Return one line per metric: what it compares, which direction is better, what it needs."""
-    return "\n".join(map(_described, METRICS))
-
-
-def _described(metric: Metric) -> str:
-    reference = "full-reference" if metric.needs_reference else "no-reference"
-    better = "higher" if metric.is_higher_better else "lower"
-    missing = metric.missing()
-    needs = "" if missing is None else f"; not computed: needs {missing}"
-    return f"{metric.name}: {reference}, {better} is better; {metric.protocol}{needs}"
 
 
 def _compared(metric: Metric, means: dict[str, float | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -33,15 +33,22 @@ class Metric:
     Attributes:
         name: As in `--metrics` and in the written results.
         label: As at the terminal.
-        measure: Computes it. Only called on pairs that passed `check_pair`.
+        measure: Computes it. Only called on pairs that passed `check_pair`, and only if nothing is missing.
         protocol: What exactly is compared, so that the numbers can be set beside a paper's.
         is_higher_better: Which of two models is the better one.
+        kind: The axis of the perception-distortion plane: "distortion" compares values position by position,
+            "perceptual" estimates what people see.
         needs_reference: Whether it compares with the ground truth, or scores `sr` alone.
+        source: Paper and, where one computes it, library.
+        weights: Learned weights it requires, and where they come from; empty when none.
+        uses_gpu: Whether `measure` runs on the current CUDA device where there is one.
         smallest_side_px: Of an image without its border; a smaller one is refused.
         decimals: Shown at the terminal.
         unit: Shown after the number.
         missing: What has to be installed or downloaded before `measure` can run ("FILE from WHERE"); None when
             nothing. Jobs report such a metric as not computed and never replace it by another.
+        configure: Returns the metric of `NAME:ARGUMENT`, such as weights from another path; None when it takes no
+            argument. Raises InputError for an argument that cannot be used.
     """
 
     name: str
@@ -49,11 +56,16 @@ class Metric:
     measure: Measure
     protocol: str
     is_higher_better: bool
+    kind: Literal["distortion", "perceptual"] = "distortion"
     needs_reference: bool = True
+    source: str = ""
+    weights: str = ""
+    uses_gpu: bool = False
     smallest_side_px: int = 1
     decimals: int = 4
     unit: str = ""
     missing: Callable[[], str | None] = _nothing
+    configure: Callable[[str], Metric] | None = None
 
     def __call__(self, sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
         """Check the pair and compute the metric.
@@ -61,7 +73,7 @@ class Metric:
         Args:
             sr: RGB, rounded to 8 bits.
             gt: Ground truth.
-            border_px: Ignored on each side; the super-resolution papers take the scale.
+            border_px: Ignored on each side where the protocol says so; the super-resolution papers take the scale.
 
         Raises:
             InputError: Not 8-bit RGB, two sizes, or too small without the border.

@@ -23,9 +23,11 @@ OWNERS = {
     "deepspeed": {"pipeline.runtime"},
     "mlflow": {"pipeline.tracking"},
     "open_clip": {"pipeline.models.semantics"},
+    "piq": {"pipeline.metrics"},
     "ray": {"jobs"},
     "timm": {"pipeline.models.semantics"},
     "torch": {"jobs", "pipeline"},
+    "torchmetrics": {"pipeline.metrics"},
     "tyro": {"jobs", "pipeline.config"},
     "webdataset": set(),
 }

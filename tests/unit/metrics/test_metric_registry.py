@@ -71,8 +71,8 @@ def test_metric_added_from_outside_is_evaluated_and_listed(
     assert document["sets"]["tiny"]["mean"]["mean_error"] > 0
     assert run_job(jobs.evaluate.main, ["--metrics", "help"]) == 0
     listed = capsys.readouterr().out
-    assert "mean_error: full-reference, lower is better; RGB, all pixels\n" in listed
-    assert "psnr_y: full-reference, higher is better; BT.601 Y" in listed
+    assert "mean_error: distortion, full-reference, lower is better; RGB, all pixels\n" in listed
+    assert "psnr_y: distortion, full-reference, higher is better; BT.601 Y" in listed
 
 
 @pytest.mark.usefixtures("lent")

@@ -1,0 +1,64 @@
+"""Metrics as users name them: `psnr_y`, or `NAME:ARGUMENT` for one that takes an argument, such as a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.errors import ConfigError
+from pipeline.metrics import METRICS
+from pipeline.metrics.metric import Metric
+from shards.errors import InputError
+
+# By agreement with people on the outputs of super-resolution GANs (PIPAL, arXiv:2007.12142; DISTS, arXiv:2004.07728),
+# learned ones first.
+_PERCEPTUAL_FIRST = ("lpips", "dists", "lpips-vgg", "features-efficientnet", "haarpsi", "gmsd")
+
+
+def find_metric(text: str) -> Metric:
+    """Return the metric that a user names.
+
+    Raises:
+        InputError: The name is unknown, or its argument cannot be used.
+    """
+    name, colon, argument = text.partition(":")
+    metric = METRICS[name]
+    if not colon:
+        return metric
+    if metric.configure is None:
+        raise ConfigError(f"metric {text!r}: {name} takes no argument; write {name}")
+    return metric.configure(argument)
+
+
+def choose_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+    """Return the metrics that can be computed here, and what each of the others needs.
+
+    Raises:
+        InputError: A name is unknown, or none of the metrics can be computed.
+    """
+    chosen = {metric.name: metric for metric in map(find_metric, names)}
+    not_computed = {name: needs for name, metric in chosen.items() if (needs := metric.missing()) is not None}
+    metrics = [metric for name, metric in chosen.items() if name not in not_computed]
+    if not metrics:
+        needs = "".join(f"\n  {name}: not computed: needs {what}" for name, what in not_computed.items())
+        raise InputError(f"--metrics leaves nothing to compute; `--metrics help` lists all{needs}")
+    return metrics, not_computed
+
+
+def best_perceptual() -> Metric:
+    """Return the perceptual metric to decide by: the first of a fixed order that can be computed here."""
+    available = (METRICS[name] for name in _PERCEPTUAL_FIRST if name in METRICS.names)
+    return next(metric for metric in available if metric.missing() is None)
+
+
+def describe_metrics() -> str:
+    """Return a line per metric: kind, reference, direction, protocol, weights, and what is missing for it."""
+    return "\n".join(map(_described, METRICS))
+
+
+def _described(metric: Metric) -> str:
+    reference = "full-reference" if metric.needs_reference else "no-reference"
+    better = "higher" if metric.is_higher_better else "lower"
+    missing = metric.missing()
+    weights = f"; weights: {metric.weights}" if metric.weights else ""
+    needs = "" if missing is None else f"; not computed: needs {missing}"
+    return f"{metric.name}: {metric.kind}, {reference}, {better} is better; {metric.protocol}{weights}{needs}"

@@ -1,0 +1,53 @@
+"""Distance of radial power spectra: whether an image has the ground truth's amount of detail at each frequency.
+
+Blind to where the detail is, so that texture which is plausible but not the original costs nothing; blur and noise do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from numpy import ndarray
+
+from pipeline.metrics.metric import Metric
+from pipeline.metrics.pixels import cut_border, to_y
+
+_ROUNDING_VARIANCE = 1 / 12  # of 8-bit values: the floor below which a power is no detail
+_SMALLEST_SIDE_PX = 16
+
+
+def _spectrum(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
+    ours, theirs = (radial_power_db(to_y(cut_border(image, border_px))) for image in (sr, gt))
+    return float(np.abs(ours - theirs).mean())
+
+
+def radial_power_db(image: Float64[ndarray, "h w"]) -> Float64[ndarray, " rings"]:
+    """Power per pixel over frequency, in dB: the mean over each ring, up to 0.5 cycles per pixel, without the mean.
+
+    There are half as many rings as the shorter side has pixels; a Hann window keeps the image's borders from adding
+    power at all frequencies.
+    """
+    height_px, width_px = image.shape
+    window = np.outer(np.hanning(height_px + 2)[1:-1], np.hanning(width_px + 2)[1:-1])
+    centred = (image - np.average(image, weights=window)) * window
+    power = np.abs(np.fft.fft2(centred)) ** 2 / np.square(window).sum() + _ROUNDING_VARIANCE
+    radius = np.hypot(np.fft.fftfreq(height_px)[:, None], np.fft.fftfreq(width_px)[None])
+    rings = min(height_px, width_px) // 2
+    ring = np.rint(radius * 2 * rings).astype(int).ravel()
+    sums = np.bincount(ring, power.ravel())[1 : rings + 1]
+    counts = np.bincount(ring)[1 : rings + 1]
+    return 10 * np.log10(sums / counts)
+
+
+SPECTRUM = Metric(
+    name="spectrum",
+    label="spectrum",
+    measure=_spectrum,
+    protocol="BT.601 Y of the rounded 8-bit image, border = scale; mean absolute difference of radial power spectra",
+    is_higher_better=False,
+    kind="perceptual",
+    source="after Durall et al. 2020, arXiv:2003.01826",
+    smallest_side_px=_SMALLEST_SIDE_PX,
+    decimals=3,
+    unit="dB",
+)
