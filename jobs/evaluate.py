@@ -80,7 +80,8 @@ def main(argv: list[str]) -> int:
     )
     for path in outputs:
         check_writable(path.parent)
-    model = open_model(config.model)
+    model = open_model(config.model, unfinished=True)
+    say(f"generator: {model.weights}")
     model.generator.to(best_device())
     report = EvaluationReport(tuple(metrics), not_computed)
     with Progress("evaluating", num_images, "images") as progress:

@@ -11,9 +11,11 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.terminal import run_job, say
+from shards.config import DEFAULT_RECIPE
 from shards.errors import InputError
 from shards.format.files import check_writable
 from shards.format.outputs import check_output_files
+from shards.format.storage import expand
 
 _JOB = "preview"
 _MAX_PANELS = 64
@@ -23,7 +25,7 @@ COMMAND = CommandLine(
     "Draw a degradation: a grid of HR and a few variants, each with the parameters that it was drawn with. The seeds\n"
     "are those of the shards, so a variant looks as it does in training, uncropped.",
     (
-        "data/shards/df2k_realworld_x4 --recipe realesrgan-1 --samples 3 --variants 3",
+        "data/shards/df2k_realworld_x4 --samples 3 --variants 3",
         "data/shards/df2k_realworld_x4 --recipe mine.toml --run runs/mine  # also into the run's MLflow page",
     ),
 )
@@ -31,12 +33,12 @@ COMMAND = CommandLine(
 
 @dataclass(frozen=True)
 class PreviewConfig:
-    """What to draw. The defaults are the demo's shards and Real-ESRGAN's degradation."""
+    """What to draw. The defaults are the demo's shards and their own degradation."""
 
     shards: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SHARDS")] = Path("demo/shards")
     """Folder of image shards."""
-    recipe: str = "realesrgan-1"
-    """A recipe that ships with the project, or a path that ends in .toml."""
+    recipe: str = DEFAULT_RECIPE
+    """A recipe that ships with the project, or a path that ends in .toml. default: the one that the shards record."""
     output: Path = Path("demo/preview.png")
     """The picture, a PNG."""
     overwrite: bool = False
@@ -52,6 +54,7 @@ class PreviewConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        object.__setattr__(self, "recipe", expand(self.recipe))
         for field in ("samples", "variants"):
             value = getattr(self, field)
             if not 1 <= value <= _MAX_PANELS:
@@ -69,14 +72,18 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.pictures import is_picture_of, write_png
     from pipeline.inference.tracked_run import find_tracked_run
     from shards.degradation.recipe import load_recipe
+    from shards.degradation.recorded import recorded_recipe
     from shards.read.reader import ShardSet
 
-    recipe = load_recipe(config.recipe)
-    images = ShardSet(config.shards, image_manifest(config.shards))
+    manifest = image_manifest(config.shards)
+    is_given = config.recipe != DEFAULT_RECIPE
+    own = manifest.images
+    recipe = load_recipe(config.recipe) if is_given else recorded_recipe(own.recipe, own.recipe_table)
+    images = ShardSet(config.shards, manifest)
     run = None if config.run is None else find_tracked_run(config.run)
     check_output_files(
         [config.output],
-        [config.shards, Path(config.recipe)],
+        [config.shards, *([Path(config.recipe)] if is_given else [])],
         is_own=lambda path: is_picture_of(path, _JOB),
         overwrite=config.overwrite,
     )

@@ -64,7 +64,8 @@ def main(argv: list[str]) -> int:
     )
     if config.input.is_dir() and (others := passed_over([config.input])):
         say(others)
-    model = open_model(config.model)
+    model = open_model(config.model, unfinished=True)
+    say(f"generator: {model.weights}")
     model.generator.to(best_device())
     clean_litter(files)
     faults: list[str] = []

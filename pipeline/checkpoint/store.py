@@ -140,6 +140,36 @@ class CheckpointStore:
             )
         return None
 
+    def newest_position(self) -> int:
+        """Return how many images the newest complete checkpoint has seen; 0 without one."""
+        folders = self.complete()
+        return _position(folders[-1]) if folders else 0
+
+    def newest_weights(self, group: str) -> tuple[Path, dict[str, Tensor]] | None:
+        """Load one group of the newest intact checkpoint, beside a run that may be training.
+
+        Returns:
+            Its file and its tensors; None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: There are checkpoints, and every one is damaged or without this group.
+        """
+        folders: list[Path] = []
+        while (there := self.complete()) and there != folders:  # a run deletes old ones meanwhile
+            folders = there
+            for folder in reversed(folders):
+                file = folder / f"{group}.safetensors"
+                try:
+                    _checked_files(folder)
+                    return file, load_file(file)
+                except (CheckpointError, InputError, OSError, SafetensorError) as error:
+                    _LOG.warning("skipping a damaged checkpoint: %s", error)
+        if folders:
+            raise CheckpointError(
+                f"no checkpoint in {self._folder} holds an intact {group}; resume the run, or restore it"
+            )
+        return None
+
 
 def _position(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import CheckpointError
-from pipeline.models.generators import Generator, load_generator
+from pipeline.models.generators import Generator, build_generator, load_generator
 from pipeline.tracking import registry
+from pipeline.weights.files import read_metadata
+from pipeline.weights.strict import load_strictly
 from shards.format.storage import parse_local_path
 
 
@@ -29,27 +33,21 @@ class NamedModel:
     run: RunFolder | None
 
 
-def open_model(name: str) -> NamedModel:
+def open_model(name: str, *, unfinished: bool = False) -> NamedModel:
     """Load the generator that a user names.
 
     Args:
         name: A `.safetensors` or `.pth` file (ours, BasicSR's, Real-ESRGAN's, KAIR's, SeD's), a run folder, or
             `models:/NAME@ALIAS`.
+        unfinished: Take a run's newest checkpoint, its moving average, where that is further than its export.
 
     Raises:
         CheckpointError: It does not exist, is unfinished or damaged, or its architecture is unknown.
     """
-    run = None
     if name.startswith(registry.SCHEME):
         weights = registry.fetch(name)
     elif (path := parse_local_path(name)).is_dir():
-        run = RunFolder(path)
-        weights = run.generator
-        if not weights.is_file():
-            raise CheckpointError(
-                f"{name} holds no {weights.relative_to(run.path)} yet; a run writes it at its end. "
-                f"Resume it: jobs/train_sed.py {name}"
-            )
+        return _open_run(name, RunFolder(path), unfinished=unfinished)
     else:
         weights = path
         if not weights.is_file():
@@ -57,4 +55,31 @@ def open_model(name: str) -> NamedModel:
                 f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
             )
     generator = load_generator(weights)
-    return NamedModel(generator, generator.scale, weights, run)
+    return NamedModel(generator, generator.scale, weights, None)
+
+
+def _open_run(name: str, run: RunFolder, *, unfinished: bool) -> NamedModel:
+    exported = _exported_position(run)
+    store = CheckpointStore(run.checkpoints)
+    if unfinished and (exported is None or store.newest_position() > exported):
+        found = store.newest_weights("average")
+        if found is not None:
+            generator = build_generator(run.read_config().train.generator).eval()
+            load_strictly(generator, found[1])
+            return NamedModel(generator, generator.scale, found[0], run)
+    if not run.generator.is_file():
+        raise CheckpointError(
+            f"{name} holds no {run.generator.relative_to(run.path)} yet; a run writes it at its end. "
+            f"Resume it: jobs/train_sed.py {name}"
+        )
+    generator = load_generator(run.generator)
+    return NamedModel(generator, generator.scale, run.generator, run)
+
+
+def _exported_position(run: RunFolder) -> int | None:
+    """Return how many images the export had seen; None without one."""
+    if not run.generator.is_file():
+        return None
+    # An export of another program in this place is the end of the run.
+    images_seen = read_metadata(run.generator).get("images_seen", "")
+    return int(images_seen) if images_seen.isdecimal() else sys.maxsize

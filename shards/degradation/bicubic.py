@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from shards.errors import InputError
 
-SCALES = (2, 3, 4)
+SCALES = (1, 2, 3, 4, 8, 16)
+"""Those of the generators that are read; 1 changes nothing."""
 
 
 def cubic(distance: float) -> float:
@@ -52,7 +53,7 @@ def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
     Args:
         image: (H, W, C) uint8; both sides multiples of the scale.
-        scale: 2, 3 or 4.
+        scale: One of `SCALES`.
 
     Returns:
         (H / scale, W / scale, C) uint8.
@@ -76,7 +77,7 @@ def upscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
     Args:
         image: (H, W, C) uint8, of any size.
-        scale: 2, 3 or 4.
+        scale: One of `SCALES`.
 
     Returns:
         (H * scale, W * scale, C) uint8.

@@ -13,6 +13,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.inference import tracked_run
 from pipeline.tracking import NullTracker
 from shards.config import ShardConfig
+from shards.degradation.recipe import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,26 @@ def _run(*arguments: object) -> int:
         return run_job(preview.main, [str(argument) for argument in arguments])
     except SystemExit as left:  # a bad flag ends the process
         return int(left.code or 0)
+
+
+def test_preview_without_a_recipe_draws_that_of_the_shards(shards: Path, tmp_path: Path) -> None:
+    assert _run(shards, "--output", tmp_path / "own.png") == 0
+    assert _run(shards, "--recipe", "realesrgan-1", "--output", tmp_path / "named.png") == 0
+    assert (tmp_path / "own.png").read_bytes() == (tmp_path / "named.png").read_bytes()
+
+
+def test_preview_when_the_recipe_would_be_replaced_by_any_of_its_paths(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HERE", str(tmp_path))
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text((FOLDER / "bicubic-1.toml").read_text().replace("bicubic-1", "mine"))
+    (tmp_path / "link.png").symlink_to(recipe)
+    before = recipe.read_bytes()
+    options = ("--recipe", "$HERE/mine.toml", "--output", tmp_path / "link.png", "--overwrite")
+    assert _run(shards, *options) == EXIT_BAD_INPUT
+    assert "link.png would be replaced by its own output" in capsys.readouterr().err
+    assert recipe.read_bytes() == before
 
 
 @pytest.mark.parametrize("recipe", ["realesrgan-1", "bicubic-1"])

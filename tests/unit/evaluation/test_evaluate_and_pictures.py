@@ -48,6 +48,31 @@ def test_numbers_of_an_image_are_the_metrics_of_its_own_pictures(generator: nn.M
         assert image.metrics == dict(zip(result_names(), expected, strict=True)), number
 
 
+class Repeated(nn.Module):
+    """Enlarges by repeating pixels."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, lq: torch.Tensor) -> torch.Tensor:
+        return lq.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
+
+
+@pytest.mark.parametrize("scale", [1, 8, 16])
+def test_numbers_of_scales_without_shards(tmp_path: Path, scale: int) -> None:
+    write_photos(tmp_path / "HR", [(96, 118)])
+    (image,) = evaluate_folder(Repeated(scale), tmp_path, scale)
+    height_px, width_px = 96, 118 // scale * scale
+    assert image.pair.lq.shape == (height_px // scale, width_px // scale, 3)
+    assert np.array_equal(image.sr, image.pair.lq.repeat(scale, 0).repeat(scale, 1))
+    assert image.bicubic.shape == image.pair.gt.shape
+    if scale == 1:  # nothing is lost
+        assert np.array_equal(image.bicubic, image.pair.gt)
+        assert np.isinf(image.metrics["bicubic_psnr_y"])
+
+
 def validated(generator: nn.Module, folders: list[Path], rank: int, world_size: int, total, seen: list[str]):
     def keep(name: str, evaluated: Evaluated) -> None:
         seen.append(f"{name}/{evaluated.pair.name}")
