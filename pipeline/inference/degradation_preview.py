@@ -61,11 +61,12 @@ def degrade_sample(images: ShardSet, index: int, recipe: Recipe, *, num_variants
         InputError: The sub-image is smaller than the canvas; names the sample.
     """
     sample = images.sample(index)
-    scale = images.manifest.images.scale
-    hr = cut_canvas(decode_png(sample.part("png"), sample.key), sample.key, canvas_px, scale)
+    dataset = images.manifest.images
+    scale = dataset.scale
+    hr = cut_canvas(decode_png(sample.part("png"), sample.key, dataset.sub_image_px), sample.key, canvas_px, scale)
     parameters = [
         draw_parameters(recipe, seed, scale=scale, canvas_px=len(hr), crop_px=len(hr))
-        for seed in _seeds(sample, num_variants, images.manifest.images.seed)
+        for seed in _seeds(sample, num_variants, dataset.seed)
     ]
     batch = torch.from_numpy(hr).permute(2, 0, 1)[None].float().div(255).repeat(len(parameters), 1, 1, 1)
     lq = (degrade(batch, stack_parameters(parameters)).lq * 255).round().to(torch.uint8).permute(0, 2, 3, 1)

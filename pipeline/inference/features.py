@@ -27,7 +27,7 @@ from shards.format.files import clean_stale
 from shards.format.manifest import Manifest, write_manifest
 from shards.format.outputs import check_output_folder
 from shards.format.png import decode_png
-from shards.format.settings import FEATURE_DTYPE, FeatureSettings
+from shards.format.settings import FEATURE_DTYPE, FeatureSettings, ImageSettings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
@@ -51,7 +51,6 @@ class FeatureTask:
     output: StoragePath
     semantics: SemanticsConfig
     settings: FeatureSettings
-    dataset_seed: int
     cache: ShardCache | None = None
 
     @property
@@ -116,9 +115,9 @@ def plan_features(
     images = image_manifest(data.shards)
     check_output_folder(output, (data.shards,), _OUTPUT_NAMES)
     settings = feature_settings(images, semantics, extractor, data.crop_px)
-    folder, seed = data.shards.resolve(), images.images.seed
+    folder = data.shards.resolve()
     return [
-        FeatureTask(folder, entry, number, output.resolve(), semantics, settings, seed, data.cache)
+        FeatureTask(folder, entry, number, output.resolve(), semantics, settings, data.cache)
         for number, entry in enumerate(images.shards)
     ]
 
@@ -175,14 +174,14 @@ def _members(
     task: FeatureTask, images: ShardSet, extractor: SemanticExtractor, device: torch.device
 ) -> Iterator[tuple[str, bytes]]:
     for sample in images.samples_of(task.number):
-        features = extract_variants(sample, task.settings, task.dataset_seed, extractor, device)
+        features = extract_variants(sample, task.settings, images.manifest.images, extractor, device)
         for variant, feature in enumerate(features):
             yield f"{sample.key}.{feature_extension(variant)}", feature.tobytes()
 
 
 @torch.inference_mode()
 def extract_variants(
-    sample: Sample, wanted: FeatureSettings, dataset_seed: int, extractor: SemanticExtractor, device: torch.device
+    sample: Sample, wanted: FeatureSettings, dataset: ImageSettings, extractor: SemanticExtractor, device: torch.device
 ) -> np.ndarray:
     """Return the features of every variant of one sample.
 
@@ -190,11 +189,13 @@ def extract_variants(
         (variants, c, h, w), little-endian float16.
 
     Raises:
-        ShardError: A value does not fit float16.
+        ShardError: The sample is damaged or of another size than its dataset's, or a value does not fit float16.
     """
-    record, image = sample.record, decode_png(sample.part("png"), sample.key)
+    record, image = sample.record, decode_png(sample.part("png"), sample.key, dataset.sub_image_px)
+    if fault := record.fault(dataset):
+        raise ShardError(f"sample {sample.key}: its record {fault}; write the shards again")
     crops = [
-        draw_sample_crop(record, record.seed(variant, dataset_seed), wanted.crop_px).apply(image)
+        draw_sample_crop(record, record.seed(variant, dataset.seed), wanted.crop_px).apply(image)
         for variant in range(wanted.num_variants)
     ]
     batch = torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 255

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 
-MAX_METRIC_CHARACTERS = 250
-MAX_PICTURE_CHARACTERS = 120
+MAX_NAME_BYTES = 250
+"""MLflow takes 250 characters; where it keeps a file per metric, the file system takes 255 bytes."""
+MAX_PICTURE_BYTES = 120
 """MLflow makes a file name of it, with 100 characters of its own."""
 
 _NOT_IN_METRICS = re.compile(r"[^/\w.\- ]")
@@ -16,18 +17,37 @@ _DIGEST_CHARACTERS = 8
 
 def metric_name(name: str) -> str:
     """Return the name of a metric, parameter or tag: unchanged where MLflow takes it, else mapped to one of its own."""
-    return _accepted(name, _NOT_IN_METRICS, MAX_METRIC_CHARACTERS)
+    return _accepted(name, _NOT_IN_METRICS, MAX_NAME_BYTES)
 
 
 def picture_name(name: str) -> str:
     """Return the name of a picture in the same way; MLflow takes fewer characters there."""
-    return _accepted(name, _NOT_IN_PICTURES, MAX_PICTURE_CHARACTERS)
+    return _accepted(name, _NOT_IN_PICTURES, MAX_PICTURE_BYTES)
 
 
-def _accepted(name: str, refused: re.Pattern[str], max_characters: int) -> str:
+def text(value: object, max_characters: int) -> str:
+    """Return a parameter's or tag's value, cut; what no database stores (NUL, undecodable bytes of a path) is `?`."""
+    return str(value)[:max_characters].encode(errors="replace").decode().replace("\0", "?")
+
+
+def title(name: str) -> str:
+    """Return the name of an experiment or run: any text that is not empty, too long, or out of control."""
+    printable = "".join(character if character.isprintable() else "_" for character in name)
+    return name if name.strip() and printable == name and _fits(name, MAX_NAME_BYTES) else _mapped(name, printable)
+
+
+def _accepted(name: str, refused: re.Pattern[str], max_bytes: int) -> str:
     parts = [part for part in refused.sub("_", name).split("/") if part not in {"", ".", ".."}]
-    mapped = "/".join(parts)
-    if name and mapped == name and len(name) <= max_characters:
-        return name
+    accepted = "/".join(parts)
+    return name if name and accepted == name and _fits(name, max_bytes) else _mapped(name, accepted, max_bytes)
+
+
+def _fits(name: str, max_bytes: int) -> bool:
+    return len(name.encode(errors="surrogatepass")) <= max_bytes
+
+
+def _mapped(name: str, accepted: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """Return the accepted part of a name, cut, with a digest of the real one: names stay distinct."""
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
-    return f"{mapped[: max_characters - _DIGEST_CHARACTERS - 1]}-{digest}"
+    start = accepted.encode(errors="replace")[: max_bytes - _DIGEST_CHARACTERS - 1].decode(errors="ignore")
+    return f"{start}-{digest}"

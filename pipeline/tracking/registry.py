@@ -19,6 +19,7 @@ from torch import nn
 from pipeline.errors import CheckpointError
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import follow, mend
+from pipeline.tracking.names import metric_name
 from shards.secrets import without_secrets
 
 CHAMPION = "champion"
@@ -89,7 +90,7 @@ def register(
         with _run_to_log_in(name, run_id):
             version = _log_model(name, module, weights, example, metrics)
             for key, value in tags.items():
-                mlflow.MlflowClient().set_model_version_tag(name, version, key, value)
+                mlflow.MlflowClient().set_model_version_tag(name, version, metric_name(key), value)
             _check_stored(f"{SCHEME}{name}/{version}", module, example)
         return version
 
@@ -143,7 +144,7 @@ def _log_model(name: str, module: nn.Module, weights: Path, example: np.ndarray,
         metadata={"weights": f"extra_files/{WEIGHTS}"},
     )
     for metric, value in metrics.items():
-        mlflow.log_metric(metric, value, model_id=info.model_id)
+        mlflow.log_metric(metric_name(metric), value, model_id=info.model_id)
     return str(info.registered_model_version)
 
 

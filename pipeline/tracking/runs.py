@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline.tracking.environment import check_reachable, first_line, prepare
 from pipeline.tracking.moved import mend
-from pipeline.tracking.names import metric_name, picture_name
+from pipeline.tracking.names import metric_name, picture_name, text, title
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -33,7 +33,8 @@ _DEAD_CLOSE_TIMEOUT_S = 5.0
 _BATCH_LENGTH = 500
 _MAX_PARAMETER_CHARACTERS = 500
 _MAX_TAG_CHARACTERS = 5000
-_MAX_EXPERIMENT_CHARACTERS = 500
+# A server that answers in another way than with these, or in words of its own, is ill as a whole.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 # Opens the UI on training runs and their charts, not on traces of language models.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -68,23 +69,24 @@ class Tracker:
         check_reachable(mlflow.get_tracking_uri())
         mend(mlflow.get_tracking_uri())
         self._client = mlflow.MlflowClient()
-        texts = {metric_name(name): value[:_MAX_TAG_CHARACTERS] for name, value in tags.items()}
-        self.run_id: str | None = self._open_run(experiment[:_MAX_EXPERIMENT_CHARACTERS], run_name, run_id, texts)
+        texts = {metric_name(name): text(value, _MAX_TAG_CHARACTERS) for name, value in tags.items()}
+        self.run_id: str | None = self._open_run(title(experiment), title(run_name), run_id)
         self._sent: dict[str, set[int]] = {}
         self._queue: queue.Queue[Callable[[], Any] | None] = queue.Queue(_QUEUE_LENGTH)
         self._failures = 0
         self._is_dead = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
+        self._submit(lambda: self._log_tags(texts))
         if run_id == self.run_id:
-            self._submit(lambda: self._resume(texts))
+            self._submit(self._find_sent)
         else:
-            values = {metric_name(name): str(value)[:_MAX_PARAMETER_CHARACTERS] for name, value in parameters.items()}
+            values = {metric_name(name): text(value, _MAX_PARAMETER_CHARACTERS) for name, value in parameters.items()}
             self._submit(lambda: self._log_parameters(values))
         if record:
             self._submit(lambda: self._send(record))
 
-    def _open_run(self, experiment: str, run_name: str, run_id: str | None, tags: Mapping[str, str]) -> str:
+    def _open_run(self, experiment: str, run_name: str, run_id: str | None) -> str:
         from mlflow.exceptions import MlflowException
 
         if run_id is not None:
@@ -96,15 +98,19 @@ class Tracker:
         experiment_id = (
             found.experiment_id if found else self._client.create_experiment(experiment, tags=_EXPERIMENT_TAGS)
         )
-        return self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags)).info.run_id
+        return self._client.create_run(experiment_id, run_name=run_name).info.run_id
 
-    def _resume(self, tags: Mapping[str, str]) -> None:
+    def _find_sent(self) -> None:
         """Find what an earlier call has sent, up to its kill: no position is sent twice."""
         run_id = self.run_id or ""
         for name in self._client.get_run(run_id).data.metrics:
             self._sent[name] = {point.step for point in self._client.get_metric_history(run_id, name)}
-        for name, value in tags.items():
-            self._client.set_tag(run_id, name, value)
+
+    def _log_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        values = [RunTag(name, value) for name, value in tags.items()]
+        self._each_if_refused(lambda some: self._client.log_batch(self.run_id or "", tags=some), values)
 
     def _log_parameters(self, parameters: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -138,12 +144,13 @@ class Tracker:
 
     def _each_if_refused(self, log: Callable[[list[Any]], Any], values: list[Any]) -> None:
         """Log values together; one that MLflow refuses does not take the others with it."""
-        from mlflow.exceptions import MlflowException
+        from mlflow.exceptions import MlflowException, RestException
 
         try:
             log(values)
         except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE" or len(values) < 2:
+            is_refusal = error.error_code in _REFUSALS or isinstance(error, RestException)
+            if not is_refusal or len(values) < 2:
                 raise
             for value in values:
                 try:

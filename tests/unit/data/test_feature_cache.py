@@ -29,9 +29,7 @@ def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> 
     wanted = feature_settings(images, semantics, build_extractor(semantics), preset.train.data.crop_px)
     output.mkdir()
     entries = tuple(
-        write_features(
-            FeatureTask(preset.train.data.shards, entry, number, output, semantics, wanted, preset.shards.seed)
-        )
+        write_features(FeatureTask(preset.train.data.shards, entry, number, output, semantics, wanted))
         for number, entry in enumerate(images.shards[:num_shards])
     )
     if len(entries) == len(images.shards):

@@ -22,7 +22,7 @@ import pipeline.tracking.runs
 from pipeline.tracking import NullTracker, Tracker, open_tracker
 from pipeline.tracking.environment import DEFAULTS, check_reachable, prepare
 from pipeline.tracking.moved import find_moves
-from pipeline.tracking.names import metric_name, picture_name
+from pipeline.tracking.names import metric_name, picture_name, title
 
 PARAMETERS = {"seed": 3, "data.shards": "s" * 900}
 
@@ -302,6 +302,52 @@ def test_value_that_mlflow_refuses_does_not_take_the_batch_with_it(
     assert MlflowClient(store).get_run(tracker.run_id).data.metrics == {"good": 1.0, "also good": 2.0}
     (warning,) = ours(warnings)
     assert "bad: " in warning
+
+
+@pytest.mark.parametrize(
+    ("experiment", "run_name"), [("", " "), ("e" * 600, "日" * 300), ("a\0b", "a\nb"), ("caf\udce9", "caf\udce9")]
+)
+def test_experiment_and_run_of_a_refused_name_are_mapped_and_stay_distinct(
+    experiment: str, run_name: str, store: str, warnings: pytest.LogCaptureFixture
+) -> None:
+    trackers = [open_tracker(experiment + end, run_name + end, None, PARAMETERS, {}) for end in ("", "1")]
+    for tracker in trackers:
+        tracker.close("FINISHED")
+    assert ours(warnings) == []
+    client = MlflowClient(store)
+    runs = [client.get_run(tracker.run_id) for tracker in trackers]
+    names = {client.get_experiment(run.info.experiment_id).name for run in runs}
+    assert names == {title(experiment), title(experiment + "1")}
+    assert len(names) == 2
+    assert [run.info.run_name for run in runs] == [title(run_name), title(run_name + "1")]
+
+
+def test_values_that_no_database_stores_cost_neither_the_run_nor_other_values(
+    store: str, warnings: pytest.LogCaptureFixture
+) -> None:
+    undecodable = os.fsdecode(b"runs/caf\xe9")
+    tracker = open_tracker("tests", "first", None, {"run_dir": undecodable, "seed": 3}, {"a": "1\0", "b": undecodable})
+    tracker.metrics({"generator/pixel": 0.5}, 4)
+    tracker.close("FINISHED")
+    assert ours(warnings) == []
+    data = MlflowClient(store).get_run(tracker.run_id).data
+    assert data.params == {"run_dir": "runs/caf?", "seed": "3"}
+    assert (data.tags["a"], data.tags["b"]) == ("1?", "runs/caf?")
+    assert data.metrics == {"generator/pixel": 0.5}
+
+
+def test_metrics_in_a_folder_have_names_that_its_file_system_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    names = ["日" * 200, "日" * 201, "w" * 251, "val/psnr_y"]
+    tracker = open_one()
+    tracker.metrics({name: float(number) for number, name in enumerate(names)}, 4)
+    tracker.close("FINISHED")
+    assert ours(warnings) == []
+    data = MlflowClient(f"file://{tmp_path / 'mlruns'}").get_run(tracker.run_id).data
+    assert data.metrics == {metric_name(name): float(number) for number, name in enumerate(names)}
 
 
 @pytest.mark.parametrize(
