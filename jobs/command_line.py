@@ -8,7 +8,7 @@ who ask for help, or mistype a flag, do not wait for it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, cast
@@ -19,6 +19,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from pipeline.config.architectures import architecture_flag, follow_architecture_flags
 from pipeline.config.presets import PresetFolder
 from shards.format.storage import StoragePath, parse_local_path, parse_path
+from shards.secrets import without_secrets
 
 T = TypeVar("T")
 
@@ -49,7 +50,9 @@ class CommandLine:
 
     def parse(self, type_: type[T], argv: list[str]) -> T:
         """Fill a dataclass with defaults for every field from plain arguments."""
-        return tyro.cli(type_, args=argv, prog=self.program, description=self._describe(), registry=_flag_types())
+        shown, given = _hide_secrets(argv)
+        types = _flag_types(given)
+        return tyro.cli(type_, args=shown, prog=self.program, description=self._describe(), registry=types)
 
     def parse_preset(self, argv: list[str], load: Callable[[str], T]) -> Call[T]:
         """Take an optional preset as the first argument, then flags that override its values.
@@ -98,19 +101,36 @@ def apply_flags(default: T, flags: list[str], prog: str, description: str) -> tu
         [("config", config_type), ("dry_run", dry_run_type, dataclasses.field(default=False))],
         frozen=True,
     )
+    shown, given = _hide_secrets(flags)
     job = tyro.cli(
         cast(Any, job_type),
         default=job_type(config=default),
-        args=flags,
+        args=shown,
         prog=prog,
         description=description,
-        registry=_flag_types(),
+        registry=_flag_types(given),
     )
     return job.config, job.dry_run
 
 
-def _flag_types() -> ConstructorRegistry:
-    """Return how flags become values of the types that tyro does not know."""
+def _hide_secrets(flags: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the flags as an error of tyro may show them, and the URLs as they were given by their shown form."""
+    shown: list[str] = []
+    given: dict[str, str] = {}
+    for flag in flags:
+        name, equals, value = flag.partition("=") if flag.startswith("--") else ("", "", flag)
+        hidden = without_secrets(value, value) if "://" in value else value
+        given[hidden] = value
+        shown.append(f"{name}{equals}{hidden}")
+    return shown, given
+
+
+def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
+    """Return how flags become values of the types that tyro does not know.
+
+    Args:
+        given: URLs with their secrets, by the form that tyro sees.
+    """
 
     def storage_path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[StoragePath] | None:
         if info.type not in (StoragePath, StoragePath | None):
@@ -118,7 +138,7 @@ def _flag_types() -> ConstructorRegistry:
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="PATH|URL",
-            instance_from_str=lambda words: parse_path(words[0]),
+            instance_from_str=lambda words: parse_path(given.get(words[0], words[0])),
             is_instance=lambda value: value is None or isinstance(value, StoragePath),
             str_from_instance=lambda value: [str(value)],
         )

@@ -40,9 +40,11 @@ def main(argv: list[str]) -> int:
     mend(store)
     say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
     program = str(Path(sys.executable).parent / "mlflow")
-    arguments = ["ui", "--backend-store-uri", store, "--host", config.host, "--port", str(config.port)]
-    # Hides the warnings that the server's libraries print about each other; its errors still appear.
-    os.execve(program, [program, *arguments], os.environ | {"PYTHONWARNINGS": "ignore"})
+    arguments = ["ui", "--host", config.host, "--port", str(config.port)]
+    # Other users see a program's arguments, and an address may hold a password. The other variable hides the warnings
+    # that the server's libraries print about each other; its errors still appear.
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store, "PYTHONWARNINGS": "ignore"}
+    os.execve(program, [program, *arguments], environment)
 
 
 def check_port(host: str, port: int) -> None:

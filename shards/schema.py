@@ -203,11 +203,8 @@ def strict_converter(*, lists_faults: bool = True) -> cattrs.Converter:
         converter.register_structure_hook(exact, _exactly)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _one_of)
     converter.register_structure_hook_func(_is_table_of_anything, _table)
-    converter.register_structure_hook_func(
-        lambda kind: get_origin(kind) is Mapping and get_args(kind) != (str, Any),
-        lambda value, kind: converter.structure(_table(value, kind), cast(Any, dict)[get_args(kind)]),
-    )
     # A factory builds its hook once per type.
+    converter.register_structure_hook_factory(_is_mapping, lambda kind: _mapping_hook(converter, kind))
     converter.register_structure_hook_factory(_is_tuple, lambda kind: _tuple_hook(converter, kind))
     converter.register_structure_hook_factory(_is_bounded, lambda kind: _bounded_hook(converter, kind))
     for is_record, make in (
@@ -254,6 +251,21 @@ def _table(value: Any, _: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"expected a table, got {shown(value)}")
     return value
+
+
+def _is_mapping(kind: Any) -> bool:
+    return get_origin(kind) is Mapping and not _is_table_of_anything(kind)
+
+
+def _mapping_hook(converter: cattrs.Converter, kind: Any) -> Hook:
+    """Return a hook that bounds keys and values; cattrs by itself loses what stands in `Annotated`."""
+    key_type, value_type = get_args(kind)
+    key_hook, value_hook = converter.get_structure_hook(key_type), converter.get_structure_hook(value_type)
+
+    def structure(value: Any, _: Any) -> dict[Any, Any]:
+        return {key_hook(key, key_type): value_hook(inner, value_type) for key, inner in _table(value, kind).items()}
+
+    return structure
 
 
 def _is_tuple(kind: Any) -> bool:

@@ -9,7 +9,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipeline.tracking.moved import sqlite_file
 from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers, check_listens
@@ -21,6 +21,7 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "PGCONNECT_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -36,8 +37,22 @@ def prepare() -> None:
     """Set the defaults and turn the chatter of MLflow's libraries down."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    _move_password()
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _move_password() -> None:
+    """Move user and password from a server's address, which MLflow prints, to the variables where it looks for them."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    parts = urlsplit(uri)
+    user_info, at, host = parts.netloc.rpartition("@")
+    if parts.scheme not in {"http", "https"} or not at:
+        return
+    user, _, password = user_info.partition(":")
+    os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(user))
+    os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
+    os.environ["MLFLOW_TRACKING_URI"] = parts._replace(netloc=host).geturl()
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ _BLOCK_BYTES = 1 << 20
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _S3 = frozenset({"s3", "s3a"})
 _HTTP = frozenset({"http", "https"})
+_FTP_TIMEOUT_S = 10
 _PORTS = {"ftp": 21, "sftp": 22, "ssh": 22, "smb": 445}
 # What stores raise for `If-None-Match: *` if the object exists.
 _EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
@@ -160,8 +161,8 @@ class RemotePath:
         try:
             with _errors_of(self) as (store, key):
                 store.rm_file(key)
-        except FileNotFoundError:
-            if not missing_ok:
+        except OSError:  # some stores have no error of their own for a missing object
+            if not missing_ok or self.is_file():
                 raise
 
     def publish(self, stream: BinaryIO) -> None:
@@ -210,11 +211,14 @@ def parse_local_path(text: str) -> Path:
     """Parse a local path as users write it; see `expand`.
 
     Raises:
-        InputError: It is empty, or names an environment variable that is not set.
+        InputError: It is empty, a URL, or names an environment variable that is not set.
     """
     if not text:
         raise InputError("an empty path; give a file or a folder")
-    return Path(expand(text))
+    text = expand(text).removeprefix("file://")
+    if "://" in text:
+        raise InputError(f"{without_secrets(text, text)} is a URL; give a path on this machine")
+    return Path(text)
 
 
 def expand(text: str) -> str:
@@ -342,10 +346,11 @@ def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
         yield store, key
     except InputError:
         raise
-    except OSError as error:
-        raise OSError(_code_of(error), _first_line(error, path), str(path)) from error
-    except Exception as error:  # each client has errors of its own, with no common base
-        raise OSError(errno.EIO, _first_line(error, path), str(path)) from error
+    except Exception as error:  # noqa: BLE001 - each client has errors of its own, with no common base
+        code = _code_of(error) if isinstance(error, OSError) else errno.EIO
+        shown = OSError(code, _first_line(error, path), str(path))
+        # A traceback shows causes as they are.
+        raise shown from error if without_secrets(error, path.url) == str(error) else None
 
 
 def _open_store(path: RemotePath) -> tuple[Any, str]:
@@ -355,7 +360,9 @@ def _open_store(path: RemotePath) -> tuple[Any, str]:
     elif port := _PORTS.get(path.protocol):
         check_listens_once(origin(path.url), port)
     # Listings are not cached: other machines write here too.
-    options = {"use_listings_cache": False} if path.protocol in _S3 else {}
+    options: dict[str, Any] = {"use_listings_cache": False} if path.protocol in _S3 else {}
+    if path.protocol == "ftp":
+        options["timeout"] = _FTP_TIMEOUT_S
     try:
         store, key = fsspec.url_to_fs(path.url, **options)
         if path.protocol in _S3:

@@ -24,6 +24,7 @@ from pipeline.config.schema import Preset
 from pipeline.data.damage import DamageTally
 from pipeline.data.features import FeatureStore
 from pipeline.data.samples import TrainingSamples
+from pipeline.errors import CheckpointError
 from pipeline.train.report import RunningMeans
 from shards.errors import InputError
 from shards.format.documents import digest_of
@@ -180,6 +181,17 @@ def test_documents_when_any_field_is_anything_end_in_a_clear_error_for_long(
     preset: Preset, tmp_path: Path, shards: Path, features: Path, checkpoint: Path, seed: int
 ) -> None:
     fuzz_all(preset, tmp_path, shards, features, checkpoint, 1500, seed)
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", ".hidden", ""])
+def test_checkpoint_that_names_a_file_elsewhere_is_damaged(name: str, checkpoint: Path) -> None:
+    outside = checkpoint.parent / "outside.safetensors"
+    shutil.copyfile(checkpoint / "generator.safetensors", outside)
+    content = json.loads((checkpoint / "manifest.json").read_bytes())
+    content["files"][name] = hashlib.sha256(outside.read_bytes()).hexdigest()
+    (checkpoint / "manifest.json").write_bytes(sealed(content))
+    with pytest.raises(CheckpointError, match="must be a plain file name"):
+        load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("text", [b"[" * 200_000, b'{"a":' * 200_000, b"9" * 10_000, b"\xff\xfe", b"[NaN]", b"[1e999]"])

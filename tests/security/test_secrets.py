@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 from pathlib import Path
 
+import mlflow
 import pytest
 from harness import tiny_preset
+from mlflow.utils.credentials import get_default_host_creds
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.plain import to_plain
+from pipeline.tracking.environment import prepare
 from shards.errors import InputError
 from shards.format.manifest import read_manifest
 from shards.format.storage import RemotePath, parse_path
@@ -60,3 +64,14 @@ def test_run_folder_records_the_url_without_the_secret(tmp_path: Path) -> None:
     folder.write_config(preset)
     assert CANARY not in folder.config.read_text() + json.dumps(to_plain(preset))
     assert json.loads(folder.config.read_text())["train"]["data"]["shards"] == "https://host/shards"
+
+
+def test_password_of_a_tracking_server_is_where_mlflow_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", "")
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://me:{CANARY}%21@host:5000/path")
+    prepare()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "https://host:5000/path"
+    credentials = get_default_host_creds(mlflow.get_tracking_uri())
+    assert (credentials.username, credentials.password) == ("me", f"{CANARY}!")

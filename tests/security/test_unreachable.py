@@ -1,0 +1,157 @@
+"""Every job on a store, server, database or cluster that is not there, or says nothing: one message, in seconds."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import prepare_tiny_data, write_preset
+from safetensors.torch import save_file
+
+from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
+from pipeline.config.schema import Preset
+from pipeline.models import build_generator
+
+MAX_SECONDS = 20.0  # twice what it takes on a machine that does nothing else
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Address of a service that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def dead() -> str:
+    """Address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
+    return prepare_tiny_data(tmp_path_factory.mktemp("unreachable"))
+
+
+@pytest.fixture
+def words(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the arguments below stand for."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.chdir(tmp_path)
+    generator = build_generator(preset.train.generator)
+    save_file(generator.state_dict(), tmp_path / "model.safetensors", {"scale": "4"})
+    return {
+        "PRESET": str(write_preset(preset, tmp_path / "preset.json")),
+        "SET": str(preset.train.report.validation_sets[0]),
+        "PHOTOS": str(preset.shards.source[0]),
+    }
+
+
+def ends_in_a_message(job: str, arguments: str, words: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    main = importlib.import_module(f"jobs.{job}").main
+    argv = [words.get(word, word) for word in arguments.split()]
+    began_s = time.monotonic()
+    code = run_job(main, argv)
+    text = capsys.readouterr().err
+    assert code in (EXIT_FAULTS, EXIT_BAD_INPUT), text
+    assert "error: " in text
+    assert "Traceback" not in text
+    assert len(text.splitlines()) < 12, text
+    assert time.monotonic() - began_s < MAX_SECONDS, text
+
+
+STORE_JOBS = [
+    ("shard", "PRESET --output {url}"),
+    ("shard", "PRESET --output {url} --dry-run"),
+    ("verify", "{url}"),
+    ("plan", "PRESET --data.shards {url}"),
+    ("cache_features", "PRESET --shards {url}"),
+    ("cache_features", "PRESET --shards {url} --dry-run"),
+    ("cache_features", "PRESET --output {url}"),
+    ("train_sed", "PRESET --data.shards {url}"),
+    ("train_sed", "PRESET --data.shards {url} --dry-run"),
+    ("train_sed", "PRESET --semantics.cache {url} --semantics.source cached --dry-run"),
+]
+TRACKING_JOBS = [
+    ("promote", "model.safetensors --name x --sets SET"),
+    ("upscale", "models:/x@champion SET/HR out"),
+    ("evaluate", "models:/x@champion --sets SET"),
+]
+
+
+@pytest.mark.parametrize(("job", "arguments"), STORE_JOBS)
+@pytest.mark.parametrize("scheme", ["s3", "ftp", "http"])
+def test_job_when_its_store_is_not_there(
+    scheme: str,
+    job: str,
+    arguments: str,
+    dead: str,
+    words: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{dead}")
+    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://{dead}/data"
+    ends_in_a_message(job, arguments.format(url=url), words, capsys)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "ftp", "http"])
+def test_job_when_its_store_says_nothing(
+    scheme: str,
+    silent: str,
+    words: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{silent}")
+    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://{silent}/data"
+    ends_in_a_message("verify", url, words, capsys)
+
+
+@pytest.mark.parametrize(("job", "arguments"), TRACKING_JOBS)
+@pytest.mark.parametrize("uri", ["http://{dead}", "postgresql://user@{dead}/db", "sqlite:////proc/none/mlflow.db"])
+def test_job_when_its_server_or_database_is_not_there(
+    uri: str,
+    job: str,
+    arguments: str,
+    dead: str,
+    words: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(dead=dead))
+    ends_in_a_message(job, arguments, {**words, "SET/HR": words["SET"] + "/HR"}, capsys)
+
+
+def test_job_when_its_server_says_nothing(
+    silent: str, words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{silent}")
+    ends_in_a_message("promote", "model.safetensors --name x --sets SET", words, capsys)
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments"),
+    [
+        ("shard", "PRESET --output elsewhere"),
+        ("shard", "PRESET --output elsewhere --dry-run"),
+        ("cache_features", "PRESET"),
+    ],
+)
+def test_job_when_its_cluster_is_not_there(
+    job: str,
+    arguments: str,
+    dead: str,
+    words: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", dead)
+    ends_in_a_message(job, arguments, words, capsys)
