@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     if call.dry_run:
         from pipeline.run.dry_run import describe
 
-        print(f"preset           {call.preset}\n{describe(preset)}\ndry run: nothing was read or written")
+        print(f"preset           {call.preset}\n{describe(preset)}\ndry run: nothing was written")
         return 0
     return train(preset)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pipeline.errors import not_negative, positive, refuse
-from pipeline.losses import IMAGE_LOSSES, AdversarialLossName, ImageLossName
+from pipeline.losses import IMAGE_LOSSES, AdversarialLossName, ImageLossName, PerceptualLossName
 from pipeline.registry import unregistered
 from shards.format.storage import expand
 
@@ -20,13 +21,16 @@ class LossConfig:
     pixel_weight: float
     """Weight of the pixel loss."""
     perceptual_weight: float
-    """Weight of the VGG19 perceptual loss; 0: none, and the network is not loaded."""
+    """Weight of the perceptual loss; 0: none, and the network is not loaded."""
     perceptual_weights: str
-    """torchvision (its own download), a file, or random (seeded: for demos and tests only)."""
+    """For vgg19: torchvision (its own download), a file, or random (seeded: for tests only). For efficientnet-lite0:
+    package (in the extra `demo`)."""
     adversarial: AdversarialLossName
     """Adversarial loss of both networks; the paper's is vanilla."""
     adversarial_weight: float
     """Weight of the generator's adversarial loss."""
+    perceptual: PerceptualLossName = PerceptualLossName("vgg19")
+    """Frozen network of the perceptual loss; the paper's is vgg19."""
     perceptual_seed: int = 0
     """Seed of random perceptual weights."""
     ldl_weight: float = 0.0
@@ -71,7 +75,7 @@ class ScheduleConfig:
     betas: tuple[float, float]
     """Adam's betas, both networks."""
     milestones_images: tuple[int, ...]
-    """Both learning rates are multiplied by `gamma` at each."""
+    """Each network's learning rate is multiplied by `gamma` at each, counted from that network's first step."""
     gamma: float
     """Factor at a milestone."""
     gradient_clip_norm: float
@@ -80,6 +84,9 @@ class ScheduleConfig:
     """Half-life of the exponential moving average of the generator; 0: no averaging."""
     discriminator_warmup_images: int = 0
     """Warm-up: for so many images at the start of the adversarial stage only the discriminator is updated."""
+    discriminator_clock: Literal["own", "run"] = "own"
+    """own: the discriminator's schedule counts from its own first step, after the pixel stage; run: from the run's, as
+    in runs of earlier versions, which resume so."""
     generator_every_steps: int = 1
     """In the adversarial stage the generator is updated in every N-th step, the discriminator in each."""
     max_skipped_updates: int = 20
@@ -111,8 +118,16 @@ class ScheduleConfig:
         )
 
     def learning_rate_factor(self, images_seen: int) -> float:
-        """Return the factor on both learning rates at a position of the run."""
+        """Return the factor on a network's learning rate, so many images after its first step."""
         return self.gamma ** sum(images_seen >= milestone for milestone in self.milestones_images)
+
+    def learning_rates(self, images_seen: int) -> tuple[float, float]:
+        """Return the learning rates of generator and discriminator at a position of the run."""
+        since_start = images_seen - (self.pixel_only_images if self.discriminator_clock == "own" else 0)
+        return (
+            self.generator_learning_rate * self.learning_rate_factor(images_seen),
+            self.discriminator_learning_rate * self.learning_rate_factor(since_start),
+        )
 
     def generator_rests(self, images_seen: int, batch_size: int) -> bool:
         """Return whether the adversarial step at a position leaves the generator as it is.

@@ -8,6 +8,7 @@ steps, so that batch size and number of processes may change without touching a 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,17 @@ __all__ = [
 # Here, so that whoever reads a training table has the hooks, and `pipeline.config.plain` needs no network.
 add_architectures(CONVERTER, drops_foreign=False)
 add_architectures(RUN_FOLDER_CONVERTER, drops_foreign=True)
+_structure_schedule = RUN_FOLDER_CONVERTER.get_structure_hook(ScheduleConfig)
+
+
+def _structure_schedule_of_any_version(raw: object, kind: type[ScheduleConfig]) -> ScheduleConfig:
+    """Keep the clock of a run that is older than `discriminator_clock`; without a pixel stage both are one."""
+    if isinstance(raw, Mapping) and "discriminator_clock" not in raw and raw.get("pixel_only_images"):
+        raw = {**raw, "discriminator_clock": "run"}
+    return _structure_schedule(raw, kind)
+
+
+RUN_FOLDER_CONVERTER.register_structure_hook(ScheduleConfig, _structure_schedule_of_any_version)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ class SemanticsConfig:
     cache: StoragePath
     """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
     architecture: str
-    """Frozen vision model; the paper's is clip-rn50."""
+    """Frozen vision model: clip-rn50 (the paper's), clip-rn101, clip-rn50x4, clip-vit-b16, imagenet-rn50, or
+    efficientnet-lite0, whose weights need no download."""
     layer: int
-    """Stage whose output is used; the paper's is 3."""
+    """Stage whose output is used; the paper's is 3, of efficientnet-lite0 5."""
     weights: str
-    """openai (downloaded by open_clip), a file, or random (seeded: for demos and tests only)."""
+    """openai (downloaded by open_clip), package (for efficientnet-lite0; the extra `demo` has it), a file, or random
+    (seeded: for tests only)."""
     seed: int = 0
     """Seed of random weights."""
     batch_statistics: bool = False

@@ -28,6 +28,7 @@ from shards.degradation.crops import Crop, draw_crop
 from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recorded import recorded_recipe
 from shards.errors import DamageError, InputError, ShardError
+from shards.format.manifest import Manifest
 from shards.format.png import Pixels, decode_crop
 from shards.format.records import SampleRecord
 from shards.format.settings import ImageSettings
@@ -49,6 +50,21 @@ class Item:
     parameters: SampleParameters | None
     semantics: np.ndarray | None
     fault: str | None = None
+
+
+def check_crop(data: DataConfig, manifest: Manifest) -> None:
+    """Check that the sub-images of shards are as large as what a step reads.
+
+    Raises:
+        InputError: They are smaller.
+    """
+    images = manifest.images
+    patch_px = data.crop_px if images.is_classical else data.canvas_px
+    if patch_px > images.sub_image_px:
+        raise InputError(
+            f"the step reads {patch_px} px of HR, but the sub-images in {data.shards} have {images.sub_image_px} px; "
+            "lower --data.crop-px (or --data.canvas-px), or write shards with a larger --sub-image-px"
+        )
 
 
 def draw_sample_crop(record: SampleRecord, seed: str, crop_px: int) -> Crop:
@@ -89,12 +105,7 @@ class TrainingSamples(Dataset[Item]):
         self._patch_px = data.crop_px if self._settings.is_classical else data.canvas_px
         self._crop_px = data.crop_px
         self._recipe = recorded_recipe(self._settings.recipe, self._settings.recipe_table)
-        if self._patch_px > self._settings.sub_image_px:
-            raise InputError(
-                f"the step reads {self._patch_px} px of HR, but the sub-images in {data.shards} have "
-                f"{self._settings.sub_image_px} px; lower --data.crop-px (or --data.canvas-px), "
-                "or write shards with a larger --sub-image-px"
-            )
+        check_crop(data, self._manifest)
 
     def __getitem__(self, position: int) -> Item:
         """Read, check and cut sample number `position`, or its replacement.

@@ -5,7 +5,14 @@ A new one is a file in this room, which adds itself, and a line in `registry`.
 
 from typing import TYPE_CHECKING
 
-from pipeline.losses.registry import ADVERSARIAL_LOSSES, IMAGE_LOSSES, AdversarialLossName, ImageLossName
+from pipeline.losses.registry import (
+    ADVERSARIAL_LOSSES,
+    IMAGE_LOSSES,
+    PERCEPTUAL_LOSSES,
+    AdversarialLossName,
+    ImageLossName,
+    PerceptualLossName,
+)
 from pipeline.registry import imported_on_first_use
 
 if TYPE_CHECKING:
@@ -16,9 +23,10 @@ if TYPE_CHECKING:
         RelativisticAverageLoss,
         VanillaLoss,
     )
+    from pipeline.losses.efficientnet import EfficientNetPerceptualLoss
     from pipeline.losses.generator import GeneratorLosses, ImageLoss, ImageTerm
     from pipeline.losses.ldl import LocallyDiscriminativeLoss
-    from pipeline.losses.perceptual import PerceptualLoss
+    from pipeline.losses.perceptual import PerceptualLoss, PerceptualNetwork
     from pipeline.losses.pixel import CharbonnierLoss, L1Loss
 
 __getattr__ = imported_on_first_use(
@@ -31,9 +39,10 @@ __getattr__ = imported_on_first_use(
             "RelativisticAverageLoss",
             "VanillaLoss",
         ],
+        "efficientnet": ["EfficientNetPerceptualLoss"],
         "generator": ["GeneratorLosses", "ImageLoss", "ImageTerm"],
         "ldl": ["LocallyDiscriminativeLoss"],
-        "perceptual": ["PerceptualLoss"],
+        "perceptual": ["PerceptualLoss", "PerceptualNetwork"],
         "pixel": ["CharbonnierLoss", "L1Loss"],
     },
 )
@@ -41,9 +50,11 @@ __getattr__ = imported_on_first_use(
 __all__ = [
     "ADVERSARIAL_LOSSES",
     "IMAGE_LOSSES",
+    "PERCEPTUAL_LOSSES",
     "AdversarialLoss",
     "AdversarialLossName",
     "CharbonnierLoss",
+    "EfficientNetPerceptualLoss",
     "GeneratorLosses",
     "HingeLoss",
     "ImageLoss",
@@ -53,6 +64,8 @@ __all__ = [
     "LeastSquaresLoss",
     "LocallyDiscriminativeLoss",
     "PerceptualLoss",
+    "PerceptualLossName",
+    "PerceptualNetwork",
     "RelativisticAverageLoss",
     "VanillaLoss",
 ]

@@ -7,7 +7,8 @@ ends at the last layer in use.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.losses.pixel import check_pair
+from pipeline.losses.registry import PERCEPTUAL_LOSSES
 from pipeline.weights.files import hash_weights, read_weights
 from shards.errors import InputError
 
@@ -102,6 +104,33 @@ class PerceptualLoss(nn.Module):
                 # A mean over millions of values needs float32, whatever autocast made of the features.
                 taken[index] = current.to(torch.promote_types(current.dtype, torch.float32))
         return taken
+
+
+@dataclass(frozen=True)
+class PerceptualNetwork:
+    """A perceptual loss: the distance between features of a frozen network.
+
+    Attributes:
+        name: The name that configurations use.
+        description: The network and the layers in use, for people.
+        num_parameters: Of the layers that are loaded, for estimates of memory.
+        build: Called with the configured weights and the seed of random ones.
+    """
+
+    name: str
+    description: str
+    num_parameters: int
+    build: Callable[[str, int], nn.Module]
+
+
+PERCEPTUAL_LOSSES.add(
+    PerceptualNetwork(
+        name="vgg19",
+        description="VGG19 to conv5_4",
+        num_parameters=20_024_384,
+        build=lambda weights, seed: PerceptualLoss(weights=weights, seed=seed),
+    )
+)
 
 
 def _build_vgg(layer_weights: Mapping[int, float]) -> nn.Sequential:

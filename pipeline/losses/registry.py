@@ -14,7 +14,13 @@ IMAGE_LOSSES: Registry[Any] = Registry(
         "ldl": "pipeline.losses.ldl",
     },
 )
-"""Each an `ImageLoss`, without options; the perceptual loss has options of its own."""
+"""Each an `ImageLoss`, without options; perceptual losses take weights."""
+
+PERCEPTUAL_LOSSES: Registry[Any] = Registry(
+    "perceptual loss",
+    modules={"vgg19": "pipeline.losses.perceptual", "efficientnet-lite0": "pipeline.losses.efficientnet"},
+)
+"""Each a `PerceptualNetwork`."""
 
 ADVERSARIAL_LOSSES: Registry[Any] = Registry(
     "adversarial loss",
@@ -28,6 +34,13 @@ class ImageLossName(RegisteredName):
 
     __slots__ = ()
     registry = IMAGE_LOSSES
+
+
+class PerceptualLossName(RegisteredName):
+    """Name of a perceptual loss."""
+
+    __slots__ = ()
+    registry = PERCEPTUAL_LOSSES
 
 
 class AdversarialLossName(RegisteredName):

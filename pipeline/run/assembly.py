@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.losses import ADVERSARIAL_LOSSES, IMAGE_LOSSES, GeneratorLosses, ImageTerm, PerceptualLoss
+from pipeline.losses import ADVERSARIAL_LOSSES, IMAGE_LOSSES, PERCEPTUAL_LOSSES, GeneratorLosses, ImageTerm
 from pipeline.models.discriminators import start_discriminator
 from pipeline.models.generators import start_generator
 from pipeline.runtime.backend import Backend
@@ -37,7 +37,8 @@ def build_losses(config: LossConfig, *, is_adversarial: bool) -> GeneratorLosses
     """
     image = [IMAGE_LOSSES[config.pixel].term(config.pixel_weight, name="pixel", in_pixel_stage=True)]
     if is_adversarial and config.perceptual_weight > 0:
-        perceptual = PerceptualLoss(weights=config.perceptual_weights, seed=config.perceptual_seed)
+        network = PERCEPTUAL_LOSSES[config.perceptual]
+        perceptual = network.build(config.perceptual_weights, config.perceptual_seed)
         image.append(ImageTerm("perceptual", config.perceptual_weight, perceptual))
     weights = {"ldl": config.ldl_weight, **config.extra}
     image += [IMAGE_LOSSES[name].term(weight) for name, weight in weights.items() if weight > 0]

@@ -8,6 +8,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
 from pipeline.data.evaluation import check_images, check_sets
 from pipeline.data.features import has_features
+from pipeline.data.samples import check_crop
 from pipeline.errors import ConfigError
 from pipeline.inference.evaluate import result_names
 from shards.format.manifest import Manifest
@@ -31,29 +32,55 @@ def check_data(config: TrainConfig, manifest: Manifest) -> None:
     """Check the configuration against shards and validation sets.
 
     Raises:
-        ConfigError: The scale is not the shards', or `keep_best` is no metric of the validation.
+        ConfigError: The scale is not the shards', `keep_best` is no metric of the validation, or the discriminator
+            would meet a generator with random weights.
         InputError: A validation set is missing, empty, or holds an image that cannot be used, or the run's export would
             replace its initial weights.
     """
+    check_start(config)
     check_sets(config.report.validation_sets)
     _check_exports(config)
-    _check_scale(config, manifest)
+    check_shards(config, manifest)
     check_images(config.report.validation_sets, config.generator.scale)
     _check_best(config)
 
 
+def check_start(config: TrainConfig) -> None:
+    """Check that a new run's discriminator does not meet a generator with random weights, unless that is wanted.
+
+    Raises:
+        ConfigError: There are neither initial weights nor a pixel stage; names the ways out.
+    """
+    if not config.is_adversarial or config.schedule.pixel_only_images or config.generator.initial_weights is not None:
+        return
+    if RunFolder(config.run_dir).config.is_file():
+        return  # begun by an earlier version
+    raise ConfigError(
+        "the discriminator would train from the first step against a generator with random weights, and the paper "
+        "starts from one trained on pixels; name that file with --generator.initial-weights FILE (the export of a PSNR "
+        "preset, such as rrdb_psnr_x4), or begin this run on pixels with --schedule.pixel-only-images N; "
+        "--generator.initial-weights random insists"
+    )
+
+
 def _check_exports(config: TrainConfig) -> None:
     folder = RunFolder(config.run_dir)
-    networks = (config.generator, config.discriminator)
+    starts = (config.generator.initial_file, config.discriminator.initial_weights)
     check_output_files(
         [folder.generator, folder.discriminator],
-        [network.initial_weights for network in networks if network.initial_weights is not None],
+        [file for file in starts if file is not None],
         is_own=lambda _: True,
         overwrite=False,
     )
 
 
-def _check_scale(config: TrainConfig, manifest: Manifest) -> None:
+def check_shards(config: TrainConfig, manifest: Manifest) -> None:
+    """Check scale and crop against the shards.
+
+    Raises:
+        ConfigError: The scale is not the shards', or their sub-images are smaller than what a step reads.
+    """
+    check_crop(config.data, manifest)
     scale = config.generator.scale
     if scale != manifest.images.scale:
         raise ConfigError(

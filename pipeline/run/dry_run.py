@@ -1,4 +1,7 @@
-"""The dry run: the resolved plan of a run and its memory. Networks on the meta device; nothing read or written."""
+"""The dry run: the resolved plan of a run, its memory, and where it leaves the paper.
+
+Networks on the meta device; the shards' manifest is read and checked if it is there, and nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
+from pipeline.data.features import image_manifest
 from pipeline.inference.semantics import semantic_channels
+from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models import build_discriminator, build_generator
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.run.checks import check_shards, check_start
+from pipeline.run.paper import departures
 from pipeline.runtime.launch import check_batch, launched_world_size
 
 _BYTES = 4
 _ADAM_COPIES = 4  # weights, gradients, two moments
-_VGG19_PARAMETERS = 12_944_960
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,12 @@ def describe(preset: Preset) -> str:
     """Return the resolved plan of a run as text.
 
     Raises:
-        ConfigError: The launched processes do not divide the batch.
+        ConfigError: The launched processes do not divide the batch, the shards do not fit, or the discriminator would
+            meet a generator with random weights.
     """
     config = preset.train
+    check_start(config)
+    shards = _shard_lines(config)
     world_size = launched_world_size()
     per_device = check_batch(config.data.batch_size, world_size)
     with torch.device("meta"):
@@ -75,7 +84,9 @@ def describe(preset: Preset) -> str:
         f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
         f"{_gib(memory.activation_bytes)} activations of the larger update, per device (float32"
         + (f", {config.runtime.precision} halves most of them)" if config.runtime.precision != "float32" else ")"),
+        *shards,
         *_path_lines(config),
+        *(f"not the paper's  {line}" for line in departures(preset)),
     ]
     return "\n".join(lines)
 
@@ -100,7 +111,7 @@ def estimate_memory(
         # The generator's update holds its own activations and one pass of D; the discriminator's holds two passes.
         saved = max(saved + of_discriminator, 2 * of_discriminator)
         if config.losses.perceptual_weight:
-            state += _BYTES * _VGG19_PARAMETERS
+            state += _BYTES * PERCEPTUAL_LOSSES[config.losses.perceptual].num_parameters
     return MemoryEstimate(state, saved)
 
 
@@ -127,6 +138,9 @@ def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"
     ]
+    start = config.generator.initial_file
+    lines.append(f"start            {f'weights of {start}' if start is not None else 'random weights'}")
+    lines.append(_loss_line(config))
     if discriminator is None:
         return [*lines, "discriminator    none: pixel loss only"]
     kind = config.discriminator
@@ -141,8 +155,9 @@ def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.
     if kind.summary:
         lines.append(f"fusion           {kind.summary}")
     if config.losses.perceptual_weight:
+        network = PERCEPTUAL_LOSSES[config.losses.perceptual]
         lines.append(
-            f"perceptual       VGG19 to conv5_4, {_VGG19_PARAMETERS:,} parameters, weights "
+            f"perceptual       {network.description}, {network.num_parameters:,} parameters, weights "
             f"{config.losses.perceptual_weights} (frozen)"
         )
     if config.losses.ldl_weight:
@@ -154,18 +169,60 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
     schedule, batch = config.schedule, config.data.batch_size
     total = config.num_steps * batch
     pixel_steps = math.ceil(min(schedule.pixel_only_images, schedule.total_images) / batch)
-    rates = [
-        f"{schedule.generator_learning_rate * schedule.learning_rate_factor(at):.3g} from {at:,}"
-        for at in (0, *(milestone for milestone in schedule.milestones_images if milestone < total))
-    ]
     return [
         f"images per step  {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px"
         + (f"; {together} at a time" if together < per_device else ""),
         f"steps            {config.num_steps:,} = {total:,} images; pixel stage of {pixel_steps:,} steps"
         + ("" if config.is_adversarial else " (no adversarial stage)"),
         *_turn_lines(config),
-        f"learning rate    {', '.join(rates)} images",
+        *_learning_rate_lines(config),
+        f"optimizers       Adam, betas {schedule.betas[0]:g} and {schedule.betas[1]:g}, "
+        + (f"gradients clipped to {schedule.gradient_clip_norm:g}" if schedule.gradient_clip_norm else "no clipping"),
+        "average          "
+        + (
+            f"half-life of {schedule.ema_half_life_images:,g} images, decay {schedule.ema_decay(batch):.4g} per step"
+            if schedule.ema_half_life_images
+            else "none"
+        ),
         f"precision        {config.runtime.precision}",
+    ]
+
+
+def _learning_rate_lines(config: TrainConfig) -> list[str]:
+    schedule, total = config.schedule, config.num_steps * config.data.batch_size
+    first = schedule.pixel_only_images
+    offset = first if schedule.discriminator_clock == "own" else 0
+    of_generator = [0, *schedule.milestones_images]
+    of_discriminator = [first, *(offset + at for at in schedule.milestones_images if offset + at > first)]
+
+    def told(network: int, positions: list[int]) -> str:
+        rates = [f"{schedule.learning_rates(at)[network]:.3g} from {at:,}" for at in positions if at < total]
+        return ", ".join(rates) + " images"
+
+    lines = [f"learning rate    {told(0, of_generator)} (generator)"]
+    return [*lines, f"learning rate    {told(1, of_discriminator)} (discriminator)"] if config.is_adversarial else lines
+
+
+def _loss_line(config: TrainConfig) -> str:
+    losses = config.losses
+    terms = [f"{losses.pixel} x {losses.pixel_weight:g}"]
+    if config.is_adversarial:
+        weights = {f"perceptual {losses.perceptual}": losses.perceptual_weight, "ldl": losses.ldl_weight}
+        weights |= {**losses.extra, f"adversarial {losses.adversarial}": losses.adversarial_weight}
+        terms += [f"{name} x {weight:g}" for name, weight in weights.items() if weight]
+    return f"losses           {', '.join(terms)}"
+
+
+def _shard_lines(config: TrainConfig) -> list[str]:
+    """Check the shards where they are there; what is not there yet is said where the paths are listed."""
+    if not (config.data.shards / "manifest.json").exists():
+        return []
+    manifest = image_manifest(config.data.shards)
+    check_shards(config, manifest)
+    images = manifest.images
+    return [
+        f"shards           {manifest.num_samples:,} samples of {images.sub_image_px} px at scale {images.scale}: "
+        "scale and crop fit"
     ]
 
 
@@ -186,8 +243,8 @@ def _path_lines(config: TrainConfig) -> list[str]:
     if config.is_adversarial and config.discriminator.semantic and config.semantics.source != "online":
         reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
     reads += [(path, path / "HR") for path in config.report.validation_sets]
-    networks = [config.generator, *([config.discriminator] if config.is_adversarial else [])]
-    reads += [(network.initial_weights, network.initial_weights) for network in networks if network.initial_weights]
+    starts = [config.generator.initial_file, *([config.discriminator.initial_weights] if config.is_adversarial else [])]
+    reads += [(file, file) for file in starts if file is not None]
     return [
         *(f"reads            {path}{'' if mark.exists() else '  (not there yet)'}" for path, mark in reads),
         f"writes           {folder.path}: {folder.metrics.name}, {folder.checkpoints.name}/, "

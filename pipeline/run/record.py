@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
 from pipeline.data.evaluation import passed_over
+from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
@@ -90,11 +91,12 @@ def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource 
     if semantics is not None:
         lines.append(f"semantics: {semantics.description}")
     if config.uses_perceptual_network:
-        lines.append(f"perceptual loss: VGG19, weights {config.losses.perceptual_weights}")
+        network = PERCEPTUAL_LOSSES[config.losses.perceptual].description
+        lines.append(f"perceptual loss: {network}, weights {config.losses.perceptual_weights}")
     if names := random_networks(config):
         lines.append(
-            f"note: {' and '.join(names)} with seeded random weights, for demos and tests only; "
-            "for the real ones: --semantics.weights openai --losses.perceptual-weights torchvision"
+            f"note: {' and '.join(names)} with seeded random weights, for tests only; for the real ones: "
+            "--semantics.weights openai --losses.perceptual-weights torchvision (package for EfficientNet)"
         )
     return lines
 

@@ -145,13 +145,13 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
 def turn_at(config: TrainConfig, images_seen: int) -> Turn:
     """Return which updates the step at a position makes, and with which learning rates."""
     schedule = config.schedule
-    factor = schedule.learning_rate_factor(images_seen)
+    of_generator, of_discriminator = schedule.learning_rates(images_seen)
     is_adversarial = config.is_adversarial and images_seen >= schedule.pixel_only_images
     after = images_seen + config.data.batch_size
     rests = is_adversarial and schedule.generator_rests(images_seen, config.data.batch_size)
     return Turn(
-        generator_learning_rate=None if rests else schedule.generator_learning_rate * factor,
-        discriminator_learning_rate=schedule.discriminator_learning_rate * factor if is_adversarial else None,
+        generator_learning_rate=None if rests else of_generator,
+        discriminator_learning_rate=of_discriminator if is_adversarial else None,
         is_reported=_passed(images_seen, after, config.report.every_images)
         or after >= config.num_steps * config.data.batch_size,
     )
@@ -175,8 +175,7 @@ def _passed(before: int, now: int, every: int) -> bool:
 
 
 def _record(parts: LoopParts, images_seen: int, batch: Batch, result: StepResult) -> StepRecord:
-    schedule = parts.config.schedule
-    learning_rate = schedule.generator_learning_rate * schedule.learning_rate_factor(images_seen)
+    learning_rate, _ = parts.config.schedule.learning_rates(images_seen)
     first_position = images_seen + parts.backend.rank * len(batch.keys)
     networks = {"generator": parts.gan.generator, "discriminator": parts.gan.discriminator}
     gradients = {name: net.gradient_norms for name, net in networks.items() if net is not None}
@@ -193,8 +192,9 @@ def _report(
     images_seen = state.images_seen
     values = means.take(parts.backend.sum)
     values |= state.skipped.check(parts.config.run_dir / "skipped_updates", parts.backend.rank, locate)
-    factor = parts.config.schedule.learning_rate_factor(images_seen)
-    values["learning_rate"] = parts.config.schedule.generator_learning_rate * factor
+    values["learning_rate"], of_discriminator = parts.config.schedule.learning_rates(images_seen)
+    if turn_at(parts.config, images_seen).is_adversarial:
+        values["discriminator/learning_rate"] = of_discriminator
     values["data/substituted"] = float(parts.damage.total)
     _write(parts, images_seen, values)
     for warning in parts.health.add(images_seen, values):

@@ -216,6 +216,12 @@ def test_shards_when_the_manifest_is_damaged(refuse: Callable[..., None], here: 
 def test_shards_when_smaller_than_the_crop(refuse: Callable[..., None], prepared: Path) -> None:
     arguments = [str(prepared / "preset.json"), "--data.crop-px", "80", "--data.canvas-px", "80", "--run-dir", "run"]
     refuse(jobs.train_sed.main, arguments, "the step reads 80 px of HR", "have 64 px", "lower --data.crop-px")
+    refuse(jobs.train_sed.main, [*arguments, "--dry-run"], "the step reads 80 px of HR", "have 64 px")
+
+
+def test_dry_run_when_the_scale_is_not_the_shards(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--generator.scale", "2", "--run-dir", "run", "--dry-run"]
+    refuse(jobs.train_sed.main, arguments, "generator.scale=2, but the shards in", "were written for scale 4")
 
 
 def test_cache_when_asked_for_and_missing(refuse: Callable[..., None], prepared: Path) -> None:
@@ -233,6 +239,13 @@ def test_initial_weights_when_of_another_network(refuse: Callable[..., None], pr
     arguments = [str(prepared / "preset.json"), "--run-dir", str(tmp_path / "run")]
     arguments += ["--generator.initial-weights", str(tmp_path / "judge.safetensors")]
     refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
+
+
+def test_discriminator_when_it_would_meet_a_random_generator(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--schedule.pixel-only-images", "0"]
+    words = ("--generator.initial-weights FILE", "--schedule.pixel-only-images N", "-weights random insists")
+    refuse(jobs.train_sed.main, arguments, *words)
+    refuse(jobs.train_sed.main, [*arguments, "--dry-run"], *words)
 
 
 @pytest.mark.parametrize("folder", ["/proc/version/run", "taken/run"])

@@ -11,8 +11,9 @@ from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file, save_file
 from sessions import run_session
 
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.discriminators import PatchDiscriminator, start_discriminator
 from pipeline.models.discriminators.sed_layout import to_sed
 from pipeline.run.assembly import build_state
@@ -26,7 +27,8 @@ SEMANTIC_CHANNELS = 256  # of layer 1 of clip-rn50, which the tiny preset reads
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     preset = prepare_tiny_data(tmp_path_factory.mktemp("initial"))
     schedule = replace(preset.train.schedule, total_images=8, pixel_only_images=0, milestones_images=(8,))
-    return changed(preset, schedule=schedule)
+    generator = replace(preset.train.generator, initial_weights=Path("random"))
+    return changed(preset, schedule=schedule, generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,21 @@ def test_run_starts_from_the_exports_of_another_run(preset: Preset, exports: Pat
     assert positions == [0, 4, 8]
     moved = load_file(tmp_path / "run" / "export" / "discriminator.safetensors")
     assert not torch.equal(moved["conv_last.weight"], exported["conv_last.weight"])
+
+
+def test_new_run_whose_discriminator_would_meet_a_random_generator_is_refused_and_an_old_one_resumes(
+    preset: Preset, tmp_path: Path
+) -> None:
+    silent = changed(preset, generator=replace(preset.train.generator, initial_weights=None))
+    with pytest.raises(ConfigError, match=r"(?s)initial-weights FILE.*pixel-only-images N.*initial-weights random ins"):
+        run_session(silent, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    pixels = changed(silent, losses=replace(preset.train.losses, adversarial_weight=0.0))
+    assert run_session(pixels, tmp_path / "pixels")[0].is_finished
+    # As earlier versions began it, which did not ask.
+    RunFolder(tmp_path / "old").path.mkdir()
+    RunFolder(tmp_path / "old").write_config(changed(silent, run_dir=tmp_path / "old"))
+    assert run_session(silent, tmp_path / "old")[0].is_finished
 
 
 def test_discriminator_file_that_does_not_fit_is_refused_before_anything_is_written(

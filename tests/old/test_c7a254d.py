@@ -107,9 +107,13 @@ def test_interrupted_run_is_resumed_to_the_same_end(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "resuming at 16 images" in done.stderr
         resumed, straight = (read_metrics(folder / name) for name in ("run", "finished"))
-        assert [line.keys() for line in resumed] == [line.keys() for line in straight]
+        # Not reported then. The milestone at 16 images counts from the run's first step, as it did when the run began.
+        rates = [line.get("discriminator/learning_rate") for line in resumed if "learning_rate" in line]
+        assert rates == [None, None, None, None, 5e-5, 5e-5]
+        assert RunFolder(folder / "run").read_config().train.schedule.discriminator_clock == "run"
         for ours, theirs in zip(resumed, straight, strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-3)
+            # Later versions report more.
+            assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-3)
         ours, theirs = (load_file(folder / name / "export/generator.safetensors") for name in ("run", "finished"))
         assert ours.keys() == theirs.keys()
         for key, tensor in theirs.items():

@@ -27,9 +27,9 @@ def start_generator(options: GeneratorOptions, crop_px: int) -> Generator:
         CheckpointError: The file is unreadable, or of another network.
     """
     generator = build_generator(options, crop_px)
-    if options.initial_weights is not None:
+    if options.initial_file is not None:
         try:
-            load_generator_weights(generator, read_weights(options.initial_weights))
+            load_generator_weights(generator, read_weights(options.initial_file))
         except CheckpointError as error:
             raise CheckpointError(f"generator.initial_weights: {error}") from error
     return generator

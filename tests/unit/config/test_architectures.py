@@ -117,7 +117,9 @@ def test_flag_of_another_architecture_keeps_what_both_know() -> None:
         "--generator.num-features", "60", "--generator.architecture=swinir", "--generator.num-heads", "2", "3",
         preset="rrdb_sed_p_x4",
     )  # fmt: skip
-    assert paper.generator == SwinIROptions(scale=4, num_features=60, num_blocks=23, num_heads=(2, 3))
+    start = Path("runs/rrdb_psnr_x4/export/generator.safetensors")
+    wanted = SwinIROptions(scale=4, num_features=60, num_blocks=23, num_heads=(2, 3), initial_weights=start)
+    assert paper.generator == wanted
     unet = flagged("--discriminator.architecture", "unet", "--discriminator.placement", "encoder").discriminator
     assert unet == UNetOptions(semantic=True, num_features=16, placement="encoder")
 

@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.run.dry_run import describe
 from shards.config import ShardConfig
 
+PSNR_PRESETS = ["rrdb_psnr_x4", "swinir_psnr_x4", "realworld_rrdb_psnr_x4"]
 PAPER_PRESETS = ["rrdb_sed_p_x4", "rrdb_sed_u_x4", "swinir_sed_p_x4", "swinir_sed_u_x4", "realworld_rrdb_sed_u_x4"]
 
 
@@ -32,10 +33,10 @@ def parse(*arguments: str) -> Call[TrainConfig]:
 
 
 def test_presets_named_in_the_readme_exist() -> None:
-    assert set(PRESETS.names()) == {"demo", *PAPER_PRESETS}
+    assert set(PRESETS.names()) == {"demo", *PSNR_PRESETS, *PAPER_PRESETS}
 
 
-@pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
+@pytest.mark.parametrize("name", ["demo", *PSNR_PRESETS, *PAPER_PRESETS])
 def test_preset_reads_what_its_own_shards_table_writes(name: str) -> None:
     preset = load(name)
     assert preset.train.data.shards == preset.shards.output
@@ -49,6 +50,44 @@ def test_preset_survives_the_way_through_config_json(name: str, tmp_path: Path) 
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_plain(preset)), encoding="utf-8")
     assert load(str(path)) == preset
+
+
+@pytest.mark.parametrize("name", PAPER_PRESETS)
+def test_paper_preset_starts_from_the_export_of_a_psnr_preset_with_the_same_generator(name: str) -> None:
+    start = load(name).train.generator
+    assert start.initial_file is not None
+    assert len(start.initial_file.parts) == 4
+    before = load(start.initial_file.parts[1]).train
+    assert RunFolder(before.run_dir).generator == start.initial_file
+    assert replace(start, initial_weights=None) == replace(before.generator, initial_weights=None)
+    assert not before.is_adversarial
+    assert before.data.shards == load(name).train.data.shards
+
+
+def test_random_initial_weights_are_a_word_and_anything_else_a_file() -> None:
+    options = parse("demo", "--generator.initial-weights", "random").config.generator
+    assert (options.initial_weights, options.initial_file) == (Path("random"), None)
+    assert parse("demo", "--generator.initial-weights", "r.pth").config.generator.initial_file == Path("r.pth")
+    assert load("rrdb_psnr_x4").train.generator.initial_file is None
+
+
+@pytest.mark.parametrize(("pixel_only_images", "clock"), [(16, "run"), (0, "own")])
+def test_run_that_is_older_than_the_discriminators_clock_keeps_its_schedule(
+    pixel_only_images: int, clock: str, tmp_path: Path
+) -> None:
+    preset = load("demo")
+    preset = replace(preset, train=replace(preset.train, run_dir=tmp_path))
+    schedule = replace(preset.train.schedule, pixel_only_images=pixel_only_images)
+    preset = replace(preset, train=replace(preset.train, schedule=schedule))
+    plain = to_plain(preset)
+    del plain["train"]["schedule"]["discriminator_clock"]
+    RunFolder(tmp_path).config.write_text(json.dumps(plain), encoding="utf-8")
+    assert RunFolder(tmp_path).read_config().train.schedule.discriminator_clock == clock
+    if clock == "own":
+        RunFolder(tmp_path).check(preset)
+    else:
+        with pytest.raises(ConfigError, match=r"(?s)clock: the run has 'run'.*Resume with its own: jobs/train_sed.py"):
+            RunFolder(tmp_path).check(preset)
 
 
 @pytest.mark.parametrize("name", [name for name in PAPER_PRESETS if "realworld" not in name])
@@ -83,6 +122,37 @@ def test_dry_run_builds_on_the_meta_device_and_touches_nothing(
     assert "GiB" in text
     assert "learning rate    0.0001 from 0" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_tells_what_the_networks_learn_from_and_where_it_leaves_the_paper() -> None:
+    lines = describe(load("rrdb_sed_p_x4")).splitlines()
+    assert "start            weights of runs/rrdb_psnr_x4/export/generator.safetensors" in lines
+    assert "losses           l1 x 1, perceptual vgg19 x 0.1, adversarial vanilla x 0.01" in lines
+    assert "optimizers       Adam, betas 0.9 and 0.99, no clipping" in lines
+    assert "average          none" in lines
+    for network in ("generator", "discriminator"):
+        rates = "0.0001 from 0, 5e-05 from 3,200,000, 2.5e-05 from 6,400,000"
+        assert f"learning rate    {rates} images ({network})" in lines
+    # Each is named; the released extractor normalises by the batch.
+    assert [line for line in lines if line.startswith("not the paper's")] == [
+        "not the paper's  semantics.batch_statistics=false (the paper: true)",
+        "not the paper's  runtime.precision=bf16 (the paper: float32)",
+    ]
+    flags = ["--runtime.precision", "float32", "--semantics.batch-statistics", "--schedule.pixel-only-images", "64"]
+    preset = load("rrdb_sed_p_x4")
+    train, _ = apply_flags(preset.train, flags, "job", "Job.")
+    text = describe(replace(preset, train=train))
+    assert "learning rate    0.0001 from 64, 5e-05 from 3,200,064, 2.5e-05 from 6,400,064 images (discr" in text
+    assert text.count("not the paper's") == 1
+    assert "schedule.pixel_only_images=64 (the paper: 0)" in text
+
+
+def test_dry_run_of_a_psnr_preset_has_one_network_and_one_rate() -> None:
+    text = describe(load("swinir_psnr_x4"))
+    assert "start            random weights\nlosses           l1 x 1\ndiscriminator    none: pixel loss only" in text
+    assert "(discriminator)" not in text
+    assert "average          half-life of 22,000 images, decay 0.999 per step" in text
+    assert "not the paper's" not in text
 
 
 def test_dry_run_names_ablations_and_ldl() -> None:
@@ -132,12 +202,15 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["demo", *PAPER_PRESETS])
+# The demo's values are its own matter: it has changed since then.
+@pytest.mark.parametrize("name", PAPER_PRESETS)
 def test_preset_resolves_to_what_it_was_when_every_file_was_complete(name: str) -> None:
     before = json.loads(Path(__file__).with_name("presets_at_c7a254d.json").read_text(encoding="utf-8"))
     then, now = structure(before[name], Preset, name, from_run_folder=True), load(name)
     own_cache = replace(then.train.data, cache_dir=now.train.data.cache_dir)  # /var/tmp is everybody's
-    assert now.train == replace(then.train, data=own_cache)
+    # Since then the presets name the generator that the paper starts from.
+    start = replace(then.train.generator, initial_weights=now.train.generator.initial_weights)
+    assert now.train == replace(then.train, data=own_cache, generator=start)
     assert now.shards.recipe_name == then.shards.recipe_name
     assert replace(now.shards, recipe=then.shards.recipe) == then.shards
 

@@ -11,11 +11,14 @@ from safetensors.torch import save_file
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.losses import (
     ADVERSARIAL_LOSSES,
+    PERCEPTUAL_LOSSES,
     CharbonnierLoss,
+    EfficientNetPerceptualLoss,
     L1Loss,
     LocallyDiscriminativeLoss,
     PerceptualLoss,
 )
+from pipeline.pretrained.efficientnet import load_efficientnet
 from shards.errors import InputError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -239,3 +242,29 @@ def test_perceptual_weights_that_cannot_be_downloaded_name_the_ways_out(monkeypa
 def test_perceptual_layer_that_is_no_convolution_is_refused():
     with pytest.raises(ValueError, match="must name convolutions"):
         PerceptualLoss({3: 1.0}, weights="random")
+
+
+def test_efficientnet_loss_is_the_weighted_distance_of_its_stages_and_trains_the_output_alone():
+    loss = EfficientNetPerceptualLoss({1: 0.5, 3: 2.0})
+    sr, gt = image(0).requires_grad_(), image(1).requires_grad_()
+    network = load_efficientnet("efficientnet-lite0")
+    ours, theirs = (network((part - 127 / 255) / (128 / 255)) for part in (sr, gt))
+    wanted = 0.5 * (ours[0] - theirs[0]).abs().mean() + 2.0 * (ours[2] - theirs[2]).abs().mean()
+    got = loss.train()(sr, gt)
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
+    got.backward()
+    assert sr.grad.abs().sum() > 0
+    assert gt.grad is None
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+    assert loss(gt, gt).item() == 0
+
+
+@pytest.mark.parametrize("name", PERCEPTUAL_LOSSES.names)
+def test_perceptual_loss_when_registered_states_its_size(name):
+    loss = PERCEPTUAL_LOSSES[name].build("random" if name == "vgg19" else "package", 0)
+    assert sum(parameter.numel() for parameter in loss.parameters()) == PERCEPTUAL_LOSSES[name].num_parameters
+
+
+def test_efficientnet_loss_with_other_weights_names_both_ways_out():
+    with pytest.raises(ConfigError, match=r"'torchvision'.*-weights package, or --losses.perceptual vgg19"):
+        PERCEPTUAL_LOSSES["efficientnet-lite0"].build("torchvision", 0)

