@@ -22,6 +22,7 @@ from shards.format.photos.decoding import (
     only_decode_errors,
     split_8_bit,
 )
+from shards.format.photos.deep_profiles import to_srgb_16_bit
 from shards.format.photos.errors import DecodeError
 from shards.format.photos.formats import open_image
 from shards.format.photos.metadata import Essentials, essentials
@@ -46,7 +47,7 @@ class Picture(NamedTuple):
 
 
 def read_picture(data: bytes, *, max_pixels: int) -> Picture:
-    """Decode the bytes of an image file, 16 bits whole where it is a PNG or TIFF in sRGB.
+    """Decode the bytes of an image file, 16 bits whole where it is a PNG or TIFF.
 
     Args:
         data: A file of any format that `read_photo` reads.
@@ -71,7 +72,10 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     colour, is_converted = _in_srgb(colour_8, profile, notes)
     alpha = None if alpha_8 is None else np.asarray(alpha_8)
     if is_deep(file, images):
-        deep = None if is_converted else _split_16_bit(file, images, np.shape(colour)[2], alpha is not None)
+        deep = _split_16_bit(file, images, np.shape(colour)[2], alpha is not None)
+        if deep is not None and is_converted:
+            converted = to_srgb_16_bit(deep[0], profile or b"")
+            deep = None if converted is None else (converted, deep[1])
         if deep is None:
             notes.add("depth")
         else:

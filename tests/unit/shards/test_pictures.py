@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from photo_files import with_png_chunk as with_chunk
 from PIL import Image
 
 from shards.format.photos import DecodeError, Picture, decode_photo, read_picture
+from shards.format.photos.deep_profiles import _curve
 from shards.format.png import picture_chunks
 
 LIMIT = 10_000
@@ -89,10 +91,64 @@ def test_gray_of_a_profile_is_converted_and_stays_gray() -> None:
     assert picture.notes == ("colour-space",)
 
 
-def test_16_bits_of_a_profile_are_converted_at_8_bits_and_say_so() -> None:
-    data = with_chunk(png(noise(3)), b"iCCP", b"p\0\0" + zlib.compress(icc_profile("linear", 1.0)))
+def with_profile(pixels: np.ndarray, profile: bytes) -> bytes:
+    return with_chunk(png(pixels), b"iCCP", b"p\0\0" + zlib.compress(profile))
+
+
+def srgb_encoded(linear: np.ndarray) -> np.ndarray:
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.8])
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_16_bits_of_a_profile_are_converted_whole(num_channels: int, gamma: float) -> None:
+    pixels = noise(num_channels)
+    data = with_profile(pixels, icc_profile("mine", gamma, gray=num_channels == 1))
     picture = read(data)
-    assert np.array_equal(picture.colour, decode_photo(data, max_pixels=LIMIT))
+    assert picture.notes == ("colour-space",)
+    assert picture.colour.dtype == np.uint16
+    # The profile's primaries are sRGB's, rounded to four digits.
+    expected = srgb_encoded((pixels / 65535) ** (round(gamma * 256) / 256)) * 65535
+    assert np.median(np.abs(picture.colour - expected)) < 40
+    by_8_bits = decode_photo(data, max_pixels=LIMIT)[..., :num_channels]
+    assert np.abs(picture.colour / 257 - by_8_bits).mean() < (1.5 if gamma > 1 else 3)  # linear: 8 bits are coarse
+
+
+def test_16_bits_of_a_wide_space_agree_with_the_colour_engine() -> None:
+    # Adobe RGB with version 4's parametric curve; values whose low byte is that of an 8-bit image.
+    profile = icc_profile("wide", 2.2)
+    primaries = {b"r": (0.6097, 0.3111, 0.0195), b"g": (0.2053, 0.6257, 0.0609), b"b": (0.1492, 0.0632, 0.7446)}
+    names = {b"r": (0.436, 0.2225, 0.0139), b"g": (0.3851, 0.7169, 0.0971), b"b": (0.1431, 0.0606, 0.7141)}
+    for name, wide in primaries.items():
+        old, new = (struct.pack(">lll", *(round(v * 65536) for v in values)) for values in (names[name], wide))
+        profile = profile.replace(old, new)
+    pixels = gradient(*SHAPE).astype(np.uint16) * 257
+    data = with_profile(pixels, profile)
+    by_8_bits = decode_photo(data, max_pixels=LIMIT)
+    assert not np.array_equal(by_8_bits, gradient(*SHAPE))
+    assert np.abs(read(data).colour / 257 - by_8_bits).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (0, (2.0,), lambda x: x**2),
+        (1, (2.0, 2.0, -1.0), lambda x: np.maximum(2 * x - 1, 0) ** 2),
+        (2, (1.0, 0.5, -0.25, 0.25), lambda x: np.maximum(0.5 * x, 0.25)),
+        (3, (2.0, 1.0, 0.0, 0.25, 0.25), lambda x: np.where(x >= 0.25, x**2, x / 4)),
+        (4, (1.0, 0.5, 0.0, 0.25, 0.5, 0.25, 0.125), lambda x: np.where(x >= 0.5, x / 2 + 0.25, x / 4 + 0.125)),
+    ],
+)
+def test_parametric_curves(kind: int, values: tuple[float, ...], expected: Callable[..., np.ndarray]) -> None:
+    tag = b"para\0\0\0\0" + struct.pack(f">HH{len(values)}l", kind, 0, *(round(v * 65536) for v in values))
+    x = np.arange(65536) / 65535
+    assert np.allclose(_curve(tag), expected(x), atol=1e-4)
+
+
+def test_16_bits_of_a_profile_that_is_not_for_them_are_converted_at_8_bits_and_say_so() -> None:
+    picture = read(with_profile(noise(1), icc_profile("linear", 1.0)))  # gray pixels, a profile of colours
+    assert picture.colour.shape == (*SHAPE, 1)
+    assert picture.colour.dtype == np.uint8
     assert picture.notes == ("colour-space", "depth")
 
 
