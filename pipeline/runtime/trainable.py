@@ -61,6 +61,11 @@ class Trainable(ABC):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss, averaged over all ranks. Collective."""
 
+    @property
+    def can_measure_gradients(self) -> bool:
+        """Whether a graph bears a backward pass (`gradient_at`) before that of `backward`."""
+        return True
+
     def gradient_at(self, activation: Tensor, loss: Tensor) -> Tensor:
         """Return this rank's gradient of a loss at an activation, float32; the graph stays for `backward`."""
         (gradient,) = torch.autograd.grad(
@@ -268,6 +273,11 @@ class PartitionedTrainable(DeepSpeedTrainable):
     A module's weights are whole while it runs. All of them at once, for the moving average of each step, a checkpoint
     or an export, are gathered by `whole`.
     """
+
+    @property
+    def can_measure_gradients(self) -> bool:
+        """See `Trainable`. A backward pass releases the weights that it gathered, and a second one finds them gone."""
+        return False
 
     def whole(self, *, to_load: bool = False) -> AbstractContextManager[Any]:
         """See `Trainable`. What was loaded inside is taken from rank 0."""

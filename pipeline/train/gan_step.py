@@ -137,7 +137,7 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
                         real = discriminator(part.gt, part.semantics).float() if adversarial.needs_real_logits else None
                     terms["adversarial"] = adversarial.generator(fake, real)
                 terms |= _image_terms(gan, sr, part, turn)
-                if turn.is_reported:
+                if turn.is_reported and generator.can_measure_gradients:
                     result.add_gradients(part.share, term_gradients(generator, sr, losses.weighted(terms)))
                 generator.backward(part.share * losses.weighted_sum(terms))
             outputs.append(sr.detach())
@@ -193,7 +193,7 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
             result.add_logits(part.share, "fake", fake_loss, fake, adversarial.accuracy(fake, fake)[1])
             # A scalar whose gradient is `image_gradient`, in place of the adversarial loss.
             terms = {"adversarial": (image_gradient.float() * sr.float()).sum()} | _image_terms(gan, sr, part, turn)
-            if turn.is_reported:
+            if turn.is_reported and generator.can_measure_gradients:
                 result.add_gradients(part.share, term_gradients(generator, sr, losses.weighted(terms)))
             generator.backward(part.share * losses.weighted_sum(terms))
         result.add("generator", part.share, terms | {"adversarial": generator_loss})
