@@ -10,8 +10,9 @@ import sys
 from dataclasses import dataclass, replace
 
 from jobs.command_line import PRESETS, CommandLine
-from jobs.terminal import run_job, say
+from jobs.terminal import run_job
 from pipeline.config.schema import DataConfig, Preset, SemanticsConfig
+from pipeline.progress import say
 from shards.format.storage import StoragePath
 
 COMMAND = CommandLine(
@@ -57,14 +58,16 @@ def main(argv: list[str]) -> int:
     call = COMMAND.parse_preset(argv, _from_preset)
     data, semantics = call.config.resolve()
 
-    from jobs.ray_tasks import ray_session
     from pipeline.data.features import FeatureStore, has_features, image_manifest
+
+    image_manifest(data.shards)  # before torch is imported: missing shards are the most common mistake
+
+    from jobs.ray_tasks import ray_session
     from pipeline.inference.device import best_device
     from pipeline.inference.features import plan_features, write_feature_dataset
     from pipeline.inference.semantics import build_extractor
     from shards.format.files import check_writable
 
-    image_manifest(data.shards)  # before the extractor is built: missing shards are the most common mistake
     extractor = build_extractor(semantics)
     tasks = plan_features(semantics.cache, data, semantics, extractor)
     settings = tasks[0].settings

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import TRAIN, VALIDATION, prepare_training_photos, prepare_validation_photos
-from jobs.terminal import JobStoppedError, run_job, say
+from jobs.terminal import JobStoppedError, run_job
+from pipeline.progress import say
 
 PICTURE = Path("demo/before_after.png")
 NUMBERS = Path("demo/evaluation.json")

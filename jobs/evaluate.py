@@ -11,7 +11,8 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import Progress, end_with_faults, run_job, say
+from jobs.terminal import end_with_faults, run_job
+from pipeline.progress import Progress, say
 from shards.errors import InputError
 
 _JOB = "evaluate"
@@ -50,13 +51,19 @@ def main(argv: list[str]) -> int:
     config = COMMAND.parse(EvaluateConfig, argv)
 
     from pipeline.data.evaluation import all_files, check_sets, evaluation_files, passed_over
+
+    if config.metrics != ("help",):  # before torch is imported
+        if not config.sets:
+            raise InputError("--sets names no evaluation set; give a folder that holds HR/")
+        prepare_validation_photos(config.sets)
+        check_sets(config.sets)
+
     from pipeline.inference.device import best_device
     from pipeline.inference.evaluate import evaluate_sets
     from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation
     from pipeline.inference.named_model import open_model
     from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
     from pipeline.metrics.choice import choose_metrics, describe_metrics
-    from shards.errors import InputError
     from shards.format.files import check_writable
     from shards.format.outputs import check_output_files
     from shards.format.storage import parse_local_path
@@ -65,10 +72,7 @@ def main(argv: list[str]) -> int:
         print(describe_metrics())
         return 0
     metrics, not_computed = choose_metrics(config.metrics)
-    if not config.sets:
-        raise InputError("--sets names no evaluation set; give a folder that holds HR/")
-    prepare_validation_photos(config.sets)
-    num_images = sum(len(evaluation_files(folder)) for folder in check_sets(config.sets))
+    num_images = sum(len(evaluation_files(folder)) for folder in config.sets)
     if others := passed_over(folder / "HR" for folder in config.sets):
         say(others)
     outputs = [path for path in (config.output, config.picture) if path is not None]

@@ -37,9 +37,11 @@ def main(argv: list[str]) -> int:
     config = COMMAND.parse_preset(argv, _from_preset).config
 
     from pipeline.data.features import image_manifest
-    from pipeline.inference.semantics import semantic_channels
 
     images = image_manifest(config.data.shards)
+
+    from pipeline.inference.semantics import semantic_channels
+
     total_images = config.schedule.total_images
     cost = estimate(
         config.cluster,

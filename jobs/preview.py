@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from jobs.command_line import CommandLine
-from jobs.terminal import run_job, say
+from jobs.terminal import run_job
+from pipeline.progress import say
 from shards.config import DEFAULT_RECIPE
 from shards.errors import InputError
 from shards.format.files import check_writable
@@ -68,9 +69,6 @@ def main(argv: list[str]) -> int:
     config = COMMAND.parse(PreviewConfig, argv)
 
     from pipeline.data.features import image_manifest
-    from pipeline.inference.degradation_preview import draw_preview
-    from pipeline.inference.pictures import is_picture_of, write_png
-    from pipeline.inference.tracked_run import find_tracked_run
     from shards.degradation.recipe import load_recipe
     from shards.degradation.recorded import recorded_recipe
     from shards.read.reader import ShardSet
@@ -80,6 +78,11 @@ def main(argv: list[str]) -> int:
     own = manifest.images
     recipe = load_recipe(config.recipe) if is_given else recorded_recipe(own.recipe, own.recipe_table)
     images = ShardSet(config.shards, manifest)
+
+    from pipeline.inference.degradation_preview import draw_preview
+    from pipeline.inference.pictures import is_picture_of, write_png
+    from pipeline.inference.tracked_run import find_tracked_run
+
     run = None if config.run is None else find_tracked_run(config.run)
     check_output_files(
         [config.output],

@@ -15,7 +15,8 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import Progress, run_job, say
+from jobs.terminal import run_job
+from pipeline.progress import Progress, say
 
 COMMAND = CommandLine(
     "python jobs/promote.py",
@@ -45,11 +46,15 @@ def main(argv: list[str]) -> int:
     prepare_validation_photos(config.sets)
 
     from pipeline.data.evaluation import check_sets, passed_over
-    from pipeline.inference.promotion import promote
+    from pipeline.inference.model_names import check_model_exists
 
     check_sets(config.sets)
     if others := passed_over(folder / "HR" for folder in config.sets):
         say(others)
+    check_model_exists(config.model)  # before torch is imported
+
+    from pipeline.inference.promotion import promote
+
     say(promote(config.model, config.name, config.sets, Progress, replace_champion=config.replace_champion))
     return 0
 

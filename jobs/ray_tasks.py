@@ -26,7 +26,8 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError, Progress, say
+from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError
+from pipeline.progress import Progress, say
 from shards.errors import InputError
 from shards.format.endpoints import ANSWER_TIMEOUT_S
 from shards.secrets import without_secrets

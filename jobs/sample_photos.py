@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.terminal import say
+from pipeline.progress import say
 from shards.errors import InputError
 
 ROOT = Path("demo/photos")

@@ -12,7 +12,8 @@ import sys
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_training_photos, prepare_validation_photos
-from jobs.terminal import run_job, say
+from jobs.terminal import run_job
+from pipeline.progress import say
 from shards.config import ShardConfig
 
 COMMAND = CommandLine(
@@ -32,7 +33,6 @@ def main(argv: list[str]) -> int:
     call = COMMAND.parse_preset(argv, lambda name: PRESETS.load(name, ShardConfig, table="shards"))
     config, dry_run = call.config, call.dry_run
 
-    from jobs.ray_tasks import ray_session
     from shards.format.files import check_writable
     from shards.format.outputs import check_output_folder
     from shards.format.photos import describe_passed_over
@@ -51,6 +51,9 @@ def main(argv: list[str]) -> int:
     if not dry_run:
         check_writable(config.output)
     read_generations(config.output)
+
+    from jobs.ray_tasks import ray_session
+
     with ray_session() as session:
         say(f"using {session.description}")
         plans = survey_and_plan(config, sources, excluded, session.executor, cut=not dry_run)

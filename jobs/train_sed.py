@@ -6,18 +6,15 @@ any number of processes that divides the batch.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
 import os
 import sys
-from types import TracebackType
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import EXIT_FAULTS, LogFormatter, Progress, run_job, say, show_traceback
+from jobs.terminal import EXIT_FAULTS, run_job, show_logs, show_traceback
 from pipeline.config.schema import Preset
-from pipeline.runtime.signals import EXIT_PREEMPTED, StopRequest
+from pipeline.runtime.signals import EXIT_PREEMPTED
 
 COMMAND = CommandLine(
     "python jobs/train_sed.py",
@@ -29,53 +26,6 @@ COMMAND = CommandLine(
         "runs/mine  # resumes with the settings in its config.json",
     ),
 )
-_SHOWN = ("generator/pixel", "generator/adversarial", "discriminator/real", "discriminator/fake")
-
-
-class TerminalProgress:
-    """The leader's view of the loop: a bar, and a line per report."""
-
-    def __init__(self) -> None:
-        self._open = contextlib.ExitStack()
-
-    def __enter__(self) -> TerminalProgress:
-        """Show nothing yet: where the run stands is known only once it has resumed."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release the terminal."""
-        self._open.__exit__(kind, error, trace)
-
-    def begin(self, images_seen: int, total_images: int) -> TerminalProgress:
-        """Show the bar."""
-        self._images_seen = images_seen
-        self._bar = self._open.enter_context(Progress("training", total_images, "images", start=images_seen))
-        return self
-
-    def advance(self, images_seen: int, stage: str) -> None:
-        """Move the bar."""
-        self._bar.description = f"training ({stage})"
-        self._bar.advance(images_seen - self._images_seen)
-        self._images_seen = images_seen
-        if self._bar.done >= self._bar.total:
-            self._open.close()
-
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
-        """Print a report: the main losses, or the metrics of a validation."""
-        shown = {name: value for name, value in values.items() if name in _SHOWN or "psnr_y" in name}
-        say(f"{images_seen:>9,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
-
-
-class SilentProgress:
-    """What the other ranks show."""
-
-    def advance(self, images_seen: int, stage: str) -> None:
-        """Show nothing."""
-
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
-        """Show nothing."""
 
 
 def main(argv: list[str]) -> int:
@@ -87,44 +37,16 @@ def main(argv: list[str]) -> int:
 
         print(f"preset           {call.preset}\n{describe(preset)}\ndry run: nothing was written")
         return 0
-    return train(preset)
 
-
-def train(preset: Preset) -> int:
-    """Train on this rank; returns the exit code."""
     from pipeline.data.features import image_manifest
-    from pipeline.run.session import Session
-    from pipeline.runtime.backend import Backend
 
-    config = preset.train
-    image_manifest(config.data.shards)  # before anything starts: the most common mistake
-    stop = StopRequest()
-    stop.listen()
-    prepare_validation_photos(config.report.validation_sets)
-    backend = Backend(
-        config.runtime, batch_size=config.data.batch_size, gradient_clip_norm=config.schedule.gradient_clip_norm
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("pipeline").setLevel(logging.INFO if backend.is_leader else logging.ERROR)
-    tell = say if backend.is_leader else lambda message: None
-    session = Session(preset, backend)
-    for line in session.notes:
-        tell(line)
-    with TerminalProgress() as screen:
-        begin = screen.begin if backend.is_leader else lambda seen, total: SilentProgress()
-        outcome = session.run(begin, stop)
-    session.close()
-    backend.close()
-    # Last, so that it is what people see last; after it a launcher shows a traceback of its own for exit code 75.
-    if not outcome.is_finished:
-        tell(f"asked to stop: saved at {outcome.images_seen:,} images; rerun the same command to resume")
-    elif not outcome.has_trained:
-        tell(f"{config.run_dir} is finished at {outcome.images_seen:,} images; nothing to do")
-    else:
-        tell(f"finished: {config.run_dir / 'export' / 'generator.safetensors'}")
-    return 0 if outcome.is_finished else EXIT_PREEMPTED
+    image_manifest(preset.train.data.shards)  # before anything starts, torch included: the most common mistake
+    prepare_validation_photos(preset.train.report.validation_sets)
+    show_logs()
+
+    from pipeline.run.training import train
+
+    return 0 if train(preset).is_finished else EXIT_PREEMPTED
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.command_line import CommandLine
-from jobs.terminal import run_job, say
+from jobs.terminal import run_job
+from pipeline.progress import say
 from pipeline.tracking.environment import DEFAULT_STORE, prepare
 from pipeline.tracking.moved import mend
 from shards.errors import InputError

@@ -11,8 +11,9 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import Progress, end_with_faults, run_job, say
+from jobs.terminal import end_with_faults, run_job
 from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
+from pipeline.progress import Progress, say
 from shards.errors import InputError
 
 COMMAND = CommandLine(
@@ -53,8 +54,7 @@ def main(argv: list[str]) -> int:
     prepare_validation_photos([config.input])
 
     from pipeline.data.evaluation import passed_over
-    from pipeline.inference.device import best_device
-    from pipeline.inference.named_model import open_model
+    from pipeline.inference.model_names import check_model_exists
     from pipeline.inference.upscale_files import clean_litter, plan_outputs, upscale_file
     from shards.format.rejects import NOTE_TEXTS
     from shards.format.storage import parse_local_path
@@ -64,6 +64,11 @@ def main(argv: list[str]) -> int:
     )
     if config.input.is_dir() and (others := passed_over([config.input])):
         say(others)
+    check_model_exists(config.model)  # before torch is imported
+
+    from pipeline.inference.device import best_device
+    from pipeline.inference.named_model import open_model
+
     model = open_model(config.model, unfinished=True)
     say(f"generator: {model.weights}")
     model.generator.to(best_device())

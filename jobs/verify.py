@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jobs.command_line import CommandLine
-from jobs.terminal import EXIT_FAULTS, Progress, run_job
+from jobs.terminal import EXIT_FAULTS, run_job
+from pipeline.progress import Progress
 from shards.format.storage import StoragePath
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/verify.py --help`."""
     config = COMMAND.parse(VerifyConfig, argv)
 
-    from jobs.ray_tasks import ray_session
-    from shards.write.repair import find_photos, repair
-
     faults = verify(config.folder)
     for fault in faults:
         print(fault)
     if faults and config.repair:
+        from jobs.ray_tasks import ray_session
+        from shards.write.repair import find_photos, repair
+
         plans, photos = find_photos(config.folder, config.repair)
         with ray_session() as session:
             repair(config.folder, plans, photos, {fault.file for fault in faults}, session.executor)

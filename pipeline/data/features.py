@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float16
 
-from pipeline.models.semantics.extractor import CLIP, IMAGENET
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
 from shards.format.settings import FeatureSettings
@@ -38,6 +37,8 @@ def has_features(folder: StoragePath) -> bool:
 
 def _with_own_preprocessing(settings: FeatureSettings) -> FeatureSettings:
     """Correct caches written at c7a254d and before, which named CLIP's preprocessing for every extractor."""
+    from pipeline.models.semantics.extractor import CLIP, IMAGENET  # torch, which those who open shards do without
+
     is_mislabelled = settings.extractor.startswith("imagenet-") and settings.preprocessing == CLIP.name
     return replace(settings, preprocessing=IMAGENET.name) if is_mislabelled else settings
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import CheckpointError
+from pipeline.inference.model_names import check_model_exists
 from pipeline.models.generators import Generator, build_generator, load_generator
 from pipeline.tracking import registry
+from pipeline.tracking.names import SCHEME
 from pipeline.weights.files import read_metadata
 from pipeline.weights.strict import load_strictly
 from shards.format.storage import parse_local_path
@@ -44,16 +46,13 @@ def open_model(name: str, *, unfinished: bool = False) -> NamedModel:
     Raises:
         CheckpointError: It does not exist, is unfinished or damaged, or its architecture is unknown.
     """
-    if name.startswith(registry.SCHEME):
+    check_model_exists(name)
+    if name.startswith(SCHEME):
         weights = registry.fetch(name)
-    elif (path := parse_local_path(name)).is_dir():
-        return _open_run(name, RunFolder(path), unfinished=unfinished)
     else:
-        weights = path
-        if not weights.is_file():
-            raise CheckpointError(
-                f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
-            )
+        weights = parse_local_path(name)
+        if weights.is_dir():
+            return _open_run(name, RunFolder(weights), unfinished=unfinished)
     generator = load_generator(weights)
     return NamedModel(generator, generator.scale, weights, None)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.inference.evaluate import Evaluated
 from shards.format.files import open_atomic
 from shards.format.png import picture_chunks
+
+if TYPE_CHECKING:
+    from pipeline.inference.evaluate import Evaluated
 
 _SOFTWARE = "Software"
 _HEAD_BYTES = 256

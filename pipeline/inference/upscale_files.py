@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from pipeline.data.evaluation import image_files, read_picture_file
 from pipeline.errors import OutputError
-from pipeline.inference.named_model import NamedModel
 from pipeline.inference.pictures import is_picture_of, write_png_bands
-from pipeline.inference.upscale import Pixels, upscale_bands
 from shards.errors import InputError
 from shards.format.files import check_writable, clean_stale_kind
 from shards.format.outputs import check_output_files
 from shards.format.rejects import PhotoNote
+
+if TYPE_CHECKING:
+    from pipeline.inference.named_model import NamedModel
+    from pipeline.inference.upscale import Pixels
 
 _JOB = "upscale"
 
@@ -88,6 +91,8 @@ def upscale_file(
         CheckpointError: The output holds a NaN or infinite value.
         OutputError: The picture cannot be written: the disk is full, or the folder is gone.
     """
+    from pipeline.inference.upscale import upscale_bands
+
     picture = read_picture_file(source)
     bands = upscale_bands(model.generator, picture.colour, model.scale, tile_px=tile_px, overlap_px=overlap_px)
     if picture.alpha is not None:

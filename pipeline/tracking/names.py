@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 
+SCHEME = "models:/"
+"""Begins the name of a registered model."""
+
 MAX_NAME_BYTES = 250
 """MLflow takes 250 characters; where it keeps a file per metric, the file system takes 255 bytes."""
 MAX_PICTURE_BYTES = 120

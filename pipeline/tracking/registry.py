@@ -19,11 +19,10 @@ from torch import nn
 from pipeline.errors import CheckpointError
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import follow, mend
-from pipeline.tracking.names import metric_name
+from pipeline.tracking.names import SCHEME, metric_name
 from shards.secrets import without_secrets
 
 CHAMPION = "champion"
-SCHEME = "models:/"
 WEIGHTS = "generator.safetensors"
 _EXAMPLE_SHAPE = (2, 3, 24, 32)
 _REQUIREMENTS = ["torch", "numpy"]

@@ -12,7 +12,7 @@ from harness import ROOT
 
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py") if "COMMAND" in path.read_text(encoding="utf-8"))
 # Importing one of them takes longer than a job may take to answer.
-HEAVY = ("torch", "torchvision", "ray", "mlflow", "accelerate", "deepspeed", "transformers", "open_clip", "timm", "PIL")
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "accelerate", "deepspeed", "transformers", "open_clip", "timm")
 MAX_MODULES = 700
 NAMES_HEAVY_MODULES = """
 import runpy, sys
@@ -76,9 +76,18 @@ def test_help_shows_an_example_and_imports_nothing_heavy(name: str, tmp_path: Pa
         ("shard", ["--scale", "0"], "scale"),
         ("upscale", ["--tile-px", "0"], "tile"),
         ("preview", ["--samples", "0"], "from 1 to 64"),
+        ("train_sed", [], "no shards here yet"),
+        ("cache_features", [], "no shards here yet"),
+        ("plan", [], "no shards here yet"),
+        ("preview", ["none"], "no shards here yet"),
+        ("verify", ["none"], "no shards here yet"),
+        ("shard", ["--source", "none", "--output", "out"], "--source none does not exist"),
+        ("upscale", ["none.pth", str(ROOT / "docs"), "out"], "no images in"),
+        ("evaluate", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
+        ("promote", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
     ],
 )
-def test_bad_flag_is_refused_without_importing_anything_heavy(
+def test_bad_input_is_refused_without_importing_anything_heavy(
     name: str, arguments: list[str], text: str, tmp_path: Path
 ) -> None:
     answer = ask(name, tmp_path, *arguments)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import jobs.terminal
-from jobs.terminal import EXIT_FAULTS, JobStoppedError, Progress, run_job
+import pipeline.progress
+from jobs.terminal import EXIT_FAULTS, JobStoppedError, run_job
 from jobs.ui import check_port
 from pipeline.errors import RankLostError, TrackingError
+from pipeline.progress import Progress
 from shards.errors import InputError, ShardError
 
 
@@ -30,7 +31,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(jobs.terminal, "time", clock)
+    monkeypatch.setattr(pipeline.progress, "time", clock)
     return clock
 
 
