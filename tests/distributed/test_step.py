@@ -217,5 +217,5 @@ def hand_over_on_rank(rank: int, world_size: int, folder: str) -> None:
 
 
 @pytest.mark.distributed
-def test_state_of_one_engine_goes_on_under_every_other(tmp_path: Path) -> None:
+def test_state_of_one_engine_is_resumed_by_every_other(tmp_path: Path) -> None:
     run_ranks(hand_over_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),))

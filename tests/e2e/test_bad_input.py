@@ -47,7 +47,7 @@ Main = Callable[[list[str]], int]
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, shards, a validation set and a preset; copied for each test that wants them."""
+    """Photos, shards, a validation set and a preset; copied for each test that needs them."""
     folder = tmp_path_factory.mktemp("prepared")
     write_preset(prepare_tiny_data(folder), folder / "preset.json")
     return folder
@@ -235,9 +235,9 @@ def test_semantic_weights_when_the_file_is_missing(refuse: Callable[..., None], 
 
 
 def test_initial_weights_when_of_another_network(refuse: Callable[..., None], prepared: Path, tmp_path: Path) -> None:
-    save_file(PatchDiscriminator(4).state_dict(), tmp_path / "judge.safetensors")
+    save_file(PatchDiscriminator(4).state_dict(), tmp_path / "discriminator.safetensors")
     arguments = [str(prepared / "preset.json"), "--run-dir", str(tmp_path / "run")]
-    arguments += ["--generator.initial-weights", str(tmp_path / "judge.safetensors")]
+    arguments += ["--generator.initial-weights", str(tmp_path / "discriminator.safetensors")]
     refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
 
 

@@ -98,7 +98,7 @@ CASES = {
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("case", CASES)
-def test_run_when_its_launcher_is_asked_to_stop_saves_leaves_and_says_so(data: Path, case: str) -> None:
+def test_run_when_its_launcher_is_asked_to_stop_saves_exits_and_says_so(data: Path, case: str) -> None:
     options, number = CASES[case]
     run = data / case.replace(" ", "-")
     # A loader process in the group gets the signal too, and must live until the run has saved.
@@ -128,7 +128,7 @@ def words_of(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU; this machine has none")
-def test_run_when_asked_to_stop_while_it_compiles_finishes_the_step_and_leaves(data: Path) -> None:
+def test_run_when_asked_to_stop_while_it_compiles_finishes_the_step_and_exits(data: Path) -> None:
     run, log = data / "compiled", data / "compiled.log"
     compiler = {"TORCHINDUCTOR_CACHE_DIR": str(data / "compiler")}  # empty: nothing is compiled yet
     launcher = launch(data, run.name, "--quiet", flags=("--runtime.compile",), **compiler)
@@ -197,7 +197,7 @@ def parent_of(process: int) -> int:
 
 
 @pytest.mark.distributed
-def test_configurations_each_start_and_go_on_where_another_stopped(data: Path) -> None:
+def test_configurations_each_start_and_resume_where_another_stopped(data: Path) -> None:
     run, log = data / "configurations", data / "configurations.log"
     for images, options in ((4, ONE_CPU), (8, ONE_GPU), (16, NODE), (24, ZERO_2)):
         flags = ("--schedule.total-images", str(images))

@@ -133,7 +133,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], timeout_s: float = 12
         time.sleep(0.02)
 
 
-def test_run_asked_to_stop_saves_leaves_and_goes_on(data: Path, undisturbed: Path) -> None:
+def test_run_asked_to_stop_saves_exits_and_resumes(data: Path, undisturbed: Path) -> None:
     run = data / "stopped"
     process = subprocess.Popen(
         [str(BIN / "python"), job("train_sed.py"), str(data / "preset.json"), "--run-dir", "stopped"],
@@ -153,7 +153,7 @@ def test_run_asked_to_stop_saves_leaves_and_goes_on(data: Path, undisturbed: Pat
 
 
 @pytest.mark.distributed
-def test_two_ddp_processes_train_the_same_run_and_one_goes_on(data: Path, undisturbed: Path) -> None:
+def test_two_ddp_processes_train_the_same_run_and_one_resumes_it(data: Path, undisturbed: Path) -> None:
     done = train("two processes", data, "two", "--schedule.total-images", "16")
     assert "DDP, 2 process(es)" in done.stderr
     train("one process", data, "two")

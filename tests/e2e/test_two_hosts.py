@@ -75,7 +75,7 @@ def end_machine(name: str) -> None:
 
 
 @pytest.mark.distributed
-def test_run_on_two_hosts_when_one_goes_down_ends_soon_and_goes_on_with_one(
+def test_run_on_two_hosts_when_one_goes_down_ends_soon_and_resumes_on_one(
     hosts: list[tuple[str, str]], data: Path
 ) -> None:
     launchers = [start(hosts, machine, data) for machine in (0, 1)]

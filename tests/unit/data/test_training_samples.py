@@ -56,7 +56,7 @@ def test_ranks_when_together_take_each_position_exactly_once(world_size: int) ->
     assert {len(RankBatches(0, 5, BATCH, rank, world_size)) for rank in range(world_size)} == {5}
 
 
-def test_sequence_when_stopped_anywhere_and_resumed_at_another_world_size_goes_on_unchanged() -> None:
+def test_sequence_when_resumed_anywhere_at_another_world_size_is_unchanged() -> None:
     expected = steps_of(1, 0, 6)
     for stop in range(7):
         for world_size, resumed_size in itertools.product(WORLD_SIZES, repeat=2):

@@ -7,7 +7,7 @@ from shards.errors import InputError
 
 
 @pytest.mark.parametrize("dihedral", range(NUM_DIHEDRALS))
-def test_apply_to_truth_and_low_quality_shows_the_same_place(dihedral: int) -> None:
+def test_apply_to_gt_and_lq_shows_the_same_place(dihedral: int) -> None:
     lq = np.arange(12 * 10 * 3).reshape(12, 10, 3)
     gt = lq.repeat(4, axis=0).repeat(4, axis=1)
     crop = Crop(8, 12, 16, dihedral)

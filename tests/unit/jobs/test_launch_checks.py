@@ -183,7 +183,7 @@ def test_settings_when_the_file_is_odd_are_refused(
         deepspeed_settings(3, 0.0)
 
 
-def test_versions_leave_out_an_optional_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_omit_an_optional_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pipeline.run.record.installed_versions().keys() >= {"torch", "accelerate"}
     monkeypatch.setattr(pipeline.run.record, "LIBRARIES", ("numpy", "no-such-library"))
     assert pipeline.run.record.installed_versions().keys() == {"numpy"}

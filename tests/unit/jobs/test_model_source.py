@@ -49,7 +49,7 @@ def test_run_folder_when_finished_gives_its_export(tmp_path: Path) -> None:
     assert model.weights == run.generator
 
 
-def test_run_folder_when_unfinished_says_how_to_go_on(tmp_path: Path) -> None:
+def test_run_folder_when_unfinished_says_how_to_resume(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"holds no export/generator\.safetensors yet; .*Resume it: jobs/train_sed\.py"
     ):
@@ -109,6 +109,8 @@ def test_file_when_it_is_no_generator_is_refused_by_name(tmp_path: Path) -> None
     (tmp_path / "text.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(CheckpointError, match=r"text\.safetensors: is a text, not weights"):
         open_model(str(tmp_path / "text.safetensors"))
-    torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "judge.pth")
-    with pytest.raises(CheckpointError, match=r"judge\.pth: .*a discriminator or another architecture cannot upscale"):
-        open_model(str(tmp_path / "judge.pth"))
+    torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "discriminator.pth")
+    with pytest.raises(
+        CheckpointError, match=r"discriminator\.pth: .*a discriminator or another architecture cannot upscale"
+    ):
+        open_model(str(tmp_path / "discriminator.pth"))

@@ -66,7 +66,7 @@ def test_deepspeed_on_what_accelerate_calls_a_cpu_is_refused() -> None:
         check_surroundings(runtime_config(), variables)
 
 
-def test_launchers_wishes_when_they_differ_from_the_preset_are_named_as_overruled(tmp_path: Path) -> None:
+def test_launcher_settings_that_differ_from_the_preset_are_named_as_overruled(tmp_path: Path) -> None:
     home = tmp_path / "accelerate" / "default_config.yaml"
     home.parent.mkdir()
     home.write_text("mixed_precision: bf16\n")

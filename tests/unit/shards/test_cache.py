@@ -204,7 +204,7 @@ def test_object_when_missing_or_store_unreachable_says_so(
     assert not list(cache.folder.glob(".*"))
 
 
-def test_manifest_when_the_store_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+def test_manifest_when_the_store_is_unreachable_says_so(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
     with pytest.raises(ShardError, match=rf"no shards here yet: {bucket}/nothing"):
         read_manifest(RemotePath(f"{bucket}/nothing"))
     fsspec.config.conf["s3"] = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 0}}}

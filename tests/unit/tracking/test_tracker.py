@@ -78,7 +78,7 @@ def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: 
     assert ours(warnings) == []
 
 
-def test_run_when_resumed_goes_on_under_its_id(store: str) -> None:
+def test_run_when_resumed_keeps_its_id(store: str) -> None:
     first = open_one()
     first.metrics({"generator/pixel": 0.5}, 4)
     first.close("KILLED")

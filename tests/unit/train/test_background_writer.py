@@ -22,7 +22,7 @@ from pipeline.tracking import NullTracker
 
 
 class GatedStore(CheckpointStore):
-    """A store whose disk is as slow as the test wants."""
+    """A store whose disk is as slow as the test asks."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, Retention(newest=5))
@@ -136,7 +136,7 @@ def test_run_when_its_disk_is_full_stops_and_ends_the_same_once_there_is_room(
 
 
 @pytest.mark.parametrize("blocked", ["pictures", "export"])
-def test_run_when_what_it_leaves_cannot_be_written_says_so_and_goes_on_later(
+def test_run_when_its_export_cannot_be_written_says_so_and_resumes_later(
     blocked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())

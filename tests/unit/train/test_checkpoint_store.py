@@ -168,10 +168,10 @@ def test_removal_when_killed_in_it_leaves_nothing_that_looks_like_a_checkpoint(
     assert sorted(path.name for path in store._folder.iterdir()) == sorted(visible)
 
 
-def test_tidy_does_what_a_kill_after_a_save_left_undone_and_leaves_later_ones(store: CheckpointStore) -> None:
+def test_tidy_finishes_a_save_that_was_killed_and_keeps_later_checkpoints(store: CheckpointStore) -> None:
     CheckpointStore(store._folder, Retention(newest=9)).save(checkpoint(24))
     CheckpointStore(store._folder, Retention(newest=9)).save(checkpoint(32))
-    store.tidy(24)  # 32 is damaged, or the run would go on from it
+    store.tidy(24)  # 32 is damaged, or the run would resume from it
     assert [path.name[-2:] for path in store.complete()] == ["16", "24", "32"]
     store.tidy(32)
     assert [path.name[-2:] for path in store.complete()] == ["24", "32"]

@@ -97,8 +97,8 @@ def test_session_trains_what_an_ablation_names(preset: Preset, tmp_path: Path) -
     exported = load_file(tmp_path / "run" / "export" / "discriminator.safetensors")
     built = UNetDiscriminator(8, 256, fusion="modulation", residual=True, placement="encoder")
     assert {name: t.shape for name, t in exported.items()} == {n: t.shape for n, t in built.state_dict().items()}
-    judged = lines_of(tmp_path / "run")[-2]
-    assert judged["generator/ldl"] > 0
+    report = lines_of(tmp_path / "run")[-2]
+    assert report["generator/ldl"] > 0
 
 
 def nth_time(number: int) -> Callable[[int], bool]:
@@ -116,7 +116,7 @@ def nth_time(number: int) -> Callable[[int], bool]:
     ("asked", "position", "is_due"),
     [(3, 12, True), (5, 12, True), (6, 16, False), (8, 24, True), (9, 24, True), (10, 24, True), (11, 24, False)],
 )
-def test_run_when_stopped_while_validating_leaves_and_validates_when_it_goes_on(
+def test_run_when_stopped_while_validating_exits_and_validates_when_resumed(
     preset: Preset, straight: Path, tmp_path: Path, asked: int, position: int, is_due: bool
 ) -> None:
     # Each step asks once, at its end; then the validations at 12 and at 24 ask before each of two images.

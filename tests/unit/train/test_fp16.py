@@ -53,7 +53,7 @@ def test_scale_when_it_changes_does_not_change_the_update() -> None:
     assert torch.equal(one.bare.weight, other.bare.weight)
 
 
-def test_scale_when_restored_goes_on_where_it_was() -> None:
+def test_scale_when_restored_is_the_saved_one() -> None:
     trainable, resumed = network(), network(scale=2.0)
     train_once(trainable)
     train_once(trainable, 1e38)

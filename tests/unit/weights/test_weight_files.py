@@ -44,5 +44,5 @@ def test_prefix_that_only_some_keys_have_stays():
     assert strip_wrappers(mixed).keys() == mixed.keys()
 
 
-def test_entries_that_are_no_tensors_are_left_out():
+def test_entries_that_are_no_tensors_are_skipped():
     assert strip_wrappers({"params": {"a": STATE["a"], "epoch": 3}}).keys() == {"a"}
