@@ -31,14 +31,13 @@ from typing import Any, BinaryIO, TypeAlias
 import fsspec
 
 from shards.errors import InputError, ShardError
-from shards.format.endpoints import check_answers_once, check_listens_once, origin
+from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers_once, check_listens_once, origin
 from shards.secrets import without_secrets
 
 _BLOCK_BYTES = 1 << 20
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _S3 = frozenset({"s3", "s3a"})
 _HTTP = frozenset({"http", "https"})
-_FTP_TIMEOUT_S = 10
 _PORTS = {"ftp": 21, "sftp": 22, "ssh": 22, "smb": 445}
 # What stores raise for `If-None-Match: *` if the object exists.
 _EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
@@ -362,7 +361,7 @@ def _open_store(path: RemotePath) -> tuple[Any, str]:
     # Listings are not cached: other machines write here too.
     options: dict[str, Any] = {"use_listings_cache": False} if path.protocol in _S3 else {}
     if path.protocol == "ftp":
-        options["timeout"] = _FTP_TIMEOUT_S
+        options["timeout"] = ANSWER_TIMEOUT_S
     try:
         store, key = fsspec.url_to_fs(path.url, **options)
         if path.protocol in _S3:

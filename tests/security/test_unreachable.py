@@ -1,4 +1,7 @@
-"""Every job on a store, server, database or cluster that is not there, or says nothing: one message, in seconds."""
+"""Every job on a store, server, database or cluster that is not there, or says nothing: one message, in seconds.
+
+The addresses hold a password, which no message shows.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
 from pipeline.config.schema import Preset
 from pipeline.models import build_generator
 
+CANARY = "c4n4ry-p4ssw0rd"
 MAX_SECONDS = 20.0  # twice what it takes on a machine that does nothing else
 
 
@@ -59,7 +63,8 @@ def ends_in_a_message(job: str, arguments: str, words: dict[str, str], capsys: p
     argv = [words.get(word, word) for word in arguments.split()]
     began_s = time.monotonic()
     code = run_job(main, argv)
-    text = capsys.readouterr().err
+    text = "".join(capsys.readouterr())
+    assert CANARY not in text
     assert code in (EXIT_FAULTS, EXIT_BAD_INPUT), text
     assert "error: " in text
     assert "Traceback" not in text
@@ -98,7 +103,7 @@ def test_job_when_its_store_is_not_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{dead}")
-    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://{dead}/data"
+    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://me:{CANARY}@{dead}/data"
     ends_in_a_message(job, arguments.format(url=url), words, capsys)
 
 
@@ -111,12 +116,14 @@ def test_job_when_its_store_says_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{silent}")
-    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://{silent}/data"
+    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://me:{CANARY}@{silent}/data"
     ends_in_a_message("verify", url, words, capsys)
 
 
 @pytest.mark.parametrize(("job", "arguments"), TRACKING_JOBS)
-@pytest.mark.parametrize("uri", ["http://{dead}", "postgresql://user@{dead}/db", "sqlite:////proc/none/mlflow.db"])
+@pytest.mark.parametrize(
+    "uri", ["http://me:{canary}@{dead}", "postgresql://me:{canary}@{dead}/db", "sqlite:////proc/none/mlflow.db"]
+)
 def test_job_when_its_server_or_database_is_not_there(
     uri: str,
     job: str,
@@ -126,14 +133,14 @@ def test_job_when_its_server_or_database_is_not_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(dead=dead))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(dead=dead, canary=CANARY))
     ends_in_a_message(job, arguments, {**words, "SET/HR": words["SET"] + "/HR"}, capsys)
 
 
 def test_job_when_its_server_says_nothing(
     silent: str, words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{silent}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{CANARY}@{silent}")
     ends_in_a_message("promote", "model.safetensors --name x --sets SET", words, capsys)
 
 
@@ -153,5 +160,5 @@ def test_job_when_its_cluster_is_not_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", dead)
+    monkeypatch.setenv("RAY_ADDRESS", f"me:{CANARY}@{dead}")
     ends_in_a_message(job, arguments, words, capsys)
