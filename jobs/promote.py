@@ -1,7 +1,7 @@
-"""Register a model as a new version, and move the alias `champion` to it only if it is better.
+"""Register a model as a new version, and move the alias `champion` to it only if it is proven better.
 
-Better means a higher mean PSNR-Y over all images of the evaluation sets; the model and the champion are both measured
-on them in this call.
+Better means by a perceptual metric, in a paired bootstrap over all images of the evaluation sets, with a floor under
+the PSNR; the model and the champion are both measured on them in this call.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ from pipeline.progress import Progress, say
 
 COMMAND = CommandLine(
     "python jobs/promote.py",
-    "Register a model as a new version in MLflow. It becomes `champion` only if its mean PSNR-Y over the evaluation\n"
-    "sets is higher than the champion's.",
-    ("runs/rrdb_sed_p_x4 --name sed-x4 --sets data/benchmarks/Set5 data/benchmarks/Set14",),
+    "Register a model as a new version in MLflow. It becomes `champion` only if a paired bootstrap over the images of\n"
+    "the evaluation sets proves it better by a perceptual metric, and its PSNR-Y is at most half a dB below the\n"
+    "champion's; else it becomes `challenger`.",
+    (
+        "runs/rrdb_sed_p_x4 --name sed-x4 --sets data/benchmarks/Set5 data/benchmarks/Set14",
+        "runs/rrdb_sed_p_x4 --name sed-x4 --metric lpips --floor psnr_y=-0.5 --sets data/benchmarks/Set14",
+        "--metric help  # lists the metrics",
+    ),
 )
 
 
@@ -36,26 +41,37 @@ class PromoteConfig:
     """Registered model in MLflow."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
     """Evaluation sets that decide: folders with HR/ and, optionally, LRx4/."""
-    replace_champion: bool = False
-    """Make it the champion without a comparison, because the present champion's files are lost."""
+    metric: str = ""
+    """Metric that decides; `--metric help` lists them. Empty: the best perceptual one that can be computed here."""
+    floor: str = "psnr_y=-0.5"
+    """NAME=LARGEST_LOSS: how much worse than the champion it may be on average by a metric of distortion; the model
+    must also be no worse than bicubic upscaling by it."""
+    force: bool = False
+    """Make it the champion whatever the comparison says, or because the champion's files are lost; its tags say so."""
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/promote.py --help`."""
     config = COMMAND.parse(PromoteConfig, argv)
-    prepare_validation_photos(config.sets)
+    if config.metric == "help":
+        from pipeline.metrics.choice import describe_metrics
+
+        print(describe_metrics())
+        return 0
 
     from pipeline.data.evaluation import check_sets, passed_over
     from pipeline.inference.model_names import check_model_exists
 
+    prepare_validation_photos(config.sets)
     check_sets(config.sets)
     if others := passed_over(folder / "HR" for folder in config.sets):
         say(others)
     check_model_exists(config.model)  # before torch is imported
 
-    from pipeline.inference.promotion import promote
+    from pipeline.inference.promotion import parse_rule, promote
 
-    say(promote(config.model, config.name, config.sets, Progress, replace_champion=config.replace_champion))
+    rule = parse_rule(config.metric, config.floor)
+    say(promote(config.model, config.name, config.sets, Progress, rule, force=config.force))
     return 0
 
 

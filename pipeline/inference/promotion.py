@@ -1,28 +1,37 @@
-"""Registers a model as a new version, and makes it the champion if it beats the present one."""
+"""Registers a model as a new version; it becomes the champion if a paired bootstrap over images proves it better.
+
+Better is by a perceptual metric, with a floor under a metric of distortion: PSNR alone crowns the generator that never
+met a discriminator. Both models are measured on the same images in this call.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.checkpoint import CheckpointStore
 from pipeline.data.evaluation import evaluation_files
 from pipeline.inference.device import best_device
-from pipeline.inference.evaluate import evaluate_sets, result_names
+from pipeline.inference.evaluate import DEFAULT_METRICS, evaluate_sets, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel, open_model
-from pipeline.metrics import METRICS
-from pipeline.metrics.order import is_better, mean, only_finite
+from pipeline.metrics import Metric
+from pipeline.metrics.choice import best_perceptual, find_metric
+from pipeline.metrics.comparison import Comparison, compare
+from pipeline.metrics.order import mean, only_finite
 from pipeline.models import save_generator
 from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights
 from shards.errors import InputError
 from shards.format.files import sha256_of
 
-DECISIVE = "psnr_y"
-"""The metric that decides; higher is better."""
+Results = dict[str, list[float]]
+"""Values of each metric, image by image, set by set."""
 
 
 class Progress(Protocol):
@@ -41,90 +50,258 @@ class ProgressDisplay(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What makes a challenger the champion.
+
+    Attributes:
+        metric: It must be proven better by this one.
+        floor: And by this one be no worse than `largest_loss` on average.
+        largest_loss: Mean difference to the champion; below 0 where higher is better.
+    """
+
+    metric: Metric
+    floor: Metric
+    largest_loss: float
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics of a version, each once."""
+        return tuple({metric.name: metric for metric in (self.metric, self.floor, *DEFAULT_METRICS)}.values())
+
+    @property
+    def text(self) -> str:
+        """The rule in one phrase."""
+        return f"{self.metric.name} proven better, {self.floor.name} at most {self.largest_loss:+g} from the champion's"
+
+
+def parse_rule(metric: str, floor: str) -> Rule:
+    """Return the rule that a user names.
+
+    Args:
+        metric: Name of the metric that decides; empty: the best perceptual one that can be computed here.
+        floor: `psnr_y=-0.5`: a metric and the largest mean difference for the worse.
+
+    Raises:
+        InputError: A metric is unknown, cannot be computed here, or the floor is no such pair.
+    """
+    name, _, loss = floor.rpartition("=")
+    decisive, lower = find_metric(metric) if metric else best_perceptual(), find_metric(name or "psnr_y")
+    try:
+        largest_loss = float(loss)
+    except ValueError:
+        largest_loss = math.nan
+    is_gain = largest_loss > 0 if lower.is_higher_better else largest_loss < 0
+    if not name or is_gain or not math.isfinite(largest_loss):
+        raise InputError(
+            f"--floor {floor!r} is not NAME=LARGEST_LOSS, such as psnr_y=-0.5; where lower is better a loss is above 0"
+        )
+    for one in (decisive, lower):
+        if needs := one.missing():
+            raise InputError(f"{one.name} cannot decide: not computed: needs {needs}; `--metric help` lists all")
+    return Rule(decisive, lower, largest_loss)
+
+
 def promote(
-    source: str, name: str, sets: Sequence[Path], display: ProgressDisplay, *, replace_champion: bool = False
+    source: str, name: str, sets: Sequence[Path], display: ProgressDisplay, rule: Rule, *, force: bool = False
 ) -> str:
-    """Register a model, and crown it if it is better than the champion.
+    """Register a model, and crown it if it is proven better than the champion, or the first of its name.
 
     Args:
         source: The model as a user names it; see `open_model`.
         name: Registered model.
         sets: Evaluation sets that decide.
         display: Shows progress.
-        replace_champion: Crown the model without a comparison, because the champion's files are lost.
+        rule: What makes it the champion.
+        force: Crown it whatever the comparison, sets and floor say; the version says so.
 
     Returns:
-        What happened, in one line.
+        What happened.
 
     Raises:
         CheckpointError: A model cannot be loaded, or the MLflow server is unreachable.
-        InputError: A set is not an evaluation set.
+        InputError: It cannot be compared with the champion, or is below bicubic upscaling; nothing is registered.
     """
     if not sets:
         raise InputError("--sets names no evaluation set, and nothing can be compared without one; give a folder")
     model = open_model(source)
+    _check_scale(model.scale, registry.registered_scale(name), name)
     champion = registry.champion(name)
     digest = sha256_of(model.weights)
     if champion is not None and champion.tags.get("weights_sha256") == digest:
         return f"{name} version {champion.version} is this very model, and champion; nothing to do"
-    results = measure(model, sets, display, "measuring the model")
-    theirs: list[float] | None = None
-    if champion is not None and not replace_champion:
-        rival = open_model(f"{registry.SCHEME}{name}@{registry.CHAMPION}")
-        if hash_weights(rival.generator.state_dict()) == hash_weights(model.generator.cpu().state_dict()):
-            return f"{name} version {champion.version} has these very weights, and is champion; nothing to do"
-        theirs = measure(rival, sets, display, "measuring the champion")[DECISIVE]
+    if champion is not None and not force:
+        _check_sets(sets, champion)
+    ours = measure(model, sets, display, "measuring the model", rule.metrics)
+    if not force:
+        _check_above_bicubic(rule.floor, ours)
     facts = {
         "weights_sha256": digest,
         "source": source,
+        "scale": str(model.scale),
         "evaluation_sets": ", ".join(str(folder) for folder in sets),
+        "set_names": json.dumps([folder.name for folder in sets]),
+        "num_images": str(len(ours[rule.metric.name])),
+        "protocol": protocol_of((rule.metric, rule.floor)),
+        "rule": rule.text,
     }
-    means = only_finite({metric: mean(values) for metric, values in results.items()})
-    version = _register(model, name, means, facts)
-    metric, ours = METRICS[DECISIVE], results[DECISIVE]
-    our_text = metric.text(mean(ours))
-    if champion is None or theirs is None:
-        registry.crown(name, version)
-        return f"{name} version {version} is champion: {metric.label} {our_text}"
-    their_text = metric.text(mean(theirs))
-    if not is_better(ours, theirs):
-        return (
-            f"registered {name} version {version}; version {champion.version} stays champion: "
-            f"{their_text} against {our_text}"
-        )
-    registry.crown(name, version)
-    return (
-        f"{name} version {version} is champion: {metric.label} {our_text}, "
-        f"before: version {champion.version} with {their_text}"
+    # Measuring takes minutes, so it is outside the lock; if the champion changes meanwhile, it is compared again.
+    while True:
+        champion = registry.champion(name)
+        verdict = _verdict(model, ours, name, champion, sets, display, rule, force=force)
+        if verdict is None:
+            version = "" if champion is None else champion.version
+            return f"{name} version {version} has these very weights, and is champion; nothing to do"
+        with registry.exclusive():
+            if registry.champion(name) == champion:
+                version = _register(model, name, ours, facts | verdict.tags, verdict.text)
+                (registry.crown if verdict.wins else registry.name_challenger)(name, version)
+                return f"{name} version {version} {verdict.text}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a challenge.
+
+    Attributes:
+        wins: Whether the model becomes the champion.
+        text: What follows "NAME version N".
+        tags: Of the version.
+    """
+
+    wins: bool
+    text: str
+    tags: dict[str, str]
+
+
+def _verdict(
+    model: NamedModel,
+    ours: Results,
+    name: str,
+    champion: registry.Champion | None,
+    sets: Sequence[Path],
+    display: ProgressDisplay,
+    rule: Rule,
+    *,
+    force: bool,
+) -> Verdict | None:
+    """Return the outcome against the present champion; None if it is this very model."""
+    own = f"{rule.metric.label} {rule.metric.text(mean(ours[rule.metric.name]))}"
+    if force:
+        return Verdict(True, f"is champion by --force, without a comparison: {own}", {"verdict": "forced"})
+    if champion is None:
+        return Verdict(True, f"is champion, the first of its name: {own}", {"verdict": "first"})
+    rival = open_model(f"{registry.SCHEME}{name}@{registry.CHAMPION}")
+    _check_scale(model.scale, rival.scale, name)
+    if hash_weights(rival.generator.state_dict()) == hash_weights(model.generator.cpu().state_dict()):
+        return None
+    theirs = measure(rival, sets, display, f"measuring the champion, version {champion.version}", rule.metrics)
+    return judge(rule, ours, theirs, champion.version)
+
+
+def judge(rule: Rule, ours: Results, theirs: Results, version: str) -> Verdict:
+    """Decide between a challenger and the champion.
+
+    Args:
+        rule: What makes it the champion.
+        ours: The challenger's values.
+        theirs: The champion's, of the same images.
+        version: The champion's version.
+    """
+    decisive, floor = (compare(metric, ours[metric.name], theirs[metric.name]) for metric in (rule.metric, rule.floor))
+    wins = decisive.is_better and floor.holds(rule.largest_loss)
+    reason = _reason(rule, decisive, wins=wins)
+    text = (
+        f"is champion: it {reason} than version {version}"
+        if wins
+        else f"is challenger, and version {version} stays champion: the new one {reason}"
     )
+    text += f"\n  {decisive.text}\n  {floor.text}"
+    tags = {"verdict": "champion" if wins else "challenger", "reason": reason, "compared_with": version}
+    return Verdict(wins, text, tags | _differences(decisive) | _differences(floor))
+
+
+def _reason(rule: Rule, decisive: Comparison, *, wins: bool) -> str:
+    interval = decisive.interval
+    if wins:
+        return "is proven better"
+    if decisive.is_better:
+        return f"is better, but below the floor {rule.floor.name}={rule.largest_loss:+g}"
+    if decisive.is_worse:
+        return "is worse"
+    return "ties with it" if interval is not None and interval.low == interval.high == 0 else "is not proven better"
+
+
+def _differences(comparison: Comparison) -> dict[str, str]:
+    interval, name = comparison.interval, comparison.metric.name
+    if interval is None:
+        return {f"difference_{name}": "none"}
+    mean_text, low, high = (f"{value:+.6g}" for value in (interval.mean, interval.low, interval.high))
+    return {f"difference_{name}": f"{mean_text} [{low}, {high}]", f"compared_images_{name}": str(interval.num_images)}
+
+
+def _check_scale(scale: int, registered: int | None, name: str) -> None:
+    if registered is not None and scale != registered:
+        raise InputError(
+            f"{name} holds models for x{registered}, and this one is for x{scale}; register it under another --name"
+        )
+
+
+def _check_sets(sets: Sequence[Path], champion: registry.Champion) -> None:
+    paths = champion.tags.get("evaluation_sets", "")
+    names = champion.tags.get("set_names")
+    # Versions of before these tags name the folders only.
+    theirs = set(json.loads(names)) if names else {Path(path).name for path in paths.split(", ") if path}
+    ours = {folder.name for folder in sets}
+    if theirs and ours != theirs:
+        raise InputError(
+            f"the champion, version {champion.version}, was measured on {', '.join(sorted(theirs))}, and --sets names "
+            f"{', '.join(sorted(ours))}; a comparison on other sets is none. Give the same sets, or crown it by hand "
+            "with --force"
+        )
+
+
+def _check_above_bicubic(floor: Metric, ours: Results) -> None:
+    """Refuse a model that is worse than no model; by means over the images where both are finite."""
+    against = compare(floor, ours[floor.name], ours[f"bicubic_{floor.name}"])
+    if not against.holds(0.0):
+        own, bicubic = (floor.text(mean(ours[key])) for key in (floor.name, f"bicubic_{floor.name}"))
+        raise InputError(
+            f"the model is below bicubic upscaling: {floor.label} {own}, bicubic {bicubic}; nothing was registered. Is "
+            "it for this scale, and trained to the end? --floor takes another metric, and --force crowns it by hand"
+        )
 
 
 def measure(
-    model: NamedModel, sets: Sequence[Path], display: ProgressDisplay, description: str
-) -> dict[str, list[float]]:
-    """Return the values of every metric, image by image, set by set."""
-    results: dict[str, list[float]] = {name: [] for name in result_names()}
+    model: NamedModel, sets: Sequence[Path], display: ProgressDisplay, description: str, metrics: Sequence[Metric]
+) -> Results:
+    """Return the values of every metric, of the model and of bicubic upscaling."""
+    results: Results = {name: [] for name in result_names(metrics)}
     num_images = sum(len(evaluation_files(folder)) for folder in sets)
     model.generator.to(best_device())
     with display(description, num_images, "images") as progress:
-        for _, evaluated in evaluate_sets(model.generator, sets, model.scale):
+        for _, evaluated in evaluate_sets(model.generator, sets, model.scale, metrics):
             for name, values in results.items():
                 values.append(evaluated.metrics[name])
             progress.advance(1)
     return results
 
 
-def _register(model: NamedModel, name: str, metrics: dict[str, float], facts: dict[str, str]) -> str:
+def _register(model: NamedModel, name: str, results: Results, facts: dict[str, str], text: str) -> str:
+    metrics = only_finite({metric: mean(values) for metric, values in results.items()})
     tags = {**facts, **{metric: f"{value:.4f}" for metric, value in metrics.items()}}
-    run_id = _run_id(model)
-    module = model.generator.cpu()
+    description = (
+        f"{text[0].upper()}{text[1:]}\n\nRule: {facts['rule']}. {facts['num_images']} images of "
+        f"{facts['evaluation_sets']}. {facts['protocol']}."
+    )
+    module, run_id = model.generator.cpu(), _run_id(model)
     if model.weights.name == registry.WEIGHTS:
-        return registry.register(name, module, model.weights, tags, run_id, metrics)
+        return registry.register(name, module, model.weights, tags, run_id, metrics, description)
     with tempfile.TemporaryDirectory() as folder:
         # Another project's file: the registry holds our layout, which every reader knows.
         weights = Path(folder) / registry.WEIGHTS
         save_generator(weights, module)
-        return registry.register(name, module, weights, tags, run_id, metrics)
+        return registry.register(name, module, weights, tags, run_id, metrics, description)
 
 
 def _run_id(model: NamedModel) -> str | None:

@@ -1,4 +1,4 @@
-"""The model registry: versions, their numbers, and the alias `champion`.
+"""The model registry: versions, their numbers, and the aliases `champion` and `challenger`.
 
 A version holds the network twice: as MLflow's own model (torch.export, no pickle, any image size) for those who serve
 it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for the programs of the ecosystem.
@@ -7,6 +7,7 @@ it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,17 @@ from torch import nn
 
 from pipeline.errors import CheckpointError
 from pipeline.tracking.environment import check_reachable, first_line, quiet
-from pipeline.tracking.moved import follow, mend
+from pipeline.tracking.moved import follow, mend, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name
 from shards.secrets import without_secrets
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
+"""The latest version that was not proven better than the champion."""
 WEIGHTS = "generator.safetensors"
 _EXAMPLE_SHAPE = (2, 3, 24, 32)
 _REQUIREMENTS = ["torch", "numpy"]
+_SCALE = "scale"
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,11 @@ def register(
     tags: Mapping[str, str],
     run_id: str | None,
     metrics: Mapping[str, float],
+    description: str = "",
 ) -> str:
     """Register a generator as a new version and check that what was stored is what was given.
+
+    A version that cannot be completed is deleted again.
 
     Args:
         name: Registered model; made if need be.
@@ -74,6 +81,7 @@ def register(
         tags: Facts of the version.
         run_id: The MLflow run that trained it; a run of its own where that is None or unknown to the server.
         metrics: Its numbers, logged with the model.
+        description: Of the version; Markdown.
 
     Returns:
         The version.
@@ -88,10 +96,47 @@ def register(
         example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
         with _run_to_log_in(name, run_id):
             version = _log_model(name, module, weights, example, metrics)
-            for key, value in tags.items():
-                mlflow.MlflowClient().set_model_version_tag(name, version, metric_name(key), value)
-            _check_stored(f"{SCHEME}{name}/{version}", module, example)
+            try:
+                _describe(name, version, tags, description)
+                _check_stored(f"{SCHEME}{name}/{version}", module, example)
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error says why
+                    mlflow.MlflowClient().delete_model_version(name, version)
+                raise
         return version
+
+
+def _describe(name: str, version: str, tags: Mapping[str, str], description: str) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, metric_name(key), value)
+    if description:
+        client.update_model_version(name, version, description=description)
+    if _SCALE in tags:
+        client.set_registered_model_tag(name, _SCALE, tags[_SCALE])
+
+
+def registered_scale(name: str) -> int | None:
+    """Return the scale of a registered model's versions; None where none is registered, or none says so.
+
+    Raises:
+        CheckpointError: The server cannot be reached, or takes no model of this name.
+    """
+    with _answering():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from mlflow.utils.validation import _validate_model_name
+
+        _validate_model_name(name)
+        try:
+            scale = mlflow.MlflowClient().get_registered_model(name).tags.get(_SCALE, "")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return int(scale) if scale.isdecimal() else None
 
 
 @contextlib.contextmanager
@@ -153,10 +198,41 @@ def crown(name: str, version: str) -> None:
     Raises:
         CheckpointError: The server cannot be reached.
     """
+    _set_alias(name, CHAMPION, version)
+
+
+def name_challenger(name: str, version: str) -> None:
+    """Point the alias `challenger` to a version.
+
+    Raises:
+        CheckpointError: The server cannot be reached.
+    """
+    _set_alias(name, CHALLENGER, version)
+
+
+def _set_alias(name: str, alias: str, version: str) -> None:
     with _answering():
         import mlflow
 
-        mlflow.MlflowClient().set_registered_model_alias(name, CHAMPION, version)
+        mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """Let one promotion at a time change the registry where it is a SQLite file on this machine.
+
+    A server has no lock to offer: between asking it for the champion and moving the alias pass some milliseconds.
+    """
+    import mlflow
+
+    path = sqlite_file(mlflow.get_registry_uri())
+    if path is None:
+        yield
+        return
+    # Of its own, since SQLite's locks are of the database and lost when any handle of it is closed.
+    with path.with_name(f".{path.name}.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def fetch(uri: str) -> Path:
@@ -203,7 +279,7 @@ def _lost(place: str) -> str | None:
         return None
     return (
         f"its files were in {folder}, which is gone; move that folder back, or register another model in its place: "
-        "jobs/promote.py MODEL --name NAME --replace-champion"
+        "jobs/promote.py MODEL --name NAME --force"
     )
 
 

@@ -16,7 +16,7 @@ import jobs.evaluate
 import jobs.promote
 from jobs.terminal import EXIT_BAD_INPUT, run_job
 from pipeline.inference.evaluate import validate
-from pipeline.metrics.order import for_json, is_better, mean, only_finite
+from pipeline.metrics.order import for_json, mean, only_finite
 from pipeline.models import SRVGGNetCompact, save_generator
 from pipeline.train.report import MetricsFile
 
@@ -29,26 +29,6 @@ def test_mean_is_that_of_the_finite_values() -> None:
     assert mean([]) is None
     assert only_finite({"a": 1.0, "b": INF, "c": NAN, "d": None}) == {"a": 1.0}
     assert for_json({"a": 1.0, "b": -INF, "c": NAN}) == {"a": 1.0, "b": None, "c": None}
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [
-        ([31.0, 30.0], [30.0, 30.0], True),
-        ([30.0], [30.0], False),
-        ([NAN], [20.0], False),
-        ([20.0], [NAN], False),
-        ([INF], [20.0], True),
-        ([20.0], [INF], False),
-        ([INF], [INF], False),
-        ([INF, 29.0], [INF, 30.0], False),
-        ([INF, 31.0], [20.0, 30.0], True),
-        ([INF, 40.0, NAN], [INF, 30.0, 30.0], False),
-        ([], [], False),
-    ],
-)
-def test_comparison_of_two_models(ours: list[float], theirs: list[float], expected: bool) -> None:
-    assert is_better(ours, theirs) is expected
 
 
 def strict(text: str) -> Any:

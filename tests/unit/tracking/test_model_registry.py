@@ -140,7 +140,7 @@ def test_model_when_the_project_was_renamed_is_found_and_when_its_files_are_gone
     assert found.is_relative_to(renamed)
     assert found.read_bytes() == weights.read_bytes()
     (renamed / "mlruns").rename(tmp_path / "lost")
-    with pytest.raises(CheckpointError, match=rf"files were in {project}/mlruns/1/.* is gone; .*--replace-champion"):
+    with pytest.raises(CheckpointError, match=rf"files were in {project}/mlruns/1/.* is gone; .*--force"):
         registry.fetch(f"{registry.SCHEME}{NAME}/{version}")
 
 
