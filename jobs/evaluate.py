@@ -40,6 +40,8 @@ class EvaluateConfig:
     """Metrics by name; `--metrics help` lists them."""
     output: Path = Path("demo/evaluation.json")
     """JSON file for the results, per set and per image."""
+    table: Path | None = None
+    """Also write a CSV: one line per image, one column per metric."""
     picture: Path | None = None
     """Also write a PNG: bicubic upscaling | the model | HR, each with a detail."""
     overwrite: bool = False
@@ -60,11 +62,11 @@ def main(argv: list[str]) -> int:
 
     from pipeline.inference.device import best_device
     from pipeline.inference.evaluate import evaluate_sets
-    from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation
+    from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation, is_image_table
     from pipeline.inference.named_model import open_model
     from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
     from pipeline.metrics.choice import choose_metrics, describe_metrics
-    from shards.format.files import check_writable
+    from shards.format.files import check_writable, write_atomically
     from shards.format.outputs import check_output_files
     from shards.format.storage import parse_local_path
 
@@ -75,11 +77,11 @@ def main(argv: list[str]) -> int:
     num_images = sum(len(evaluation_files(folder)) for folder in config.sets)
     if others := passed_over(folder / "HR" for folder in config.sets):
         say(others)
-    outputs = [path for path in (config.output, config.picture) if path is not None]
+    outputs = [path for path in (config.output, config.table, config.picture) if path is not None]
     check_output_files(
         outputs,
         [parse_local_path(config.model), *(file for folder in config.sets for file in all_files(folder))],
-        is_own=lambda path: is_evaluation(path) or is_picture_of(path, _JOB),
+        is_own=lambda path: is_evaluation(path) or is_image_table(path) or is_picture_of(path, _JOB),
         overwrite=config.overwrite,
     )
     for path in outputs:
@@ -99,6 +101,8 @@ def main(argv: list[str]) -> int:
             progress.advance(1)
     print(report.text())
     report.write(config.output, config.model, model)
+    if config.table is not None:
+        write_atomically(config.table, report.csv())
     if config.picture is not None and report.images:
         write_png(config.picture, before_and_after(report.images), job=_JOB)
         say(f"picture: {config.picture}")

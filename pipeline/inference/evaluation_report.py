@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +13,11 @@ from typing import Any
 from pipeline.inference.evaluate import Evaluated, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel
 from pipeline.metrics import Metric
+from pipeline.metrics.bootstrap import mean_interval
 from pipeline.metrics.order import for_json, mean
 from shards.format.files import sha256_of, write_atomically
 
+_TABLE_START = b"set,image,"
 _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
 
 
@@ -55,6 +59,7 @@ class EvaluationReport:
             "sets": {
                 name: {
                     "mean": self._mean(images),
+                    "interval": self._intervals(images),
                     "images": {image.pair.name: for_json(image.metrics) for image in images},
                 }
                 for name, images in self.by_set.items()
@@ -67,8 +72,34 @@ class EvaluationReport:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
+    def csv(self) -> bytes:
+        """Return one line per image, with every result by name; empty where there is no finite number."""
+        names = result_names(self.metrics)
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["set", "image", *names])
+        for set_name, images in self.by_set.items():
+            for image in images:
+                values = for_json(image.metrics)
+                writer.writerow([set_name, image.pair.name, *(values[name] for name in names)])
+        return lines.getvalue().encode()
+
+    def _intervals(self, images: Sequence[Evaluated]) -> dict[str, list[float] | None]:
+        """Return the ends of each mean's 95% bootstrap interval over images; None where there is no mean."""
+        found = {name: mean_interval([image.metrics[name] for image in images]) for name in result_names(self.metrics)}
+        return {name: None if interval is None else [interval.low, interval.high] for name, interval in found.items()}
+
     def _mean(self, images: Sequence[Evaluated]) -> dict[str, float | None]:
         return {key: mean(image.metrics[key] for image in images) for key in result_names(self.metrics)}
+
+
+def is_image_table(path: Path) -> bool:
+    """Return whether a file is a table that `EvaluationReport.csv` returned."""
+    try:
+        with path.open("rb") as opened:
+            return opened.read(len(_TABLE_START)) == _TABLE_START
+    except OSError:
+        return False
 
 
 def is_evaluation(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Metrics by name, from the registry to the job's JSON; and one that is added from outside."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -88,6 +89,27 @@ def test_metric_without_its_weights_is_reported_as_not_computed(
     assert "deep: not computed: needs deep.pth from https://example.org" in capsys.readouterr().out
     assert run_job(jobs.evaluate.main, [*inputs, "--metrics", "deep"]) == EXIT_BAD_INPUT
     assert "leaves nothing to compute" in capsys.readouterr().err
+
+
+def test_evaluation_has_an_interval_around_each_mean_and_a_table_of_images(inputs: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "images.csv"
+    for _ in range(2):  # its own table may be replaced
+        assert run_job(jobs.evaluate.main, [*inputs, "--output", str(tmp_path / "a.json"), "--table", str(table)]) == 0
+    results = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["sets"]["tiny"]
+    low, high = results["interval"]["psnr_y"]
+    values = [image["psnr_y"] for image in results["images"].values()]
+    assert (low, high) == pytest.approx(
+        (min(values), max(values))
+    )  # of two images, a quarter of resamples is one twice
+    assert low < results["mean"]["psnr_y"] < high
+    with table.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [(row["set"], row["image"]) for row in rows] == [("tiny", "photo0"), ("tiny", "photo1")]
+    assert [float(row["psnr_y"]) for row in rows] == values
+    table.write_text("mine\n")
+    arguments = [*inputs, "--output", str(tmp_path / "a.json"), "--table", str(table)]
+    assert run_job(jobs.evaluate.main, arguments) == EXIT_BAD_INPUT
+    assert table.read_text() == "mine\n"
 
 
 def test_unknown_metric_is_refused_with_the_nearest_names(capsys: pytest.CaptureFixture[str]) -> None:
