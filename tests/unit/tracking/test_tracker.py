@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -297,7 +298,8 @@ def test_value_that_mlflow_refuses_does_not_take_the_batch_with_it(
     store: str, warnings: pytest.LogCaptureFixture
 ) -> None:
     tracker = open_one()
-    tracker.metrics({"good": 1.0, "bad": "no number", "also good": 2.0}, 4)  # type: ignore[dict-item]
+    values: dict[str, Any] = {"good": 1.0, "bad": "no number", "also good": 2.0}
+    tracker.metrics(values, 4)
     tracker.close("FINISHED")
     assert MlflowClient(store).get_run(tracker.run_id).data.metrics == {"good": 1.0, "also good": 2.0}
     (warning,) = ours(warnings)
