@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 
-.PHONY: help setup demo test test-all check fix ui bench clean
+.PHONY: help setup demo test test-all check fix ui bench bench-gpu clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(VENV)/installed  ## .venv with everything, at the versions in constraints.txt
 
@@ -45,6 +45,9 @@ ui: setup  ## the MLflow UI on http://127.0.0.1:5000 (make ui PORT=5001 for anot
 
 bench: setup  ## the benchmarks and how to run each against a checkout of its peer
 	$(BIN)/python -m benchmarks
+
+bench-gpu: setup  ## GPU tests and benchmarks in one call (make bench-gpu REFERENCE=/tmp/SeD)
+	$(BIN)/python -m benchmarks --gpu $(if $(REFERENCE),--reference $(REFERENCE))
 
 clean:  ## remove what the demo made
 	rm -rf demo mlflow.db mlruns mlartifacts

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 Step = Callable[[], Any]
 Seconds = tuple[float, float]
@@ -208,3 +210,18 @@ def matrix_rate() -> float:
         torch.mm(one, other)
         seconds.append(time.process_time() - start)
     return 2 * side**3 / min(seconds)
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts convolutions and matrix products; torch's own mode cannot follow `torch.autograd.grad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run an operator and add what it costs."""
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out

@@ -26,10 +26,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from _measure import build_reference_discriminator, import_reference, matrix_rate, peak_mib, time_alternating, time_step
+from _measure import (
+    FlopCounter,
+    build_reference_discriminator,
+    import_reference,
+    matrix_rate,
+    peak_mib,
+    time_alternating,
+    time_step,
+)
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from pipeline.losses import GeneratorLosses, VanillaLoss
 from pipeline.models import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
@@ -132,21 +138,6 @@ def check_equal_numerics(steps: dict[str, Step]) -> dict[str, int]:
         if abs(other_loss - loss) > 1e-2 * loss or error > 1e-2:
             raise SystemExit(f"{way} does not compute what the reference does")
     return flops
-
-
-class FlopCounter(TorchDispatchMode):
-    """Counts convolutions and matrix products; torch's own mode cannot follow `torch.autograd.grad`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Run an operator and add what it costs."""
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def measure(name: str, options: argparse.Namespace) -> list[str]:

@@ -30,14 +30,20 @@ class RuntimeConfig:
     micro_batch_size: int = 0
     """Images that pass the networks together on each process, when its share of data.batch_size does not fit in memory:
     their gradients add up to those of the whole (gradient accumulation); 0: all at once."""
+    cuda_graphs: bool = False
+    """Record a step's kernels once and launch them as a whole: a fast GPU with a small batch
+    otherwise waits for the host, which launches thousands of kernels per step. For one process on a GPU."""
     timeout_s: int = 600
     """Timeout of collectives, in a step or while rank 0 writes; then the missing ranks are named."""
 
     def __post_init__(self) -> None:
         """Check ranges, and that fp16 does not share a pass, because each network's loss has its own scale."""
-        conflict = self.precision == "fp16" and self.discriminator_pass == "shared"
+        scales = self.precision == "fp16"
+        conflict = scales and self.discriminator_pass == "shared"
+        records = scales and self.cuda_graphs
         refuse(
             [
+                "precision='fp16' needs cuda_graphs=false; or use precision='bf16'" if records else None,
                 *not_negative(micro_batch_size=self.micro_batch_size),
                 *positive(timeout_s=self.timeout_s),
                 "precision='fp16' needs discriminator_pass='separate'; or use precision='bf16'" if conflict else None,

@@ -37,7 +37,7 @@ class Batch:
             self,
             hr=self.hr.to(device, non_blocking=True),
             lq=None if self.lq is None else self.lq.to(device, non_blocking=True),
-            degradation=None if self.degradation is None else self.degradation.to(device),
+            degradation=None if self.degradation is None else self.degradation.to(device, non_blocking=True),
             semantics=None if self.semantics is None else self.semantics.to(device, non_blocking=True),
         )
 
@@ -47,5 +47,6 @@ class Batch:
             self,
             hr=self.hr.pin_memory(),
             lq=None if self.lq is None else self.lq.pin_memory(),
+            degradation=None if self.degradation is None else self.degradation.pin_memory(),
             semantics=None if self.semantics is None else self.semantics.pin_memory(),
         )

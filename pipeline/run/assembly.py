@@ -13,8 +13,11 @@ from pipeline.losses import ADVERSARIAL_LOSSES, IMAGE_LOSSES, PERCEPTUAL_LOSSES,
 from pipeline.models.discriminators import start_discriminator
 from pipeline.models.generators import start_generator
 from pipeline.runtime.backend import Backend
+from pipeline.runtime.compilation import compile_network
+from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
 from pipeline.train.gan_step import Gan, GanStep, can_share_pass, gan_step, gan_step_shared_pass
+from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
 
@@ -67,7 +70,13 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
     average = MovingAverage(generator)
 
     def trainable(module: nn.Module, learning_rate: float) -> Any:
-        adam = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=schedule.betas, fused=True)
+        adam = torch.optim.Adam(
+            module.parameters(),
+            lr=learning_rate,
+            betas=schedule.betas,
+            fused=True,
+            capturable=config.runtime.cuda_graphs and device.type == "cuda",
+        )
         return backend.wrap(module, adam)
 
     state = TrainingState(
@@ -77,10 +86,9 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
         SkippedUpdates(schedule.max_skipped_updates),
     )
     if config.runtime.compile:
-        # In place and after the copy: names of parameters stay as they are.
         for network in (generator, discriminator):
             if network is not None:
-                network.compile()
+                compile_network(network)
     return state
 
 
@@ -93,7 +101,7 @@ def build_gan(
     """Return the networks with their losses, and the function that makes a step with them.
 
     Raises:
-        ConfigError: A shared discriminator pass was asked for where there can be none.
+        ConfigError: A shared discriminator pass or CUDA graphs were asked for where there can be none.
     """
     for term in losses.image:
         place(term.loss, config.runtime, backend.device)
@@ -105,11 +113,23 @@ def build_gan(
         backend.autocast,
         config.runtime.micro_batch_size,
     )
-    if config.runtime.discriminator_pass == "separate" or gan.discriminator is None:
-        return gan, gan_step
+    step = _choose_step(config.runtime, gan)
+    if not config.runtime.cuda_graphs:
+        return gan, step
+    if backend.device.type != "cuda" or backend.world_size > 1 or not isinstance(state.generator, DdpTrainable):
+        raise ConfigError(
+            f"runtime.cuda_graphs=true is for one process on a GPU, without DeepSpeed; this is {backend.description}; "
+            "set --runtime.no-cuda-graphs"
+        )
+    return gan, GraphedStep(step)
+
+
+def _choose_step(config: RuntimeConfig, gan: Gan) -> GanStep:
+    if config.discriminator_pass == "separate" or gan.discriminator is None:
+        return gan_step
     if not can_share_pass(gan):
         raise ConfigError(
             "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with the relativistic loss; "
             "set --runtime.discriminator-pass separate"
         )
-    return gan, gan_step_shared_pass
+    return gan_step_shared_pass

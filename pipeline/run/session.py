@@ -257,6 +257,6 @@ class Session:
 
     def close(self) -> None:
         """Release the folder, networks and optimizers, so that the process group can be closed in order."""
-        del self._gan, self._state, self._samples
+        del self._gan, self._step, self._state, self._samples
         if self._lock is not None:
             self._lock.close()

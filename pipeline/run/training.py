@@ -15,13 +15,13 @@ from pipeline.runtime.signals import StopRequest
 _SHOWN = ("generator/pixel", "generator/adversarial", "discriminator/real", "discriminator/fake")
 
 
-class _LeaderScreen:
+class LeaderScreen:
     """The leader's view of the loop: a bar, and a line per report."""
 
     def __init__(self) -> None:
         self._open = contextlib.ExitStack()
 
-    def __enter__(self) -> _LeaderScreen:
+    def __enter__(self) -> LeaderScreen:
         """Show nothing yet: where the run stands is known only once it has resumed."""
         return self
 
@@ -31,7 +31,7 @@ class _LeaderScreen:
         """Release the terminal."""
         self._open.__exit__(kind, error, trace)
 
-    def begin(self, images_seen: int, total_images: int) -> _LeaderScreen:
+    def begin(self, images_seen: int, total_images: int) -> LeaderScreen:
         """Show the bar."""
         self._images_seen = images_seen
         self._bar = self._open.enter_context(Progress("training", total_images, "images", start=images_seen))
@@ -51,7 +51,7 @@ class _LeaderScreen:
         say(f"{images_seen:>9,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
 
 
-class _SilentScreen:
+class SilentScreen:
     """The other ranks' view: nothing."""
 
     def advance(self, images_seen: int, stage: str) -> None:
@@ -79,8 +79,8 @@ def train(preset: Preset) -> Outcome:
     if backend.is_leader:
         for line in session.notes:
             say(line)
-    with _LeaderScreen() as screen:
-        begin = screen.begin if backend.is_leader else lambda seen, total: _SilentScreen()
+    with LeaderScreen() as screen:
+        begin = screen.begin if backend.is_leader else lambda seen, total: SilentScreen()
         outcome = session.run(begin, stop)
     session.close()
     backend.close()

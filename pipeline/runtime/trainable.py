@@ -74,7 +74,7 @@ class Trainable(ABC):
         return gradient.float()
 
     @abstractmethod
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float | Tensor) -> Tensor:
         """Clip, update the weights unless a gradient is not finite, and clear the gradients. Collective.
 
         Returns:
@@ -150,7 +150,7 @@ class DdpTrainable(Trainable):
         scale = self._scaler.scale(torch.ones_like(loss))
         return super().gradient_at(activation, loss * scale) / scale
 
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float | Tensor) -> Tensor:
         """See `Trainable`."""
         self._scaler.unscale_(self._optimizer)
         self.gradient_norms = GradientNorms.of(self.bare)
@@ -201,7 +201,7 @@ class DeepSpeedTrainable(Trainable):
         """See `Trainable`."""
         self._engine.backward(poisoned(loss))
 
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float | Tensor) -> Tensor:
         """See `Trainable`."""
         _set_learning_rate(self._engine.optimizer, learning_rate)
         self._engine.step()
@@ -365,7 +365,7 @@ def _require_fused(optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-def _set_learning_rate(optimizer: Any, learning_rate: float) -> None:
+def _set_learning_rate(optimizer: Any, learning_rate: float | Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 

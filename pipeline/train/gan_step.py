@@ -64,7 +64,7 @@ class Gan:
 
 @dataclass(frozen=True)
 class Turn:
-    """Which updates a step makes, and with which learning rates.
+    """Which updates a step makes, and with which learning rates: numbers, or 0-dim tensors on the device.
 
     Attributes:
         generator_learning_rate: None where the generator rests: in the discriminator's warm-up and between its turns.
@@ -72,8 +72,8 @@ class Turn:
         is_reported: Whether a report follows, for which the step also measures the gradient of each term.
     """
 
-    generator_learning_rate: float | None
-    discriminator_learning_rate: float | None
+    generator_learning_rate: float | Tensor | None
+    discriminator_learning_rate: float | Tensor | None
     is_reported: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 
@@ -10,12 +11,20 @@ import torch
 from gans import both, losses, report
 from torch import Tensor, nn
 
+from pipeline.data.batch import Batch
+from pipeline.degrade import degrade, stack_parameters
 from pipeline.losses import ImageTerm, PerceptualLoss
 from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, build_semantic_extractor
+from pipeline.run.inputs import StepInputs
+from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Gan, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Gan, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.micro_batches import StepInput
+from shards.degradation.draws import variant_seed
+from shards.degradation.parameters import draw_parameters
+from shards.degradation.recipe import load_recipe
 
 pytestmark = pytest.mark.gpu
 
@@ -59,19 +68,34 @@ def test_semantics_on_cuda_agree_with_the_cpu() -> None:
 class Trainer:
     """Both networks, small, as a session builds them."""
 
-    def __init__(self, device: str, *, shares: bool = True, precision: str = "float32", compiles: bool = False) -> None:
+    def __init__(
+        self,
+        device: str,
+        *,
+        shares: bool = True,
+        precision: str = "float32",
+        compiles: bool = False,
+        replays: bool = False,
+        network: type[nn.Module] = PatchDiscriminator,
+    ) -> None:
         torch.manual_seed(0)
-        networks: list[nn.Module] = [RRDBNet(16, 1, 8, 4), PatchDiscriminator(16, 64)]
+        networks: list[nn.Module] = [RRDBNet(16, 2, 8, 4), network(16, 64)]
         perceptual = PerceptualLoss(weights="random").to(device).to(memory_format=torch.channels_last)
         for network in networks:
             network.to(device).to(memory_format=torch.channels_last)
-        trained = [
-            DdpTrainable(network, network, torch.optim.SGD(network.parameters(), 0.1, fused=True), 1.0)
+        optimizers = [
+            torch.optim.Adam(network.parameters(), fused=True, capturable=True)
+            if replays
+            else torch.optim.SGD(network.parameters(), 0.1, fused=True)
             for network in networks
+        ]
+        trained = [
+            DdpTrainable(network, network, optimizer, 1.0)
+            for network, optimizer in zip(networks, optimizers, strict=True)
         ]
         self.average = MovingAverage(networks[0])
         for network in networks if compiles else ():
-            network.compile()
+            compile_network(network)
         autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=precision == "bf16")
         terms = losses(1.0, ImageTerm("perceptual", 0.1, perceptual), adversarial_weight=0.1)
         self.gan = Gan(trained[0], trained[1], terms, self.average.module, autocast)
@@ -113,15 +137,56 @@ def failing_at_waits() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("network", [PatchDiscriminator, UNetDiscriminator])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.usefixtures("failing_at_waits")
-def test_step_never_waits_for_the_device(precision: str) -> None:
-    trainer = Trainer("cuda", precision=precision)
+def test_step_never_waits_for_the_device(precision: str, network: type[nn.Module]) -> None:
+    trainer = Trainer("cuda", precision=precision, network=network)
     trainer.step()
     torch.cuda.set_sync_debug_mode("error")
     scalars = trainer.step()
     torch.cuda.set_sync_debug_mode("default")
     assert all(bool(value.isfinite()) for value in scalars.values())
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_replayed_steps_are_the_plain_ones(shares: bool) -> None:
+    trainer, other = (Trainer("cuda", shares=shares, replays=True) for _ in range(2))
+    replayed, is_skipped = GraphedStep(other.gan_step), []
+    kinds = (
+        [Turn(1e-4, None)] * 5 + [Turn(1e-4, 1e-4)] * 3 + [Turn(2e-4, 3e-4), Turn(1e-5, 1e-5)] * 2 + [Turn(1e-4, None)]
+    )
+    for number, turn in enumerate(kinds):
+        torch.manual_seed(number)
+        images = [torch.rand_like(image) for image in (trainer.input.lq, trainer.input.gt)]
+        if number == len(kinds) - 2:
+            images[0][0, 0, 0, 0] = torch.nan
+        batch = StepInput(images[0], images[1], images[1], trainer.input.semantics)
+        expected, got = report(trainer.gan_step(trainer.gan, batch, turn)), report(replayed(other.gan, batch, turn))
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-3, atol=1e-5, equal_nan=True, msg=f"{number} {name}")
+        is_skipped.append(bool(got["generator/skipped"]))
+    assert is_skipped == [number == len(kinds) - 2 for number in range(len(kinds))]
+    weights = other.weights()
+    for name, value in trainer.weights().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.usefixtures("failing_at_waits")
+def test_batch_travels_and_is_degraded_without_waiting() -> None:
+    recipe = load_recipe("realesrgan-1")
+    seeds = [variant_seed(0, f"{index:064x}", 0) for index in range(3)]
+    drawn = stack_parameters([draw_parameters(recipe, seed, scale=4, canvas_px=96, crop_px=64) for seed in seeds])
+    pixels = torch.randint(0, 256, (3, 3, 96, 96), dtype=torch.uint8)
+    batch = Batch(pixels, None, drawn, None, ("a", "b", "c")).pin_memory()
+    prepare = StepInputs(None, contextlib.nullcontext, torch.channels_last)
+    prepare(batch.to(torch.device("cuda")), False)
+    torch.cuda.set_sync_debug_mode("error")
+    got = prepare(batch.to(torch.device("cuda")), False)
+    torch.cuda.set_sync_debug_mode("default")
+    expected = degrade(pixels.float() / 255, drawn)
+    assert float((got.lq.cpu() - expected.lq).abs().mean()) < 1e-3
 
 
 def test_compiled_step_in_bf16_is_close_to_the_plain_one() -> None:

@@ -1,6 +1,7 @@
 """A 3x3 convolution of a bilinearly upsampled map with a quarter of the work and no upsampled map.
 
-Why it stays: over its plain twin it saves about a sixth of a U+SeD training step on a CPU (`benchmarks/ops.py`).
+Why it stays: over its plain twin it saves about a sixth of a U+SeD training step on a CPU (`benchmarks/ops.py`). On a
+GPU the plain twin is the faster one (docs/benchmarks.md), and is used.
 
 Bilinear upsampling by 2 inserts zeros between the pixels and smooths by (1, 3, 3, 1) / 4 along each axis. Smoothing and
 convolution commute, so the convolution may come first, where three of four inputs are zero: of nine taps, 2.25 per
@@ -34,6 +35,8 @@ def upsampled_convolution(
     features: Float[Tensor, "n c_in h w"], weight: Float[Tensor, "c_out c_in 3 3"]
 ) -> Float[Tensor, "n c_out 2*h 2*w"]:
     """Compute `upsampled_convolution_plain`, equal up to rounding, borders included."""
+    if features.is_cuda:
+        return upsampled_convolution_plain(features, weight)
     padded = F.pad(features, (1, 1, 1, 1), mode="replicate")
     phases = [F.conv2d(padded, weight[:, :, _TAPS[row], _TAPS[column]]) for row, column in _PHASES]
     out = _smooth(_interleave(phases))

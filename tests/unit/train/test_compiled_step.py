@@ -7,8 +7,10 @@ import contextlib
 import torch
 from gans import both, losses
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact
+from pipeline.models import PatchDiscriminator, RRDBNet, SRVGGNetCompact
+from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.gan_step import Gan, gan_step
 from pipeline.train.micro_batches import StepInput
@@ -35,6 +37,18 @@ def train(memory_format: torch.memory_format, *, compiles: bool) -> dict[str, Te
     return {
         f"{number}.{name}": value for number, net in enumerate(networks) for name, value in net.state_dict().items()
     }
+
+
+def test_repeated_blocks_compile_once() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network, lq = RRDBNet(8, 3, 4, 4), torch.rand(1, 3, 8, 8)
+    expected = network(lq)
+    counters.clear()
+    compile_network(network, backend="aot_eager")
+    torch.testing.assert_close(network(lq), expected)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
 
 
 def test_step_when_compiled_and_channels_last_is_the_plain_one() -> None:
