@@ -9,8 +9,7 @@ from pipeline.metrics import METRICS
 from pipeline.metrics.metric import Metric
 from shards.errors import InputError
 
-# By agreement with people on the outputs of super-resolution GANs (PIPAL, arXiv:2007.12142; DISTS, arXiv:2004.07728),
-# learned ones first.
+# Fixed, so that machines with the same weights decide alike: learned ones first, in the order that papers report them.
 _PERCEPTUAL_FIRST = ("lpips", "dists", "lpips-vgg", "features-efficientnet", "haarpsi", "gmsd")
 
 

@@ -1,7 +1,7 @@
 """Distance of EfficientNet-Lite2 features, in the manner of LPIPS but without its calibration on people: not LPIPS.
 
 For clusters without downloads: its ImageNet weights are a package of the index. Deep features agree with people far
-better than PSNR or SSIM whichever network they come from, calibrated or not (Zhang et al. 2018, Table 5).
+better than PSNR or SSIM whichever network they come from, calibrated or not (Zhang et al. 2018).
 """
 
 from __future__ import annotations
