@@ -197,6 +197,11 @@ class DeepSpeedTrainable(Trainable):
             _require_fused(engine.optimizer)
             engine.optimizer.register_step_pre_hook(self._judge_gradients)
 
+    @property
+    def can_measure_gradients(self) -> bool:
+        """See `Trainable`. An engine reduces gradients, and at stage 3 releases weights, in any backward pass."""
+        return False
+
     def backward(self, loss: Tensor) -> None:
         """See `Trainable`."""
         self._engine.backward(poisoned(loss))
@@ -273,11 +278,6 @@ class PartitionedTrainable(DeepSpeedTrainable):
     A module's weights are whole while it runs. All of them at once, for the moving average of each step, a checkpoint
     or an export, are gathered by `whole`.
     """
-
-    @property
-    def can_measure_gradients(self) -> bool:
-        """See `Trainable`. A backward pass releases the weights that it gathered, and a second one finds them gone."""
-        return False
 
     def whole(self, *, to_load: bool = False) -> AbstractContextManager[Any]:
         """See `Trainable`. What was loaded inside is taken from rank 0."""
