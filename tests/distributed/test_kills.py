@@ -143,8 +143,9 @@ def stages(data: Path, name: str, shapes: list[tuple[int, dict[str, str]]]) -> P
     for number, (world_size, environment) in enumerate(shapes, 1):
         keys = data / f"{name}-{number}.keys"
         stage = life(data, f"run-{name}", environment=environment, keys=keys)
-        total = ["--schedule.total-images", str(80 * number)]
-        stage = dataclasses.replace(stage, arguments=[*stage.arguments, *total])
+        # Both rates are halved early: Adam divides by the gradient's own size, so a higher rate multiplies rounding.
+        flags = ["--schedule.total-images", str(80 * number), "--schedule.discriminator-clock", "run"]
+        stage = dataclasses.replace(stage, arguments=[*stage.arguments, *flags])
         codes = warm.join(warm.start(stage, world_size), timeout_s=300)
         assert codes == [0] * world_size, stage.log.read_text()
     return data / f"run-{name}"
@@ -183,5 +184,4 @@ def test_run_when_moved_to_other_processes_and_backends_sees_the_same_samples_an
         found = losses(run)
         assert [line["images_seen"] for line in found] == [line["images_seen"] for line in expected]
         for line, other in zip(found[:40], expected[:40], strict=True):  # 20 steps after the first move
-            # Adam divides by the gradient's own size, so rounding grows with the discriminator's learning rate.
-            assert line == pytest.approx(other, rel=1e-3), name
+            assert line == pytest.approx(other, rel=1e-4), name
