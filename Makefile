@@ -50,4 +50,4 @@ bench-gpu: setup  ## GPU tests and benchmarks in one call (make bench-gpu REFERE
 	$(BIN)/python -m benchmarks --gpu $(if $(REFERENCE),--reference $(REFERENCE))
 
 clean:  ## remove what the demo made
-	rm -rf demo mlflow.db mlruns mlartifacts
+	rm -rf demo mlflow.db* mlruns mlartifacts

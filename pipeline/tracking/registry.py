@@ -230,7 +230,7 @@ def exclusive() -> Iterator[None]:
         yield
         return
     # Of its own, since SQLite's locks are of the database and lost when any handle of it is closed.
-    with path.with_name(f".{path.name}.lock").open("wb") as file:
+    with path.with_name(f"{path.name}.lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
