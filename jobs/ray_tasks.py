@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import socket
 import statistics
 import threading
@@ -26,7 +25,7 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, JobStoppedError
+from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, Handler, JobStoppedError, handling_sigterm
 from pipeline.progress import Progress, say
 from shards.errors import InputError
 from shards.format.endpoints import ANSWER_TIMEOUT_S
@@ -251,7 +250,7 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[RaySession]:
         description = f"a local Ray ({_num_slots(1.0, 0.0)} CPUs)"
     session = RaySession(description)
     try:
-        with _drain_on_sigterm(session.stop):
+        with handling_sigterm(_drain(session.stop)):
             yield session
     finally:
         ray.shutdown()
@@ -325,17 +324,9 @@ def _start(num_cpus: int | None) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _drain_on_sigterm(stop: threading.Event) -> Iterator[None]:
-    def drain(signum: int, frame: FrameType | None) -> None:
+def _drain(stop: threading.Event) -> Handler:
+    def drain(number: int, frame: FrameType | None) -> None:
         say("SIGTERM: finishing the tasks that run, starting no more")
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, drain)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return drain

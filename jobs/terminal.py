@@ -15,11 +15,14 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
+from typing import TypeAlias
 
 from pipeline.errors import RunStoppedError, TrackingError
 from pipeline.progress import say
 from shards.errors import InputError
 from shards.secrets import without_secrets
+
+Handler: TypeAlias = Callable[[int, FrameType | None], None]
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2
@@ -47,7 +50,7 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     """
     _show_no_secrets()
     try:
-        with _heeding_sigterm():
+        with handling_sigterm(_terminator()):
             return main(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         say(f"error: {error}")
@@ -78,9 +81,8 @@ class _Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt, it passes handlers of errors, and temporary files are removed."""
 
 
-@contextlib.contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, unless a job installs a handler of its own in the block."""
+def _terminator() -> Handler:
+    """Return a handler that raises `_Terminated` in this process."""
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -88,14 +90,20 @@ def _heeding_sigterm() -> Iterator[None]:
             raise _Terminated
         os._exit(EXIT_TERMINATED)
 
+    return stop
+
+
+@contextlib.contextmanager
+def handling_sigterm(handler: Handler) -> Iterator[None]:
+    """Handle SIGTERM in this block, in the main thread, unless another handler is installed inside it."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # Python installs handlers in the main thread only
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is stop:
+        if signal.getsignal(signal.SIGTERM) is handler:
             signal.signal(signal.SIGTERM, before)
 
 

@@ -143,16 +143,11 @@ def explained(error: BaseException, path: KeyPath = (), type_: Any = None) -> It
         known = list(cast(Any, error.cl).__annotations__)
         for key in sorted(map(str, error.extra_fields)):
             yield (*path, key), _unknown_key(key, known)
-    elif isinstance(error, cattrs.ClassValidationError):
+    elif isinstance(error, (cattrs.ClassValidationError, cattrs.IterableValidationError)):
         inside, others = error.group_exceptions()
         for inner, note in inside:
-            yield from explained(inner, (*path, note.name), note.type)
-        for inner in others:
-            yield from explained(inner, path)
-    elif isinstance(error, cattrs.IterableValidationError):
-        inside, others = error.group_exceptions()
-        for inner, note in inside:
-            yield from explained(inner, (*path, note.index), note.type)
+            key = note.name if isinstance(note, cattrs.AttributeValidationNote) else note.index
+            yield from explained(inner, (*path, key), note.type)
         for inner in others:
             yield from explained(inner, path)
     elif isinstance(error, (InputError, TypeError, ValueError)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,8 @@ def champion(name: str) -> Champion | None:
     Raises:
         CheckpointError: The server cannot be reached, or takes no model of this name.
     """
-    with _answering():
-        import mlflow
-        from mlflow.exceptions import MlflowException
-        from mlflow.utils.validation import _validate_model_name
-
-        _validate_model_name(name)
-        try:
-            found = mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION)
-        except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                return None
-            raise
-        return Champion(str(found.version), dict(found.tags))
+    found = _find(name, lambda client: client.get_model_version_by_alias(name, CHAMPION))
+    return None if found is None else Champion(str(found.version), dict(found.tags))
 
 
 def register(
@@ -124,6 +113,13 @@ def registered_scale(name: str) -> int | None:
     Raises:
         CheckpointError: The server cannot be reached, or takes no model of this name.
     """
+    found = _find(name, lambda client: client.get_registered_model(name))
+    scale = "" if found is None else found.tags.get(_SCALE, "")
+    return int(scale) if scale.isdecimal() else None
+
+
+def _find(name: str, look: Callable[[Any], Any]) -> Any:
+    """Return what a look through MLflow's client finds of a registered model; None where it does not exist."""
     with _answering():
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -131,12 +127,12 @@ def registered_scale(name: str) -> int | None:
 
         _validate_model_name(name)
         try:
-            scale = mlflow.MlflowClient().get_registered_model(name).tags.get(_SCALE, "")
+            return look(mlflow.MlflowClient())
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        return int(scale) if scale.isdecimal() else None
+            # The second is MLflow's answer for a model without the alias.
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
 
 
 @contextlib.contextmanager
