@@ -20,11 +20,15 @@ from PIL import Image
 from jobs.command_line import PRESETS
 from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset, RuntimeConfig
+from pipeline.models import SRVGGNetCompact, save_generator
 from shards.config import ShardConfig
 from shards.format.manifest import Manifest
 from shards.write.dataset import survey_and_plan, write
 from shards.write.execution import SERIAL
 from shards.write.sources import discover
+
+Main = Callable[[list[str]], int]
+"""A job's `main`: arguments to exit code."""
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -145,6 +149,13 @@ def prepare_tiny_data(folder: Path) -> Preset:
     write_photos(folder / "validation" / "HR", [(64, 72), (60, 50)])
     write_shards(preset.shards)
     return preset
+
+
+def model_file(path: Path) -> str:
+    """Write the weights of a tiny generator, scale 4; return their path as an argument."""
+    torch.manual_seed(0)
+    save_generator(path, SRVGGNetCompact(4, 1, 4))
+    return str(path)
 
 
 def run_command(

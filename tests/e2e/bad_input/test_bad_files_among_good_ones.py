@@ -1,0 +1,46 @@
+"""A bad file costs itself: the others are done, and it is named last, with exit code 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from harness import model_file, write_photos
+
+import jobs.evaluate
+import jobs.upscale
+from jobs.terminal import run_job
+
+
+def folder_with_faults(folder: Path) -> None:
+    """Two images, and between them by name one that ends too early and one that is none."""
+    write_photos(folder, [(24, 32), (16, 20), (28, 24)])
+    (folder / "photo1.png").write_bytes((folder / "photo1.png").read_bytes()[:200])
+    (folder / "photo1b.png").write_text("<html>")
+
+
+def test_upscale_when_files_are_damaged_does_the_others_and_names_them_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with_faults(here / "photos")
+    assert run_job(jobs.upscale.main, [model_file(here / "m.safetensors"), "photos", "out"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["photo0.png", "photo2.png"]
+    assert "2 of 4 images could not be used" in lines[-3]
+    assert "photos/photo1.png" in lines[-2]
+    assert "photos/photo1b.png" in lines[-1]
+
+
+def test_evaluate_when_files_are_damaged_measures_the_others_and_names_them_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with_faults(here / "set" / "HR")
+    arguments = [model_file(here / "m.safetensors"), "--sets", "set", "--output", "n.json", "--picture", "n.png"]
+    assert run_job(jobs.evaluate.main, arguments) == 1
+    document = json.loads((here / "n.json").read_text())
+    assert list(document["sets"]["set"]["images"]) == ["photo0", "photo2"]
+    assert len(document["faults"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "2 of 4 images could not be used" in lines[-3]
+    assert "photo1b.png" in lines[-1]

@@ -1,0 +1,68 @@
+"""Settings that a run cannot work with, refused before it writes anything."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+import jobs.train_sed
+from pipeline.models import PatchDiscriminator
+
+
+def test_dry_run_when_the_scale_is_not_the_shards(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--generator.scale", "2", "--run-dir", "run", "--dry-run"]
+    refuse(jobs.train_sed.main, arguments, "generator.scale=2, but the shards in", "were written for scale 4")
+
+
+def test_cache_when_asked_for_and_missing(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--semantics.source", "cached", "--run-dir", "run"]
+    refuse(jobs.train_sed.main, arguments, "no cached features in", "run jobs/cache_features.py", "online")
+
+
+def test_semantic_weights_when_the_file_is_missing(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--semantics.weights", "clip.pt", "--run-dir", "run"]
+    refuse(jobs.train_sed.main, arguments, "clip.pt: no such weight file")
+
+
+def test_initial_weights_when_of_another_network(refuse: Callable[..., None], prepared: Path, tmp_path: Path) -> None:
+    save_file(PatchDiscriminator(4).state_dict(), tmp_path / "discriminator.safetensors")
+    arguments = [str(prepared / "preset.json"), "--run-dir", str(tmp_path / "run")]
+    arguments += ["--generator.initial-weights", str(tmp_path / "discriminator.safetensors")]
+    refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
+
+
+def test_discriminator_when_it_would_meet_a_random_generator(refuse: Callable[..., None], prepared: Path) -> None:
+    arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--schedule.pixel-only-images", "0"]
+    words = ("--generator.initial-weights FILE", "--schedule.pixel-only-images N", "-weights random insists")
+    refuse(jobs.train_sed.main, arguments, *words)
+    refuse(jobs.train_sed.main, [*arguments, "--dry-run"], *words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--generator.scale", "2"], "the shards in"),
+        (["--data.crop-px", "16"], "needs at least 32 px"),
+        (["--report.validation-sets", "nothing"], "no such folder"),
+        (["--generator.initial-weights", "typo.pth"], "no such weight file"),
+    ],
+)
+def test_training_when_a_setting_cannot_work_is_refused_before_anything_is_written(
+    refuse: Callable[..., None], prepared: Path, flags: list[str], text: str
+) -> None:
+    refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *flags], text)
+
+
+def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first_step(
+    refuse: Callable[..., None], prepared: Path, here: Path
+) -> None:
+    shutil.copytree(prepared / "validation", here / "validation")
+    cut = here / "validation" / "HR" / "photo1.png"
+    cut.write_bytes(cut.read_bytes()[:900])
+    (here / "validation" / "HR" / "page.jpg").write_text("<html>")
+    arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
+    refuse(jobs.train_sed.main, arguments, "2 image(s) of the validation sets", "photo1.png", "truncated", "page.jpg")

@@ -1,0 +1,56 @@
+"""An upscale job that was stopped or killed leaves no half-written file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import job, job_environment, model_file, write_photos
+
+import jobs.upscale
+from jobs.terminal import run_job
+from shards.format.files import open_atomic
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_upscale_when_killed_leaves_nothing_after_the_next_run(here: Path) -> None:
+    write_photos(here / "photos", [(24, 32)])
+    out = here / "out"
+    out.mkdir()
+    litter = out / ".photo7.png.4194304-0123abcd.sed-tmp"
+    kept = [out / ".images-000000.tar.4194304-0123abcd.sed-tmp", out / ".mine.png", out / "a.png.sed-tmp"]
+    for path in (litter, *kept):
+        path.write_bytes(b"half")
+    with open_atomic(out / "living.png") as stream:  # another job that writes there now
+        stream.write(b"whole")
+        assert run_job(jobs.upscale.main, [model_file(here / "m.safetensors"), "photos", "out"]) == 0
+    assert not litter.exists()
+    assert all(path.read_bytes() == b"half" for path in kept)
+    assert (out / "living.png").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize(("number", "code", "words"), [(15, 143, "stopped by SIGTERM"), (2, 130, "interrupted")])
+def test_upscale_when_asked_to_stop_leaves_nothing_and_says_so_last(
+    here: Path, number: int, code: int, words: str
+) -> None:
+    write_photos(here / "photos", [(400, 400)] * 30)
+    command = [sys.executable, job("upscale.py"), model_file(here / "m.safetensors"), "photos", "out"]
+    running = subprocess.Popen(command, env=job_environment(here), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (here / "out" / "photo0.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code, err
+    assert "Traceback" not in err
+    assert words in err.splitlines()[-1]
+    assert not list((here / "out").glob(".*"))
