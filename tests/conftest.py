@@ -38,6 +38,20 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture
+def closed_port() -> int:
+    """Port of this machine where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Port of a service that takes connections and never says a word, as a hanging server does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        yield server.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[str]:
     """Endpoint of an S3 server on loopback; this process and its children find it and its keys in their variables."""

@@ -1,8 +1,10 @@
-"""One empty MLflow database, copied for every test: building its tables takes seconds."""
+"""One empty MLflow database, copied for every test: building its tables takes seconds. And the warnings of a run."""
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,10 @@ def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     return uri
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Call it for the warnings of this package so far; those of libraries are not ours."""
+    caplog.set_level(logging.WARNING, "pipeline")
+    return lambda: [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]

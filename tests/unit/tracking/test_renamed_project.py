@@ -1,0 +1,45 @@
+"""A project whose folder was renamed, with its database and its artifacts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from harness import photo
+from tracked_runs import open_run
+
+from pipeline.tracking.moved import find_moves
+
+
+def test_project_when_it_was_renamed_corrects_its_database_and_keeps_its_artifacts(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    before, after = tmp_path / "proj's 100%", tmp_path / "renamed"
+    before.mkdir()
+    shutil.copyfile(empty_database, before / "mlflow.db")
+    monkeypatch.chdir(before)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    try:
+        first = open_run()
+        first.picture("a", photo(0, 8, 8), 4)
+        first.close("KILLED")
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(before, after)  # a copy: the original must not be written to
+        monkeypatch.chdir(after)
+        mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()  # as in the process of a later call
+        mlflow.set_tracking_uri(f"sqlite:///{after / 'mlflow.db'}")
+        again = open_run(first.run_id)
+        again.picture("a", photo(0, 8, 8), 8)
+        again.close("FINISHED")
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert again.run_id == first.run_id
+    (warning,) = warnings()
+    assert f"moved from {before}/mlruns/ to {after}/mlruns/" in warning
+    assert (len(list(after.rglob("a*.png"))), len(list(before.rglob("a*.png")))) == (2, 1)
+    assert find_moves(f"sqlite:///{after / 'mlflow.db'}") == {}
