@@ -6,9 +6,8 @@ The addresses hold a password, which no message shows.
 from __future__ import annotations
 
 import importlib
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,20 +20,6 @@ from pipeline.models import build_generator
 
 CANARY = "c4n4ry-p4ssw0rd"
 MAX_SECONDS = 20.0  # twice what it takes on a machine that does nothing else
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """Address of a service that accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-@pytest.fixture
-def dead() -> str:
-    """Address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +39,37 @@ def words(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
     return {
         "PRESET": str(write_preset(preset, tmp_path / "preset.json")),
         "SET": str(preset.train.report.validation_sets[0]),
-        "PHOTOS": str(preset.shards.source[0]),
+        "SET/HR": str(preset.train.report.validation_sets[0] / "HR"),
     }
 
 
-def ends_in_a_message(job: str, arguments: str, words: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    main = importlib.import_module(f"jobs.{job}").main
-    argv = [words.get(word, word) for word in arguments.split()]
-    began_s = time.monotonic()
-    code = run_job(main, argv)
-    text = "".join(capsys.readouterr())
-    assert CANARY not in text
-    assert code in (EXIT_FAULTS, EXIT_BAD_INPUT), text
-    assert "error: " in text
-    assert "Traceback" not in text
-    assert len(text.splitlines()) < 12, text
-    assert time.monotonic() - began_s < MAX_SECONDS, text
+@pytest.fixture
+def ends_in_a_message(
+    words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., None]:
+    """Run a job under variables of the environment that name a dead address; checks code, screen and time."""
+
+    def check(job: str, arguments: str, **environment: str) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        main = importlib.import_module(f"jobs.{job}").main
+        argv = [words.get(word, word) for word in arguments.split()]
+        began_s = time.monotonic()
+        code = run_job(main, argv)
+        text = "".join(capsys.readouterr())
+        assert CANARY not in text
+        assert code in (EXIT_FAULTS, EXIT_BAD_INPUT), text
+        assert "error: " in text
+        assert "Traceback" not in text
+        assert len(text.splitlines()) < 12, text
+        assert time.monotonic() - began_s < MAX_SECONDS, text
+
+    return check
+
+
+def store_url(scheme: str, port: int) -> str:
+    """A store at the port, with a password where its URL can hold one."""
+    return "s3://bucket/data" if scheme == "s3" else f"{scheme}://me:{CANARY}@127.0.0.1:{port}/data"
 
 
 STORE_JOBS = [
@@ -94,30 +94,16 @@ TRACKING_JOBS = [
 @pytest.mark.parametrize(("job", "arguments"), STORE_JOBS)
 @pytest.mark.parametrize("scheme", ["s3", "ftp", "http"])
 def test_job_when_its_store_is_not_there(
-    scheme: str,
-    job: str,
-    arguments: str,
-    dead: str,
-    words: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    scheme: str, job: str, arguments: str, closed_port: int, ends_in_a_message: Callable[..., None]
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{dead}")
-    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://me:{CANARY}@{dead}/data"
-    ends_in_a_message(job, arguments.format(url=url), words, capsys)
+    endpoint = f"http://127.0.0.1:{closed_port}"
+    ends_in_a_message(job, arguments.format(url=store_url(scheme, closed_port)), AWS_ENDPOINT_URL=endpoint)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "ftp", "http"])
-def test_job_when_its_store_says_nothing(
-    scheme: str,
-    silent: str,
-    words: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{silent}")
-    url = "s3://bucket/data" if scheme == "s3" else f"{scheme}://me:{CANARY}@{silent}/data"
-    ends_in_a_message("verify", url, words, capsys)
+def test_job_when_its_store_says_nothing(scheme: str, silent_port: int, ends_in_a_message: Callable[..., None]) -> None:
+    endpoint = f"http://127.0.0.1:{silent_port}"
+    ends_in_a_message("verify", store_url(scheme, silent_port), AWS_ENDPOINT_URL=endpoint)
 
 
 @pytest.mark.parametrize(("job", "arguments"), TRACKING_JOBS)
@@ -125,23 +111,15 @@ def test_job_when_its_store_says_nothing(
     "uri", ["http://me:{canary}@{dead}", "postgresql://me:{canary}@{dead}/db", "sqlite:////proc/none/mlflow.db"]
 )
 def test_job_when_its_server_or_database_is_not_there(
-    uri: str,
-    job: str,
-    arguments: str,
-    dead: str,
-    words: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    uri: str, job: str, arguments: str, closed_port: int, ends_in_a_message: Callable[..., None]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(dead=dead, canary=CANARY))
-    ends_in_a_message(job, arguments, {**words, "SET/HR": words["SET"] + "/HR"}, capsys)
+    address = uri.format(dead=f"127.0.0.1:{closed_port}", canary=CANARY)
+    ends_in_a_message(job, arguments, MLFLOW_TRACKING_URI=address)
 
 
-def test_job_when_its_server_says_nothing(
-    silent: str, words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{CANARY}@{silent}")
-    ends_in_a_message("promote", "model.safetensors --name x --sets SET", words, capsys)
+def test_job_when_its_server_says_nothing(silent_port: int, ends_in_a_message: Callable[..., None]) -> None:
+    address = f"http://me:{CANARY}@127.0.0.1:{silent_port}"
+    ends_in_a_message(*TRACKING_JOBS[0], MLFLOW_TRACKING_URI=address)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +131,6 @@ def test_job_when_its_server_says_nothing(
     ],
 )
 def test_job_when_its_cluster_is_not_there(
-    job: str,
-    arguments: str,
-    dead: str,
-    words: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    job: str, arguments: str, closed_port: int, ends_in_a_message: Callable[..., None]
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", f"me:{CANARY}@{dead}")
-    ends_in_a_message(job, arguments, words, capsys)
+    ends_in_a_message(job, arguments, RAY_ADDRESS=f"me:{CANARY}@127.0.0.1:{closed_port}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -26,22 +25,20 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_store_when_nobody_listens_is_named_at_once(s3: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    with pytest.raises(OSError, match=f"nobody answers at 127.0.0.1:{port}") as caught:
+def test_store_when_nobody_listens_is_named_at_once(
+    s3: None, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
+    with pytest.raises(OSError, match=f"nobody answers at 127.0.0.1:{closed_port}") as caught:
         RemotePath("s3://dead-bucket/shards/manifest.json").read_bytes()
     assert caught.value.filename == "s3://dead-bucket/shards/manifest.json"
 
 
-def test_service_that_never_answers_is_named_within_seconds() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        start_s = time.monotonic()
-        with pytest.raises(ConnectionError, match=r"nobody answers at .* within 5 s: timed out"):
-            check_answers(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - start_s < 20
+def test_service_that_never_answers_is_named_within_seconds(silent_port: int) -> None:
+    start_s = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"nobody answers at .* within 5 s: timed out"):
+        check_answers(f"http://127.0.0.1:{silent_port}")
+    assert time.monotonic() - start_s < 20
 
 
 class _Refuses(http.server.BaseHTTPRequestHandler):
