@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import s3fs
 from harness import prepare_tiny_data, write_preset
 from safetensors.torch import save_file
 
@@ -30,6 +31,8 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 @pytest.fixture
 def words(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What the arguments below stand for."""
+    # A client keeps the endpoint of its first use in the process: that of another test.
+    s3fs.S3FileSystem.clear_instance_cache()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -47,9 +50,9 @@ def words(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
 def ends_in_a_message(
     words: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
-    """Run a job under variables of the environment that name a dead address; checks code, screen and time."""
+    """Run a job under variables that lead nowhere; checks code, screen, time, and the words of the message."""
 
-    def check(job: str, arguments: str, **environment: str) -> None:
+    def check(job: str, arguments: str, *named: str, **environment: str) -> None:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         main = importlib.import_module(f"jobs.{job}").main
@@ -61,6 +64,7 @@ def ends_in_a_message(
         assert code in (EXIT_FAULTS, EXIT_BAD_INPUT), text
         assert "error: " in text
         assert "Traceback" not in text
+        assert all(word in text for word in named), text
         assert len(text.splitlines()) < 12, text
         assert time.monotonic() - began_s < MAX_SECONDS, text
 
@@ -96,14 +100,14 @@ TRACKING_JOBS = [
 def test_job_when_its_store_is_not_there(
     scheme: str, job: str, arguments: str, closed_port: int, ends_in_a_message: Callable[..., None]
 ) -> None:
-    endpoint = f"http://127.0.0.1:{closed_port}"
-    ends_in_a_message(job, arguments.format(url=store_url(scheme, closed_port)), AWS_ENDPOINT_URL=endpoint)
+    dead, url = f"127.0.0.1:{closed_port}", store_url(scheme, closed_port)
+    ends_in_a_message(job, arguments.format(url=url), dead, "refused", AWS_ENDPOINT_URL=f"http://{dead}")
 
 
 @pytest.mark.parametrize("scheme", ["s3", "ftp", "http"])
 def test_job_when_its_store_says_nothing(scheme: str, silent_port: int, ends_in_a_message: Callable[..., None]) -> None:
-    endpoint = f"http://127.0.0.1:{silent_port}"
-    ends_in_a_message("verify", store_url(scheme, silent_port), AWS_ENDPOINT_URL=endpoint)
+    silent, url = f"127.0.0.1:{silent_port}", store_url(scheme, silent_port)
+    ends_in_a_message("verify", url, silent, "timed out", AWS_ENDPOINT_URL=f"http://{silent}")
 
 
 @pytest.mark.parametrize(("job", "arguments"), TRACKING_JOBS)
@@ -114,12 +118,12 @@ def test_job_when_its_server_or_database_is_not_there(
     uri: str, job: str, arguments: str, closed_port: int, ends_in_a_message: Callable[..., None]
 ) -> None:
     address = uri.format(dead=f"127.0.0.1:{closed_port}", canary=CANARY)
-    ends_in_a_message(job, arguments, MLFLOW_TRACKING_URI=address)
+    ends_in_a_message(job, arguments, address.rpartition("@")[2], MLFLOW_TRACKING_URI=address)
 
 
 def test_job_when_its_server_says_nothing(silent_port: int, ends_in_a_message: Callable[..., None]) -> None:
-    address = f"http://me:{CANARY}@127.0.0.1:{silent_port}"
-    ends_in_a_message(*TRACKING_JOBS[0], MLFLOW_TRACKING_URI=address)
+    silent = f"127.0.0.1:{silent_port}"
+    ends_in_a_message(*TRACKING_JOBS[0], silent, "timed out", MLFLOW_TRACKING_URI=f"http://me:{CANARY}@{silent}")
 
 
 @pytest.mark.parametrize(
@@ -133,4 +137,5 @@ def test_job_when_its_server_says_nothing(silent_port: int, ends_in_a_message: C
 def test_job_when_its_cluster_is_not_there(
     job: str, arguments: str, closed_port: int, ends_in_a_message: Callable[..., None]
 ) -> None:
-    ends_in_a_message(job, arguments, RAY_ADDRESS=f"me:{CANARY}@127.0.0.1:{closed_port}")
+    dead = f"127.0.0.1:{closed_port}"
+    ends_in_a_message(job, arguments, dead, "refused", RAY_ADDRESS=f"me:{CANARY}@{dead}")
