@@ -12,7 +12,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from harness import photo
-from scipy import ndimage
+from spoiled_photos import blurred, noisy
 from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
@@ -62,15 +62,6 @@ def learned(folder: Path, alex: dict[str, Tensor], vgg: dict[str, Tensor]) -> di
 @pytest.fixture(scope="module")
 def gt() -> np.ndarray:
     return photo(3, 96, 120)
-
-
-def blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
-    return np.rint(ndimage.gaussian_filter(image.astype(float), (sigma_px, sigma_px, 0))).astype(np.uint8)
-
-
-def noisy(image: np.ndarray, sigma_255: float) -> np.ndarray:
-    noise = np.random.RandomState(1).standard_normal(image.shape) * sigma_255
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(("name", "net"), [("lpips", "alex"), ("lpips-vgg", "vgg")])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import stat
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,20 +42,17 @@ def remote(dataset: Path, request: pytest.FixtureRequest) -> RemotePath:
 
 
 def as_other_user(work: Callable[[], None]) -> int:
-    """Run in a child process of another user; returns its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setgid(OTHER_UID)
-            os.setuid(OTHER_UID)
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - shown by the parent
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """Run in a child process of another user; returns its exit code, after an exception 1 and its traceback."""
+
+    def enter() -> None:
+        os.setgid(OTHER_UID)
+        os.setuid(OTHER_UID)
+        work()
+
+    child = multiprocessing.get_context("fork").Process(target=enter)  # forked, so that any function can be the work
+    child.start()
+    child.join()
+    return child.exitcode
 
 
 def everybodys(tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from harness import photo
-from scipy import ndimage
+from spoiled_photos import blurred, noisy
 
 from pipeline.metrics import METRICS, Metric
 from pipeline.metrics.spectrum import radial_power_db
@@ -22,15 +22,6 @@ SYMMETRIC = {"ssim_y", "psnr_y", "psnr_rgb", "ms_ssim", "haarpsi", "gmsd", "spec
 @pytest.fixture(scope="module")
 def gt() -> np.ndarray:
     return photo(5, 192, 200)
-
-
-def blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
-    return np.rint(ndimage.gaussian_filter(image.astype(float), (sigma_px, sigma_px, 0))).astype(np.uint8)
-
-
-def noisy(image: np.ndarray, sigma_255: float) -> np.ndarray:
-    noise = np.random.RandomState(1).standard_normal(image.shape) * sigma_255
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
 def loss(metric: Metric, sr: np.ndarray, gt: np.ndarray) -> float:
