@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from harness import model_file, write_photos
+from PIL import Image
 
 import jobs.evaluate
 import jobs.upscale
@@ -44,3 +46,26 @@ def test_evaluate_when_files_are_damaged_measures_the_others_and_names_them_last
     lines = capsys.readouterr().err.splitlines()
     assert "2 of 4 images could not be used" in lines[-3]
     assert "photo1b.png" in lines[-1]
+
+
+def test_evaluate_when_files_are_damaged_writes_what_the_others_alone_give(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with_faults(here / "faulty" / "HR")
+    shutil.copytree(here / "faulty", here / "sound")
+    for name in ("photo1.png", "photo1b.png"):
+        (here / "sound" / "HR" / name).unlink()
+    arguments = [model_file(here / "m.safetensors"), "--sets", "faulty", "sound", "--output", "n.json"]
+    assert run_job(jobs.evaluate.main, [*arguments, "--table", "n.csv", "--picture", "n.png"]) == 1
+    document = json.loads((here / "n.json").read_text())
+    faulty, sound = document["sets"]["faulty"], document["sets"]["sound"]
+    assert faulty == sound
+    for metric, mean in faulty["mean"].items():
+        assert mean == pytest.approx(sum(image[metric] for image in faulty["images"].values()) / 2, rel=1e-12)
+    faulty_line, sound_line = capsys.readouterr().out.splitlines()
+    assert faulty_line.removeprefix("faulty: ") == sound_line.removeprefix("sound: ")
+    assert f"{faulty['mean']['psnr_y']:.2f}" in faulty_line
+    rows = [line.split(",") for line in (here / "n.csv").read_text().splitlines()]
+    assert [row[:2] for row in rows[1:3]] == [["faulty", "photo0"], ["faulty", "photo2"]]
+    assert [row[2:] for row in rows[1:3]] == [row[2:] for row in rows[3:]]
+    assert Image.open(here / "n.png").size[1] > 2 * (24 + 28)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness import assert_bad_input, job, run_command
 from safetensors.torch import save_file
 
 import jobs.train_sed
@@ -49,12 +50,24 @@ def test_discriminator_when_it_would_meet_a_random_generator(refuse: Callable[..
         (["--data.crop-px", "16"], "needs at least 32 px"),
         (["--report.validation-sets", "nothing"], "no such folder"),
         (["--generator.initial-weights", "typo.pth"], "no such weight file"),
+        (["--runtime.precision", "fp16", "--runtime.cuda-graphs"], "precision='fp16' needs cuda_graphs=false"),
+        (
+            ["--runtime.discriminator-pass", "shared", "--losses.adversarial", "relativistic_average"],
+            "set --runtime.discriminator-pass separate",
+        ),
     ],
 )
 def test_training_when_a_setting_cannot_work_is_refused_before_anything_is_written(
     refuse: Callable[..., None], prepared: Path, flags: list[str], text: str
 ) -> None:
     refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *flags], text)
+
+
+def test_cuda_graphs_without_a_gpu_are_refused(here: Path, prepared: Path) -> None:
+    flags = ["--run-dir", "run", "--runtime.cuda-graphs"]
+    done = run_command(["python", job("train_sed.py"), str(prepared / "preset.json"), *flags], here)  # it hides a GPU
+    assert_bad_input(done, "cuda_graphs=true is for one process on a GPU", "set --runtime.no-cuda-graphs")
+    assert list(here.iterdir()) == []
 
 
 def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first_step(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import changed, prepare_tiny_data
+from harness import changed, prepare_tiny_data, runtime_config
 from safetensors.torch import load_file
 from sessions import assert_same_end, lines_of, run_session
 from torch import nn
@@ -80,6 +80,12 @@ def test_run_in_fp16_resumes_exactly_and_learns(tmp_path: Path, untracked: None)
     losses = [line["generator/pixel"] for line in lines_of(tmp_path / "straight") if "generator/pixel" in line]
     assert len(losses) == 6
     assert losses[-1] < losses[0]
+
+
+def test_fp16_with_cuda_graphs_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"precision='fp16' needs cuda_graphs=false; or use precision='bf16'"):
+        runtime_config(precision="fp16", cuda_graphs=True)
+    assert runtime_config(precision="bf16", cuda_graphs=True).cuda_graphs
 
 
 def test_fp16_when_it_cannot_be_had_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
