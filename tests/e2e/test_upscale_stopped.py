@@ -22,7 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_upscale_when_killed_leaves_nothing_after_the_next_run(here: Path) -> None:
+def test_upscale_removes_what_a_killed_one_left_and_nothing_else(here: Path) -> None:
     write_photos(here / "photos", [(24, 32)])
     out = here / "out"
     out.mkdir()

@@ -52,11 +52,11 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def refuse(capsys: pytest.CaptureFixture[str], here: Path) -> Callable[..., None]:
-    """Run a job that must refuse; checks code, screen and that the working folder is as it was."""
+def refuse(capsys: pytest.CaptureFixture[str], here: Path, prepared: Path) -> Callable[..., None]:
+    """Run a job that must refuse; checks code, screen and that the working folder and the data are as they were."""
 
     def check(main: Main, arguments: list[str], *words: str) -> None:
-        before = everything(here)
+        before = everything(here), everything(prepared)
         try:
             code = run_job(main, arguments)
         except SystemExit as left:  # tyro ends the process itself
@@ -68,6 +68,6 @@ def refuse(capsys: pytest.CaptureFixture[str], here: Path) -> Callable[..., None
         assert len(captured.err.splitlines()) <= 24, captured.err
         for word in words:
             assert word in text, f"{word!r} is not in: {text}"
-        assert everything(here) == before
+        assert (everything(here), everything(prepared)) == before
 
     return check

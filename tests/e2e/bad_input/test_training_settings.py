@@ -29,10 +29,10 @@ def test_semantic_weights_when_the_file_is_missing(refuse: Callable[..., None], 
     refuse(jobs.train_sed.main, arguments, "clip.pt: no such weight file")
 
 
-def test_initial_weights_when_of_another_network(refuse: Callable[..., None], prepared: Path, tmp_path: Path) -> None:
-    save_file(PatchDiscriminator(4).state_dict(), tmp_path / "discriminator.safetensors")
-    arguments = [str(prepared / "preset.json"), "--run-dir", str(tmp_path / "run")]
-    arguments += ["--generator.initial-weights", str(tmp_path / "discriminator.safetensors")]
+def test_initial_weights_when_of_another_network(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+    save_file(PatchDiscriminator(4).state_dict(), here / "discriminator.safetensors")
+    arguments = [str(prepared / "preset.json"), "--run-dir", "run"]
+    arguments += ["--generator.initial-weights", "discriminator.safetensors"]
     refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
 
 
