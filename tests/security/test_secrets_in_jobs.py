@@ -104,7 +104,7 @@ def run_all_jobs(run: Jobs, store: PasswordStore, preset: str, tracking: str) ->
     )
     run("train_sed", "run", *remote, *more, says="resuming at 12 images")
     run("evaluate", "run", "--sets", "validation", "--output", "numbers.json")
-    run("promote", "run", "--name", "canary", "--sets", "validation", says="is champion")
+    run("promote", "run", "--name", "canary", "--sets", "validation", "--force", says="is champion")
     run("upscale", "models:/canary@champion", "validation/HR", "large")
 
 
