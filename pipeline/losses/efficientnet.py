@@ -1,24 +1,16 @@
-"""Perceptual loss on EfficientNet-Lite0: L1 between features, with ImageNet weights that need no download.
-
-Guarantees: the HR branch has no graph; the network is frozen, stays in evaluation mode and ends at the last stage in
-use.
-"""
+"""Perceptual loss on EfficientNet-Lite0: L1 between features, with ImageNet weights that need no download."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.losses.perceptual import PerceptualNetwork
-from pipeline.losses.pixel import check_pair
+from pipeline.losses.features import FeatureLoss, PerceptualNetwork
 from pipeline.losses.registry import PERCEPTUAL_LOSSES
 from pipeline.pretrained.efficientnet import MEAN, STD, load_efficientnet
-from pipeline.weights.files import hash_weights
 
 # Other stages than the fifth, from which the semantics come, so that the discriminator and the loss see different ones.
 # Features of photos have mean magnitudes of 4.6, 6.2, 5.5 and 4.8 (the demo's nine training photos): with these weights
@@ -26,14 +18,11 @@ from pipeline.weights.files import hash_weights
 STAGES = {1: 0.05, 2: 0.05, 3: 0.05, 4: 0.05}
 
 
-class EfficientNetPerceptualLoss(nn.Module):
-    """Weighted sum, over stages, of the mean absolute difference of EfficientNet-Lite0 features.
-
-    Attributes:
-        weights_sha256: Hash of the loaded weights.
+class EfficientNetPerceptualLoss(FeatureLoss):
+    """`FeatureLoss` on stages of EfficientNet-Lite0.
 
     Args:
-        stage_weights: Weight by stage, 1 to 7.
+        layer_weights: Weight by stage, 1 to 7.
 
     Raises:
         InputError: The package with the weights is not installed, or its file is another.
@@ -43,41 +32,14 @@ class EfficientNetPerceptualLoss(nn.Module):
         Johnson et al. 2016, arXiv:1603.08155, on another network.
     """
 
-    mean: Tensor
-    std: Tensor
+    def __init__(self, layer_weights: Mapping[int, float] = STAGES) -> None:
+        features = load_efficientnet("efficientnet-lite0", max(layer_weights))
+        super().__init__(features, layer_weights, MEAN, STD)
 
-    def __init__(self, stage_weights: Mapping[int, float] = STAGES) -> None:
-        super().__init__()
-        self.stage_weights = dict(stage_weights)
-        self.network = load_efficientnet("efficientnet-lite0", max(self.stage_weights))
-        self.weights_sha256 = hash_weights(self.network.state_dict())
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> EfficientNetPerceptualLoss:
-        """Stay in evaluation mode."""
-        super().train(False)
-        return self
-
-    def forward(self, sr: Float[Tensor, "n 3 h w"], gt: Float[Tensor, "n 3 h w"]) -> Float[Tensor, ""]:
-        """Compare two batches of RGB images in [0, 1]; `gt` gets no gradient.
-
-        Raises:
-            ValueError: The shapes differ.
-        """
-        check_pair(sr, gt)
-        with torch.no_grad():
-            wanted = self._stages(gt)
-        got = self._stages(sr)
-        total = torch.zeros((), device=sr.device)
-        for stage, weight in self.stage_weights.items():
-            # A mean over many values needs float32, whatever autocast made of the features.
-            total = total + weight * F.l1_loss(got[stage - 1].float(), wanted[stage - 1].float())
-        return total
-
-    def _stages(self, image: Tensor) -> list[Tensor]:
-        return self.network((image - self.mean) / self.std)
+    def taken(self, image: Float[Tensor, "n 3 h w"]) -> dict[int, Float[Tensor, "n c rows columns"]]:
+        """See `FeatureLoss`."""
+        stages = self.features(image)
+        return {stage: stages[stage - 1] for stage in self.layer_weights}
 
 
 def build_efficientnet_loss(weights: str, seed: int) -> EfficientNetPerceptualLoss:

@@ -1,25 +1,19 @@
-"""The perceptual loss of SeD and Real-ESRGAN: L1 between VGG19 features.
-
-Guarantees: the HR branch is computed without a graph; the network is frozen, stays in evaluation mode and
-ends at the last layer in use.
-"""
+"""The perceptual loss of SeD and Real-ESRGAN: L1 between VGG19 features."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
-from pipeline.losses.pixel import check_pair
+from pipeline.losses.features import FeatureLoss, PerceptualNetwork
 from pipeline.losses.registry import PERCEPTUAL_LOSSES
-from pipeline.weights.files import hash_weights, read_weights
+from pipeline.weights.files import read_weights
 from shards.errors import InputError
 
 PAPER_LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
@@ -30,13 +24,8 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)
 
 
-class PerceptualLoss(nn.Module):
-    """Weighted sum, over layers, of the mean absolute difference of VGG19 features.
-
-    The layers are convolutions, taken before their ReLU: conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4.
-
-    Attributes:
-        weights_sha256: Hash of the loaded weights.
+class PerceptualLoss(FeatureLoss):
+    """`FeatureLoss` on convolutions of VGG19, before their ReLU: conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4.
 
     Args:
         layer_weights: Weight by the layer's number in `torchvision.models.vgg19().features`.
@@ -53,74 +42,27 @@ class PerceptualLoss(nn.Module):
         Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833, Sec. 4.1.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         layer_weights: Mapping[int, float] = PAPER_LAYERS,
         weights: str | Path = "torchvision",
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.layer_weights = dict(layer_weights)
         # Built on the meta device, so that torch's own initialisation draws nothing from the global generator.
         with torch.device("meta"):
-            hollow = _build_vgg(self.layer_weights)
-        self.features = hollow.to_empty(device="cpu")
-        _fill(self.features, weights, seed)
-        self.features.requires_grad_(False)
-        self.weights_sha256 = hash_weights(self.features.state_dict())
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.train(False)
+            hollow = _build_vgg(layer_weights)
+        features = hollow.to_empty(device="cpu")
+        _fill(features, weights, seed)
+        super().__init__(features, layer_weights, _IMAGENET_MEAN, _IMAGENET_STD)
 
-    def train(self, mode: bool = True) -> PerceptualLoss:
-        """Stay in evaluation mode."""
-        super().train(False)
-        return self
-
-    def forward(self, sr: Float[Tensor, "n 3 h w"], gt: Float[Tensor, "n 3 h w"]) -> Float[Tensor, ""]:
-        """Compare two batches of RGB images in [0, 1], with sides of at least 16 px; `gt` gets no gradient.
-
-        Raises:
-            ValueError: The shapes differ.
-        """
-        check_pair(sr, gt)
-        with torch.no_grad():
-            wanted = self._features(gt)
-        total = torch.zeros((), device=sr.device)
-        for layer, features in self._features(sr).items():
-            total = total + self.layer_weights[layer] * F.l1_loss(features, wanted.pop(layer))
-        return total
-
-    def _features(self, image: Tensor) -> dict[int, Tensor]:
-        # A half-precision image is promoted here; autocast lowers it again for the convolutions.
-        current = (image - self.mean) / self.std
+    def taken(self, image: Float[Tensor, "n 3 h w"]) -> dict[int, Float[Tensor, "n c rows columns"]]:
+        """See `FeatureLoss`; sides of at least 16 px."""
         taken: dict[int, Tensor] = {}
-        for index, layer in enumerate(self.features):
-            current = layer(current)
+        for index, layer in enumerate(self.features.children()):
+            image = layer(image)
             if index in self.layer_weights:
-                # A mean over millions of values needs float32, whatever autocast made of the features.
-                taken[index] = current.to(torch.promote_types(current.dtype, torch.float32))
+                taken[index] = image
         return taken
-
-
-@dataclass(frozen=True)
-class PerceptualNetwork:
-    """A perceptual loss: the distance between features of a frozen network.
-
-    Attributes:
-        name: The name that configurations use.
-        description: The network and the layers in use, for people.
-        num_parameters: Of the layers that are loaded, for estimates of memory.
-        build: Called with the configured weights and the seed of random ones.
-    """
-
-    name: str
-    description: str
-    num_parameters: int
-    build: Callable[[str, int], nn.Module]
 
 
 PERCEPTUAL_LOSSES.add(
