@@ -16,33 +16,21 @@ from pipeline.losses.registry import (
 from pipeline.registry import imported_on_first_use
 
 if TYPE_CHECKING:
-    from pipeline.losses.adversarial import (
-        AdversarialLoss,
-        HingeLoss,
-        LeastSquaresLoss,
-        RelativisticAverageLoss,
-        VanillaLoss,
-    )
+    from pipeline.losses.adversarial import VanillaLoss
     from pipeline.losses.efficientnet import EfficientNetPerceptualLoss
     from pipeline.losses.generator import GeneratorLosses, ImageLoss, ImageTerm
     from pipeline.losses.ldl import LocallyDiscriminativeLoss
-    from pipeline.losses.perceptual import PerceptualLoss, PerceptualNetwork
+    from pipeline.losses.perceptual import PerceptualLoss
     from pipeline.losses.pixel import CharbonnierLoss, L1Loss
 
 __getattr__ = imported_on_first_use(
     __name__,
     {
-        "adversarial": [
-            "AdversarialLoss",
-            "HingeLoss",
-            "LeastSquaresLoss",
-            "RelativisticAverageLoss",
-            "VanillaLoss",
-        ],
+        "adversarial": ["VanillaLoss"],
         "efficientnet": ["EfficientNetPerceptualLoss"],
         "generator": ["GeneratorLosses", "ImageLoss", "ImageTerm"],
         "ldl": ["LocallyDiscriminativeLoss"],
-        "perceptual": ["PerceptualLoss", "PerceptualNetwork"],
+        "perceptual": ["PerceptualLoss"],
         "pixel": ["CharbonnierLoss", "L1Loss"],
     },
 )
@@ -51,21 +39,16 @@ __all__ = [
     "ADVERSARIAL_LOSSES",
     "IMAGE_LOSSES",
     "PERCEPTUAL_LOSSES",
-    "AdversarialLoss",
     "AdversarialLossName",
     "CharbonnierLoss",
     "EfficientNetPerceptualLoss",
     "GeneratorLosses",
-    "HingeLoss",
     "ImageLoss",
     "ImageLossName",
     "ImageTerm",
     "L1Loss",
-    "LeastSquaresLoss",
     "LocallyDiscriminativeLoss",
     "PerceptualLoss",
     "PerceptualLossName",
-    "PerceptualNetwork",
-    "RelativisticAverageLoss",
     "VanillaLoss",
 ]
