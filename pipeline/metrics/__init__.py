@@ -16,7 +16,6 @@ from pipeline.metrics.ms_ssim import MS_SSIM
 from pipeline.metrics.niqe import NIQE
 from pipeline.metrics.psnr_rgb import PSNR_RGB
 from pipeline.metrics.psnr_y import PSNR_Y
-from pipeline.metrics.pyiqa_metrics import CLIPIQA, MANIQA, MUSIQ
 from pipeline.metrics.spectrum import SPECTRUM
 from pipeline.metrics.ssim_y import SSIM_Y
 from pipeline.registry import Registry
@@ -26,7 +25,6 @@ METRICS: Registry[Metric] = Registry(
     [
         *(PSNR_Y, SSIM_Y, PSNR_RGB, MS_SSIM),
         *(LPIPS, LPIPS_VGG, DISTS, HAARPSI, GMSD, SPECTRUM, NIQE, FEATURES_EFFICIENTNET),
-        *(CLIPIQA, MUSIQ, MANIQA),
     ],
 )
 

@@ -24,7 +24,7 @@ OWNERS = {
     "mlflow": {"pipeline.tracking"},
     "open_clip": {"pipeline.models.semantics"},
     "piq": {"pipeline.metrics"},
-    "pyiqa": {"pipeline.metrics"},
+    "pyiqa": set(),
     "ray": {"jobs"},
     "timm": {"pipeline.models.semantics"},
     "torch": {"jobs", "pipeline"},
