@@ -1,4 +1,4 @@
-"""ImageNet networks of torchvision below the learned metrics: found, checked, and built without a download.
+"""Learned metrics, and the ImageNet networks of torchvision below them: found, checked, and built without a download.
 
 A file is taken from torch's own cache (`TORCH_HOME`), where `--metrics NAME:download` puts it, or from a given path.
 """
@@ -6,15 +6,20 @@ A file is taken from torch's own cache (`TORCH_HOME`), where `--metrics NAME:dow
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import nn
+from jaxtyping import UInt8
+from numpy import ndarray
+from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
+from pipeline.metrics.metric import Metric
+from pipeline.metrics.tensors import full_precision, metric_device, to_tensor
 from pipeline.weights.files import read_weights
 from pipeline.weights.strict import check_fit
 from shards.errors import InputError
@@ -101,7 +106,50 @@ ALEXNET = Backbone("alexnet", "alexnet-owt-7be5be79.pth")
 VGG16 = Backbone("vgg16", "vgg16-397923af.pth")
 
 
-def which_weights(backbone: Backbone, path: Path | None) -> str:
+Distance = Callable[[Tensor, Tensor], Tensor]
+Build = Callable[[nn.Sequential, torch.device], Distance]
+"""Puts a library's layers on a backbone; returns the distance of two batches in [0, 1] on that device."""
+
+
+def learned_metric(
+    name: str, label: str, backbone: Backbone, build: Build, protocol: str, path: Path | None = None
+) -> Metric:
+    """Return a metric of torchmetrics on a backbone.
+
+    Args:
+        name: As users write it.
+        label: As at the terminal.
+        backbone: The network below it.
+        build: Makes it of the backbone.
+        protocol: What is compared, up to the name of the weights.
+        path: Of the backbone's weights; None: those of torchvision in torch's cache.
+    """
+
+    def measure(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
+        distance = _build(build, backbone, path or backbone.cached, metric_device())
+        with full_precision():
+            return float(distance(to_tensor(sr), to_tensor(gt)))
+
+    return Metric(
+        name=name,
+        label=label,
+        measure=measure,
+        protocol=f"RGB of the rounded 8-bit image, whole image{protocol} {_which_weights(backbone, path)}",
+        is_higher_better=False,
+        kind="perceptual",
+        weights=f"{backbone.file} (torchvision), NAME:PATH for another path; its own come with torchmetrics",
+        smallest_side_px=32,
+        missing=lambda: backbone.missing() if path is None else None,
+        configure=lambda argument: learned_metric(name, label, backbone, build, protocol, backbone.find(argument)),
+    )
+
+
+@functools.lru_cache(maxsize=3)
+def _build(build: Build, backbone: Backbone, path: Path, device: torch.device) -> Distance:
+    return build(backbone.features(path), device)
+
+
+def _which_weights(backbone: Backbone, path: Path | None) -> str:
     """Name the weights for a protocol: numbers of other weights than the published ones are not comparable."""
     if path is None or (digest := sha256_of(path)).startswith(backbone.sha256_prefix):
         return f"{backbone.name} of torchvision"
