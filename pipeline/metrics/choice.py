@@ -45,8 +45,7 @@ def choose_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
 
 def best_perceptual() -> Metric:
     """Return the perceptual metric to decide by: the first of a fixed order that can be computed here."""
-    available = (METRICS[name] for name in _PERCEPTUAL_FIRST if name in METRICS.names)
-    return next(metric for metric in available if metric.missing() is None)
+    return next(metric for metric in map(METRICS.__getitem__, _PERCEPTUAL_FIRST) if metric.missing() is None)
 
 
 def describe_metrics() -> str:

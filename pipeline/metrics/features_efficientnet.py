@@ -2,6 +2,9 @@
 
 For clusters without downloads: its ImageNet weights are a package of the index. Deep features agree with people far
 better than PSNR or SSIM whichever network they come from, calibrated or not (Zhang et al. 2018).
+
+References:
+    After Zhang et al. 2018, arXiv:1801.03924, without the calibrated heads.
 """
 
 from __future__ import annotations
@@ -50,9 +53,7 @@ FEATURES_EFFICIENTNET = Metric(
     ),
     is_higher_better=False,
     kind="perceptual",
-    source="after Zhang et al. 2018, arXiv:1801.03924, without the calibrated heads",
     weights=f"the package {VARIANTS[_VARIANT].package} (extra `demo`)",
-    uses_gpu=True,
     smallest_side_px=32,
     missing=VARIANTS[_VARIANT].missing,
 )

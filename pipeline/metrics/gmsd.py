@@ -1,4 +1,8 @@
-"""GMSD: how unevenly the gradients of an image differ from those of the ground truth."""
+"""GMSD: how unevenly the gradients of an image differ from those of the ground truth; piq computes it.
+
+References:
+    Xue et al. 2014, arXiv:1308.3052.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,5 @@ GMSD = Metric(
     protocol="Y of YIQ of the rounded 8-bit image, whole image; Prewitt gradients after 2x2 averaging",
     is_higher_better=False,
     kind="perceptual",
-    source="Xue et al. 2014, arXiv:1308.3052; piq",
-    uses_gpu=True,
     smallest_side_px=8,
 )

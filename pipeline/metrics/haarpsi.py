@@ -1,4 +1,8 @@
-"""HaarPSI: similarity of local Haar wavelet coefficients, weighted by how much they matter to the eye."""
+"""HaarPSI: similarity of local Haar wavelet coefficients, weighted by how much they matter to the eye; by piq.
+
+References:
+    Reisenhofer et al. 2018, arXiv:1607.06140.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,5 @@ HAARPSI = Metric(
     protocol="RGB of the rounded 8-bit image, whole image; three scales after 2x2 averaging, C=30, alpha=4.2",
     is_higher_better=True,
     kind="perceptual",
-    source="Reisenhofer et al. 2018, arXiv:1607.06140; piq",
-    uses_gpu=True,
     smallest_side_px=16,
 )

@@ -39,9 +39,7 @@ class Metric:
         kind: The axis of the perception-distortion plane: "distortion" compares values position by position,
             "perceptual" estimates what people see.
         needs_reference: Whether it compares with the ground truth, or scores `sr` alone.
-        source: Paper and, where one computes it, library.
         weights: Learned weights it requires, and where they come from; empty when none.
-        uses_gpu: Whether `measure` runs on the current CUDA device where there is one.
         smallest_side_px: Of an image without its border; a smaller one is refused.
         decimals: Shown at the terminal.
         unit: Shown after the number.
@@ -58,9 +56,7 @@ class Metric:
     is_higher_better: bool
     kind: Literal["distortion", "perceptual"] = "distortion"
     needs_reference: bool = True
-    source: str = ""
     weights: str = ""
-    uses_gpu: bool = False
     smallest_side_px: int = 1
     decimals: int = 4
     unit: str = ""

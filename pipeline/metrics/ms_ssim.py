@@ -50,6 +50,5 @@ MS_SSIM = Metric(
     measure=_ms_ssim,
     protocol="BT.601 Y of the rounded 8-bit image, border = scale; five scales",
     is_higher_better=True,
-    source="Wang et al. 2003, Multiscale structural similarity for image quality assessment",
     smallest_side_px=WINDOW_PX * 2 ** (len(_EXPONENTS) - 1),
 )

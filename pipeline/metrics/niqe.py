@@ -192,7 +192,6 @@ def _niqe(files: Sequence[Path]) -> Metric:
         is_higher_better=False,
         kind="perceptual",
         needs_reference=False,
-        source="Mittal et al. 2013, Making a completely blind image quality analyzer",
         weights="fitted on the photos of niqe:FOLDER",
         smallest_side_px=_BLOCK_PX,
         decimals=3,

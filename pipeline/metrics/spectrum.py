@@ -1,6 +1,9 @@
 """Distance of radial power spectra: whether an image has the ground truth's amount of detail at each frequency.
 
 Blind to where the detail is, so that texture which is plausible but not the original costs nothing; blur and noise do.
+
+References:
+    After Durall et al. 2020, arXiv:2003.01826.
 """
 
 from __future__ import annotations
@@ -46,7 +49,6 @@ SPECTRUM = Metric(
     protocol="BT.601 Y of the rounded 8-bit image, border = scale; mean absolute difference of radial power spectra",
     is_higher_better=False,
     kind="perceptual",
-    source="after Durall et al. 2020, arXiv:2003.01826",
     smallest_side_px=_SMALLEST_SIDE_PX,
     decimals=3,
     unit="dB",
