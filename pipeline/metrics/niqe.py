@@ -3,6 +3,8 @@
 The model is fitted on photos that the user gives (`niqe:FOLDER`), as the method's authors fitted theirs; numbers of two
 fits are not comparable, so the metric's name carries the hash of the photos.
 
+Own code: neither piq nor torchmetrics has it.
+
 References:
     Mittal et al. 2013, Making a "completely blind" image quality analyzer, IEEE SPL 20(3).
 """

@@ -1,7 +1,9 @@
 """Metrics that a library computes, or that are our own, against a second implementation."""
 
 import numpy as np
+import piq
 import pytest
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
@@ -96,3 +98,10 @@ def test_ms_ssim_equals_its_definition_in_numpy(pair: tuple[np.ndarray, np.ndarr
     luminance, structure = similarity_terms(x, y)
     expected *= (luminance * structure).mean() ** 0.1333
     assert METRICS["ms_ssim"](*pair, border_px) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_and_ms_ssim_equal_piqs_where_no_halved_side_is_odd(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    sr, gt = (image[:192, :176] for image in pair)
+    x, y = (torch.from_numpy(to_y(image) / 255)[None, None] for image in (sr, gt))
+    assert METRICS["ssim_y"](sr, gt, 0) == pytest.approx(piq.ssim(x, y, downsample=False).item(), abs=1e-12)
+    assert METRICS["ms_ssim"](sr, gt, 0) == pytest.approx(piq.multi_scale_ssim(x, y).item(), abs=1e-12)
