@@ -61,12 +61,7 @@ def mean_interval(
 
 
 def paired_interval(
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    *,
-    confidence: float = CONFIDENCE,
-    seed: int = SEED,
-    resamples: int = RESAMPLES,
+    ours: Sequence[float], theirs: Sequence[float], *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
 ) -> Interval | None:
     """Return the interval of the mean difference `ours - theirs` over the images where both are finite.
 
@@ -74,7 +69,6 @@ def paired_interval(
         ours: One value per image.
         theirs: Of the same images, in the same order.
         confidence: Share of resamples inside the interval.
-        seed: Of the resampling.
         resamples: Number of them.
 
     Raises:
@@ -82,7 +76,7 @@ def paired_interval(
     """
     pairs = zip(ours, theirs, strict=True)
     differences = [our - their if math.isfinite(our) and math.isfinite(their) else math.nan for our, their in pairs]
-    return mean_interval(differences, confidence=confidence, seed=seed, resamples=resamples)
+    return mean_interval(differences, confidence=confidence, resamples=resamples)
 
 
 def _draws(num_images: int, seed: int, resamples: int) -> Iterator[Int64[ndarray, "some images"]]:

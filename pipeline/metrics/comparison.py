@@ -102,8 +102,8 @@ def _is_lost(metric: Metric, our: float, their: float) -> bool:
     return math.isnan(our) or our == -perfect or (their == perfect and our != perfect)
 
 
-def expanded_confidence(num_images: int, confidence: float = CONFIDENCE) -> float:
-    """Return the confidence at which a percentile interval of few images covers as often as `confidence` says.
+def expanded_confidence(num_images: int) -> float:
+    """Return the confidence at which a percentile interval of few images covers as often as `CONFIDENCE` says.
 
     Resampling n images underestimates the variance of their mean by (n - 1) / n, and a normal tail is too short for so
     few; the expanded interval makes up for both.
@@ -114,8 +114,8 @@ def expanded_confidence(num_images: int, confidence: float = CONFIDENCE) -> floa
     """
     freedom, normal = num_images - 1, NormalDist()
     if freedom < 1:
-        return confidence
-    z = normal.inv_cdf((1 + confidence) / 2)
+        return CONFIDENCE
+    z = normal.inv_cdf((1 + CONFIDENCE) / 2)
     student = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
     student += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
     return 2 * normal.cdf(student * math.sqrt(num_images / freedom)) - 1
