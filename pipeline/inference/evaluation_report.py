@@ -25,6 +25,9 @@ _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "set
 class EvaluationReport:
     """Collects images as they are evaluated."""
 
+    model_name: str
+    """As the user names it."""
+    model: NamedModel
     metrics: tuple[Metric, ...]
     not_computed: dict[str, str]
     """Metrics that were asked for and cannot be computed here, with what each needs."""
@@ -41,6 +44,11 @@ class EvaluationReport:
         """All images, set by set."""
         return [image for images in self.by_set.values() for image in images]
 
+    @property
+    def num_images(self) -> int:
+        """All images of all sets, those included that could not be used."""
+        return len(self.images) + len(self.faults)
+
     def text(self) -> str:
         """Return one line per set, with the means."""
         lines = [
@@ -49,12 +57,12 @@ class EvaluationReport:
         ]
         return "\n".join([*lines, *(f"{name}: not computed: needs {what}" for name, what in self.not_computed.items())])
 
-    def write(self, path: Path, model_name: str, model: NamedModel) -> None:
+    def write(self, path: Path) -> None:
         """Write the JSON document; its folder is created if need be."""
         document: dict[str, Any] = {
-            "model": model_name,
-            "weights_sha256": sha256_of(model.weights),
-            "scale": model.scale,
+            "model": self.model_name,
+            "weights_sha256": sha256_of(self.model.weights),
+            "scale": self.model.scale,
             "protocol": protocol_of(self.metrics),
             "sets": {
                 name: {
