@@ -56,7 +56,7 @@ def _signature(job: str) -> str:
 
 
 def side_by_side(evaluated: Evaluated) -> np.ndarray:
-    """Return LR enlarged by bicubic | ours | HR of one image, each with its PSNR, as (H, W, 3) uint8."""
+    """Return LR enlarged by bicubic | ours | HR of one image as (H, W, 3) uint8; see `captioned_panels`."""
     return _row(captioned_panels(evaluated))
 
 
@@ -72,13 +72,17 @@ def before_and_after(evaluated: Sequence[Evaluated]) -> np.ndarray:
 
 
 def captioned_panels(evaluated: Evaluated) -> list[np.ndarray]:
-    """Return the three panels of one image, captioned."""
-    metrics, name = evaluated.metrics, evaluated.pair.name
+    """Return the three panels of one image, captioned, with PSNR-Y where it was computed."""
+    name = evaluated.pair.name
     return [
-        _captioned(evaluated.bicubic, f"{name}: LR enlarged, bicubic, {metrics['bicubic_psnr_y']:.2f} dB"),
-        _captioned(evaluated.sr, f"ours, {metrics['psnr_y']:.2f} dB"),
+        _captioned(evaluated.bicubic, f"{name}: LR enlarged, bicubic{_decibels(evaluated, 'bicubic_psnr_y')}"),
+        _captioned(evaluated.sr, f"ours{_decibels(evaluated, 'psnr_y')}"),
         _captioned(evaluated.pair.gt, "HR"),
     ]
+
+
+def _decibels(evaluated: Evaluated, result: str) -> str:
+    return f", {evaluated.metrics[result]:.2f} dB" if result in evaluated.metrics else ""
 
 
 def _details(evaluated: Evaluated) -> list[np.ndarray]:

@@ -57,7 +57,9 @@ def test_evaluate_by_default_writes_psnr_and_ssim_on_luma(
 
 
 def test_evaluate_by_name_writes_those_metrics_alone(inputs: list[str], tmp_path: Path) -> None:
-    document = evaluate(inputs, tmp_path / "numbers.json", "psnr_rgb", "ssim_y")
+    picture = tmp_path / "picture.png"  # its captions have a PSNR only where there is one
+    document = evaluate([*inputs, "--picture", str(picture)], tmp_path / "numbers.json", "psnr_rgb", "ssim_y")
+    assert picture.is_file()
     assert list(document["sets"]["tiny"]["mean"]) == ["psnr_rgb", "ssim_y", "bicubic_psnr_rgb", "bicubic_ssim_y"]
     assert document["protocol"].startswith("RGB of the rounded 8-bit image")
     assert 0 < document["sets"]["tiny"]["images"]["photo0"]["psnr_rgb"] < 60
