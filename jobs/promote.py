@@ -16,7 +16,7 @@ import tyro
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import run_job
-from pipeline.progress import Progress, say
+from pipeline.progress import say
 
 COMMAND = CommandLine(
     "python jobs/promote.py",
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.promotion import parse_rule, promote
 
     rule = parse_rule(config.metric, config.floor)
-    say(promote(config.model, config.name, config.sets, Progress, rule, force=config.force))
+    say(promote(config.model, config.name, config.sets, rule, force=config.force))
     return 0
 
 

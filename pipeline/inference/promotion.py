@@ -10,10 +10,8 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.checkpoint import CheckpointStore
 from pipeline.data.evaluation import evaluation_files
@@ -25,6 +23,7 @@ from pipeline.metrics.choice import best_perceptual, find_metric
 from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import mean, only_finite
 from pipeline.models import save_generator
+from pipeline.progress import Progress
 from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights
 from shards.errors import InputError
@@ -32,22 +31,6 @@ from shards.format.files import sha256_of
 
 Results = dict[str, list[float]]
 """Values of each metric, image by image, set by set."""
-
-
-class Progress(Protocol):
-    """Counts images."""
-
-    def advance(self, count: int) -> None:
-        """Count images done since the last call."""
-        ...
-
-
-class ProgressDisplay(Protocol):
-    """Opens the display of one stage."""
-
-    def __call__(self, description: str, total: int, unit: str) -> AbstractContextManager[Progress]:
-        """Open it for `total` units, of which `unit` is the plural."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,16 +85,13 @@ def parse_rule(metric: str, floor: str) -> Rule:
     return Rule(decisive, lower, largest_loss)
 
 
-def promote(
-    source: str, name: str, sets: Sequence[Path], display: ProgressDisplay, rule: Rule, *, force: bool = False
-) -> str:
+def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: bool = False) -> str:
     """Register a model, and crown it if it is proven better than the champion, or the first of its name.
 
     Args:
         source: The model as a user names it; see `open_model`.
         name: Registered model.
         sets: Evaluation sets that decide.
-        display: Shows progress.
         rule: What makes it the champion.
         force: Crown it whatever the comparison, sets and floor say; the version says so.
 
@@ -132,7 +112,7 @@ def promote(
         return f"{name} version {champion.version} is this very model, and champion; nothing to do"
     if champion is not None and not force:
         _check_sets(sets, champion)
-    ours = measure(model, sets, display, "measuring the model", rule.metrics)
+    ours = measure(model, sets, "measuring the model", rule.metrics)
     if not force:
         _check_above_bicubic(rule.floor, ours)
     facts = {
@@ -148,7 +128,7 @@ def promote(
     # Measuring takes minutes, so it is outside the lock; if the champion changes meanwhile, it is compared again.
     while True:
         champion = registry.champion(name)
-        verdict = _verdict(model, ours, name, champion, sets, display, rule, force=force)
+        verdict = _verdict(model, ours, name, champion, sets, rule, force=force)
         if verdict is None:
             version = "" if champion is None else champion.version
             return f"{name} version {version} has these very weights, and is champion; nothing to do"
@@ -180,7 +160,6 @@ def _verdict(
     name: str,
     champion: registry.Champion | None,
     sets: Sequence[Path],
-    display: ProgressDisplay,
     rule: Rule,
     *,
     force: bool,
@@ -195,7 +174,7 @@ def _verdict(
     _check_scale(model.scale, rival.scale, name)
     if hash_weights(rival.generator.state_dict()) == hash_weights(model.generator.cpu().state_dict()):
         return None
-    theirs = measure(rival, sets, display, f"measuring the champion, version {champion.version}", rule.metrics)
+    theirs = measure(rival, sets, f"measuring the champion, version {champion.version}", rule.metrics)
     return judge(rule, ours, theirs, champion.version)
 
 
@@ -272,14 +251,12 @@ def _check_above_bicubic(floor: Metric, ours: Results) -> None:
         )
 
 
-def measure(
-    model: NamedModel, sets: Sequence[Path], display: ProgressDisplay, description: str, metrics: Sequence[Metric]
-) -> Results:
+def measure(model: NamedModel, sets: Sequence[Path], description: str, metrics: Sequence[Metric]) -> Results:
     """Return the values of every metric, of the model and of bicubic upscaling."""
     results: Results = {name: [] for name in result_names(metrics)}
     num_images = sum(len(evaluation_files(folder)) for folder in sets)
     model.generator.to(best_device())
-    with display(description, num_images, "images") as progress:
+    with Progress(description, num_images, "images") as progress:
         for _, evaluated in evaluate_sets(model.generator, sets, model.scale, metrics):
             for name, values in results.items():
                 values.append(evaluated.metrics[name])

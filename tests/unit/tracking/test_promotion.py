@@ -7,7 +7,7 @@ import copy
 import math
 import multiprocessing as mp
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,6 @@ NAME = "sr"
 SPECTRUM = parse_rule("spectrum", "psnr_y=-0.5")
 BY_PSNR = parse_rule("psnr_y", "psnr_y=0")
 NUM_PROCESSES = 8
-
-
-class Silent:
-    def advance(self, count: int) -> None: ...
-
-
-@contextlib.contextmanager
-def silent(description: str, total: int, unit: str) -> Iterator[Silent]:
-    yield Silent()
 
 
 def crops(photo: np.ndarray, side_px: int, stride_px: int) -> list[np.ndarray]:
@@ -141,23 +132,21 @@ def test_models_that_cannot_be_compared_are_refused_and_nothing_is_registered(
 ) -> None:
     repeats = scaled(models["pixel"], 0.0, tmp_path / "repeats.safetensors")
     with pytest.raises(InputError, match=r"below bicubic upscaling: PSNR-Y .* dB, bicubic .* nothing was registered"):
-        promote(repeats, NAME, [photos], silent, SPECTRUM)
+        promote(repeats, NAME, [photos], SPECTRUM)
     assert MlflowClient(store).search_registered_models() == []
-    promote(models["pixel"], NAME, [photos], silent, SPECTRUM)
+    promote(models["pixel"], NAME, [photos], SPECTRUM)
     twice = scaled(models["pixel"], 0.0, tmp_path / "twice.safetensors", scale=2)
     for force in (False, True):
         with pytest.raises(InputError, match="sr holds models for x4, and this one is for x2"):
-            promote(twice, NAME, [photos], silent, SPECTRUM, force=force)
+            promote(twice, NAME, [photos], SPECTRUM, force=force)
     other = tmp_path / "other"
     other.symlink_to(photos)
     with pytest.raises(InputError, match=r"version 1, was measured on chelsea, and --sets names other; .*--force"):
-        promote(models["gan"], NAME, [other], silent, SPECTRUM)
+        promote(models["gan"], NAME, [other], SPECTRUM)
     with pytest.raises(InputError, match="names no evaluation set"):
-        promote(models["gan"], NAME, [], silent, SPECTRUM)
+        promote(models["gan"], NAME, [], SPECTRUM)
     assert num_versions(store) == 1
-    assert promote(repeats, NAME, [other], silent, SPECTRUM, force=True).startswith(
-        "sr version 2 is champion by --force"
-    )
+    assert promote(repeats, NAME, [other], SPECTRUM, force=True).startswith("sr version 2 is champion by --force")
     assert aliases(store) == {"champion": "2"}
     assert MlflowClient(store).get_model_version(NAME, "2").tags["verdict"] == "forced"
 
@@ -165,14 +154,14 @@ def test_models_that_cannot_be_compared_are_refused_and_nothing_is_registered(
 def test_ties_and_tiny_sets_win_nothing_and_say_so(
     store: str, models: dict[str, str], photos: Path, tmp_path: Path
 ) -> None:
-    promote(models["pixel"], NAME, [photos], silent, SPECTRUM)
+    promote(models["pixel"], NAME, [photos], SPECTRUM)
     same = scaled(models["pixel"], 1 + 1e-6, tmp_path / "same.safetensors")
-    assert "version 1 stays champion: the new one ties with it" in promote(same, NAME, [photos], silent, SPECTRUM)
+    assert "version 1 stays champion: the new one ties with it" in promote(same, NAME, [photos], SPECTRUM)
     tiny = tmp_path / "chelsea"
     (tiny / "HR").mkdir(parents=True)
     for name in ("00.png", "05.png"):
         (tiny / "HR" / name).symlink_to(photos / "HR" / name)
-    text = promote(models["gan"], NAME, [tiny], silent, SPECTRUM)
+    text = promote(models["gan"], NAME, [tiny], SPECTRUM)
     assert "stays champion: the new one is not proven better" in text
     assert "over 2 images, too few to prove anything: give at least 5" in text
     assert aliases(store) == {"champion": "1", "challenger": "3"}
@@ -181,14 +170,14 @@ def test_ties_and_tiny_sets_win_nothing_and_say_so(
 def test_version_that_cannot_be_completed_is_deleted(
     store: str, models: dict[str, str], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    promote(models["pixel"], NAME, [photos], silent, SPECTRUM)
+    promote(models["pixel"], NAME, [photos], SPECTRUM)
 
     def fail(*_: object) -> None:
         raise OSError("the store is full")
 
     monkeypatch.setattr(registry, "_check_stored", fail)
     with pytest.raises(InputError, match="the store is full"):
-        promote(models["gan"], NAME, [photos], silent, SPECTRUM)
+        promote(models["gan"], NAME, [photos], SPECTRUM)
     assert num_versions(store) == 1
     assert aliases(store) == {"champion": "1"}
 
@@ -241,7 +230,7 @@ def test_default_rule_is_perceptual() -> None:
 def challenge(source: str, photos: str, start_s: float) -> None:
     while time.time() < start_s:
         time.sleep(0.01)
-    promote(source, NAME, [Path(photos)], silent, BY_PSNR)
+    promote(source, NAME, [Path(photos)], BY_PSNR)
 
 
 def test_concurrent_promotions_leave_one_champion_the_best(
@@ -250,7 +239,7 @@ def test_concurrent_promotions_leave_one_champion_the_best(
     sources = [
         scaled(models["pixel"], 0.86 + 0.02 * rank, tmp_path / f"{rank}.safetensors") for rank in range(NUM_PROCESSES)
     ]
-    psnr = [np.mean(measure(open_model(one), [photos], silent, "", BY_PSNR.metrics)["psnr_y"]) for one in sources]
+    psnr = [np.mean(measure(open_model(one), [photos], "", BY_PSNR.metrics)["psnr_y"]) for one in sources]
     best = int(np.argmax(psnr))
     context: Any = mp.get_context("forkserver")
     context.set_forkserver_preload(["test_promotion", "mlflow.pytorch", "torch.export"])
