@@ -48,6 +48,7 @@ class Architecture(Named, Protocol):
     """What a registry of architectures holds."""
 
     options: type[Any]
+    network: type[Any]
 
 
 ArchitectureT = TypeVar("ArchitectureT", bound=Architecture)
@@ -87,6 +88,20 @@ class Architectures(Registry[ArchitectureT]):
             ConfigError: There is no such architecture; lists the nearest names, or all.
         """
         return self._options[name] if name in self._options else self[name].options
+
+    def of(self, network: object) -> ArchitectureT:
+        """Return the architecture of a bare network.
+
+        Raises:
+            ValueError: The network's class is of no registered architecture.
+        """
+        for entry in self:
+            if type(network) is entry.network:
+                return entry
+        known = ", ".join(entry.network.__name__ for entry in self)
+        raise ValueError(
+            f"expected a bare {self._kind} ({known}), got {type(network).__name__}; unwrap it, or register it"
+        )
 
 
 def imported_on_first_use(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:

@@ -1,4 +1,7 @@
-"""Losses by the names that configurations use. Nothing here imports torch."""
+"""Losses by the names that configurations use. Nothing here imports torch.
+
+What registers here imports this module, so that the types of the entries would be a cycle: they are said in words.
+"""
 
 from __future__ import annotations
 

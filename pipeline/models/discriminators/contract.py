@@ -81,16 +81,3 @@ def build_discriminator(options: DiscriminatorOptions, semantic_channels: int, c
         return architecture.build(options, semantic_channels if options.semantic else None)
     except ValueError as error:
         raise ConfigError(f"discriminator {architecture.name}: {error}") from error
-
-
-def architecture_of(network: Discriminator) -> DiscriminatorArchitecture[Any]:
-    """Return the architecture of a bare discriminator.
-
-    Raises:
-        ValueError: The network's class is of no registered architecture.
-    """
-    for architecture in DISCRIMINATORS:
-        if type(network) is architecture.network:
-            return architecture
-    known = ", ".join(architecture.network.__name__ for architecture in DISCRIMINATORS)
-    raise ValueError(f"expected a bare discriminator ({known}), got {type(network).__name__}; unwrap or register it")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError
 from pipeline.models.discriminators.base import Discriminator
-from pipeline.models.discriminators.contract import architecture_of, build_discriminator
+from pipeline.models.discriminators.contract import build_discriminator
 from pipeline.models.discriminators.options import DISCRIMINATORS, DiscriminatorOptions
 from pipeline.weights.files import read_weights, strip_wrappers, write_weights
 from pipeline.weights.strict import load_strictly
@@ -42,7 +42,7 @@ def load_discriminator_weights(discriminator: Discriminator, state: Mapping[str,
     Raises:
         CheckpointError: Tensors are missing, unexpected or of another shape; lists them.
     """
-    architecture = architecture_of(discriminator)
+    architecture = DISCRIMINATORS.of(discriminator)
     load_strictly(discriminator, architecture.import_state(discriminator, strip_wrappers(state)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.registry import ArchitectureOptions, Architectures, RegisteredName
 
 DISCRIMINATORS: Architectures[Any] = Architectures("discriminator")
-"""Each a `DiscriminatorArchitecture`, by the name that configurations use."""
+"""Each a `DiscriminatorArchitecture`, whose import here would be a cycle; by the name that configurations use."""
 
 
 class DiscriminatorName(RegisteredName):

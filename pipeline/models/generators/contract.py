@@ -137,16 +137,3 @@ def build_generator(options: GeneratorOptions, crop_px: int | None = None) -> Ge
         return architecture.build(options)
     except ValueError as error:
         raise ConfigError(f"generator {options.architecture}: {error}") from error
-
-
-def architecture_of(network: nn.Module) -> GeneratorArchitecture[Any]:
-    """Return the architecture of a bare generator.
-
-    Raises:
-        ValueError: The network's class is of no registered architecture.
-    """
-    for architecture in GENERATORS:
-        if type(network) is architecture.network:
-            return architecture
-    known = ", ".join(architecture.network.__name__ for architecture in GENERATORS)
-    raise ValueError(f"expected a bare generator ({known}), got {type(network).__name__}; unwrap it, or register it")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.models.generators.contract import Generator, GeneratorArchitecture, architecture_of, build_generator
+from pipeline.models.generators.contract import Generator, GeneratorArchitecture, build_generator
 from pipeline.models.generators.options import GENERATORS, GeneratorOptions
 from pipeline.weights.files import read_metadata, read_weights, strip_wrappers, write_weights
 from pipeline.weights.limits import check_size, memory_limit
@@ -45,7 +45,7 @@ def load_generator_weights(generator: Generator, state: Mapping[str, Any]) -> No
     Raises:
         CheckpointError: Tensors are missing, unexpected or of another shape; lists them.
     """
-    load_strictly(generator, architecture_of(generator).import_state(strip_wrappers(state)))
+    load_strictly(generator, GENERATORS.of(generator).import_state(strip_wrappers(state)))
 
 
 def recognise_generator(state: Mapping[str, Any], scale: int | None = None) -> GeneratorOptions:
@@ -145,7 +145,7 @@ def save_generator(path: Path | str, generator: nn.Module, metadata: Mapping[str
     References:
         ModelSpec 1.0.1, https://github.com/Stability-AI/ModelSpec.
     """
-    architecture = architecture_of(generator)
+    architecture = GENERATORS.of(generator)
     scale = str(generator.scale)
     defaults = {
         "modelspec.architecture": architecture.modelspec,

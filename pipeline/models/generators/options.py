@@ -10,7 +10,7 @@ from pipeline.errors import positive, refuse
 from pipeline.registry import ArchitectureOptions, Architectures, RegisteredName
 
 GENERATORS: Architectures[Any] = Architectures("generator")
-"""Each a `GeneratorArchitecture`, by the name that configurations use."""
+"""Each a `GeneratorArchitecture`, whose import here would be a cycle; by the name that configurations use."""
 
 
 _INSISTS_ON_RANDOM = Path("random")
