@@ -137,23 +137,25 @@ def measure_parts(options: argparse.Namespace) -> Iterator[Row]:
         with autocast():
             return network(*inputs).float().mean()
 
+    def train(network: torch.nn.Module, *inputs: Any) -> None:
+        forward(network, *inputs).backward()
+
     def infer() -> None:
         with torch.no_grad():
             forward(generator, batch.lq)
 
     yield row("generator, forward alone", infer)
-    yield row("generator, forward and backward", lambda: forward(generator, batch.lq).backward())
+    yield row("generator, forward and backward", functools.partial(train, generator, batch.lq))
     if not options.tiny:
         compiled = place(RRDBNet(num_blocks=options.blocks))
         compiled.compile()
-        yield row("the same compiled", lambda: forward(compiled, batch.lq).backward())
+        yield row("the same compiled", functools.partial(train, compiled, batch.lq))
     perceptual, sr = place(PerceptualLoss(weights="random")), batch.hr.clone().requires_grad_()
     yield row("perceptual loss, with gradient", lambda: forward(perceptual, sr, batch.hr.flip(0)).backward())
     for name in options.networks:
         network = place(NETWORKS[name][1](64, semantic_channels=1024))
         yield row(
-            f"{name}, one pass, forward and backward",
-            lambda: forward(network, batch.hr, batch.semantics).backward(),  # noqa: B023 - runs here
+            f"{name}, one pass, forward and backward", functools.partial(train, network, batch.hr, batch.semantics)
         )
     extractor = place(build_semantic_extractor(weights="random"))
     yield row("semantics (CLIP RN50 to layer 3)", lambda: forward(extractor, batch.hr))

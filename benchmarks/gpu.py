@@ -130,7 +130,8 @@ def _measure(name: str, options: argparse.Namespace, pipe: Connection) -> None:
         for row in PARTS[name][1](options):
             pipe.send(row)
         pipe.send(None)
-    except Exception as error:  # noqa: BLE001 - the other parts go on, whatever this one did
+    except RuntimeError as error:
+        # Out of memory, a failed kernel, a failed command. Anything else ends this process, which `in_process` reports.
         traceback.print_exc()
         pipe.send(f"{type(error).__name__}: {str(error)[:500]}")
 
