@@ -229,7 +229,7 @@ def _run_preset(folder: Path, degradation: str, total_images: int, options: argp
     train["run_dir"], train["data"]["shards"] = f"{folder}/run", f"{folder}/shards"
     train["data"] |= {"batch_size": batch, "num_workers": 0 if options.tiny else 12, "crop_px": options.crop_px}
     train["data"]["canvas_px"] = options.crop_px if is_classical else min(side, options.crop_px + 144)
-    train["generator"]["num_blocks"] = options.blocks
+    train["generator"] |= {"num_blocks": options.blocks, "initial_weights": "random"}
     train["semantics"]["weights"] = train["losses"]["perceptual_weights"] = "random"
     train["schedule"] |= {"total_images": total_images, "milestones_images": []}
     train["runtime"] |= {"precision": "float32", "compile": False} if options.tiny else {"cuda_graphs": True}
