@@ -10,20 +10,19 @@ import torch
 from torch import Tensor
 
 
-def check_image(image: Tensor, name: str, *, channels: int = 3) -> None:
-    """Refuse anything that is not a batch of images.
+def check_image(image: Tensor, name: str) -> None:
+    """Refuse anything that is not a batch of RGB images.
 
     Args:
         image: The tensor to check.
         name: Its name in the error ("lq", "image").
-        channels: Channels that the network reads.
 
     Raises:
-        ValueError: `image` is not (n, channels, h, w).
+        ValueError: `image` is not (n, 3, h, w).
     """
-    if image.ndim != 4 or image.shape[1] != channels:
+    if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(
-            f"{name} must be a batch of shape (n, {channels}, h, w); got {tuple(image.shape)}; "
+            f"{name} must be a batch of shape (n, 3, h, w); got {tuple(image.shape)}; "
             "add the batch dimension with image[None] or convert to RGB"
         )
 

@@ -55,10 +55,10 @@ class GegluFeedForward(nn.Module):
         Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202.
     """
 
-    def __init__(self, dim: int, expansion: int = 4) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, 2 * expansion * dim)
-        self.reduce = nn.Linear(expansion * dim, dim)
+        self.expand = nn.Linear(dim, 2 * 4 * dim)
+        self.reduce = nn.Linear(4 * dim, dim)
 
     def forward(self, tokens: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n tokens dim"]:
         """Transform each token."""

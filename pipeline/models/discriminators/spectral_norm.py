@@ -19,7 +19,7 @@ _EPSILON = 1e-12
 
 
 class SpectralNormConv2d(nn.Conv2d):
-    """`nn.Conv2d` with a spectrally normalised weight.
+    """`nn.Conv2d` with padding 1 and a spectrally normalised weight.
 
     The buffers `weight_u` (output channels) and `weight_v` (all other axes) estimate the first singular vectors. Each
     forward pass in training mode moves them by one power iteration; evaluation mode leaves them as they are.
@@ -31,17 +31,8 @@ class SpectralNormConv2d(nn.Conv2d):
     weight_u: Tensor
     weight_v: Tensor
 
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel_px: int,
-        *,
-        stride: int = 1,
-        padding: int = 1,
-        bias: bool,
-    ) -> None:
-        super().__init__(channels_in, channels_out, kernel_px, stride=stride, padding=padding, bias=bias)
+    def __init__(self, channels_in: int, channels_out: int, kernel_px: int, *, stride: int = 1, bias: bool) -> None:
+        super().__init__(channels_in, channels_out, kernel_px, stride=stride, padding=1, bias=bias)
         rows, columns = self.weight.flatten(1).shape
         self.register_buffer("weight_u", torch.empty(rows))
         self.register_buffer("weight_v", torch.empty(columns))
