@@ -115,7 +115,8 @@ def _measure_step(step: Callable[[], Any], name: str, way: str, schedule: str, o
 def measure_parts(options: argparse.Namespace) -> Iterator[Row]:
     """Time what a step in bf16 is made of, each part by itself, and what is done for every batch beside it."""
     from pipeline.losses import PerceptualLoss
-    from pipeline.models import RRDBNet, build_semantic_extractor
+    from pipeline.models.generators import RRDBNet
+    from pipeline.models.semantics.extractor import build_semantic_extractor
     from pipeline.runtime.trainable import DdpTrainable
     from pipeline.train.ema import MovingAverage
 
@@ -246,7 +247,7 @@ def _run_preset(folder: Path, degradation: str, total_images: int, options: argp
 def measure_upscale(options: argparse.Namespace) -> Iterator[Row]:
     """Upscale photos of two sizes, whole and in tiles."""
     from pipeline.inference.upscale import upscale
-    from pipeline.models import RRDBNet
+    from pipeline.models.generators import RRDBNet
 
     generator = RRDBNet(num_blocks=options.blocks).eval().to(options.device)
     for height, width in ((32, 48),) if options.tiny else ((270, 480), (1080, 1920)):

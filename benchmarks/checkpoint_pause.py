@@ -25,7 +25,8 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoint import BackgroundWriter, Checkpoint, CheckpointStore, Retention
-from pipeline.models import PatchDiscriminator, RRDBNet
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import RRDBNet
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
 from pipeline.train.skips import SkippedUpdates

@@ -38,7 +38,7 @@ from _measure import (
 from torch import Tensor, nn
 
 from pipeline.losses import GeneratorLosses, VanillaLoss
-from pipeline.models import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.gan_step import Gan, GanStep, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput

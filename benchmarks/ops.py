@@ -25,7 +25,8 @@ from _measure import time_step
 from torch import Tensor, nn
 
 from pipeline.losses import PerceptualLoss
-from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
+from pipeline.models.generators import RRDBNet
 from pipeline.models.ops.dense_convolutions import dense_convolutions, dense_convolutions_plain
 from pipeline.models.ops.upsampled_convolution import upsampled_convolution, upsampled_convolution_plain
 from pipeline.runtime.host_memory import keep_freed_memory

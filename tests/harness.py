@@ -21,7 +21,7 @@ from PIL import Image
 from jobs.command_line import PRESETS
 from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset, RuntimeConfig
-from pipeline.models import SRVGGNetCompact, save_generator
+from pipeline.models.generators import SRVGGNetCompact, save_generator
 from shards.config import ShardConfig
 from shards.format.manifest import Manifest
 from shards.write.dataset import survey_and_plan, write

@@ -20,7 +20,7 @@ from pipeline.data.features import extractor_name, feature_extension, image_mani
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
 from pipeline.inference.semantics import build_extractor
-from pipeline.models import SemanticExtractor
+from pipeline.models.semantics.extractor import SemanticExtractor
 from shards.errors import ShardError
 from shards.format.documents import digest_of
 from shards.format.files import clean_stale

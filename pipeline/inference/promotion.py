@@ -22,7 +22,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.choice import best_perceptual, find_metric
 from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import mean, only_finite
-from pipeline.models import save_generator
+from pipeline.models.generators import save_generator
 from pipeline.progress import Progress
 from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config.schema import SemanticsConfig
-from pipeline.models import SemanticExtractor, build_backbone, build_semantic_extractor
+from pipeline.models.semantics.extractor import SemanticExtractor, build_backbone, build_semantic_extractor
 
 
 def build_extractor(config: SemanticsConfig) -> SemanticExtractor:

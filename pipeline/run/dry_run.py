@@ -17,7 +17,8 @@ from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.features import image_manifest
 from pipeline.inference.semantics import semantic_channels
 from pipeline.losses import PERCEPTUAL_LOSSES
-from pipeline.models import build_discriminator, build_generator
+from pipeline.models.discriminators import build_discriminator
+from pipeline.models.generators import build_generator
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.run.checks import check_shards, check_start
 from pipeline.run.paper import departures

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import CheckpointError, saving
-from pipeline.models import save_discriminator, save_generator
+from pipeline.models.discriminators import save_discriminator
+from pipeline.models.generators import save_generator
 from pipeline.runtime.backend import Backend
 from pipeline.train.state import TrainingState
 from pipeline.weights.files import read_metadata

@@ -16,7 +16,7 @@ from pipeline.data.features import FeatureStore
 from pipeline.degrade import degrade
 from pipeline.inference.features import feature_settings
 from pipeline.inference.semantics import build_extractor
-from pipeline.models import SemanticExtractor
+from pipeline.models.semantics.extractor import SemanticExtractor
 from pipeline.train.micro_batches import StepInput
 from shards.format.manifest import Manifest
 

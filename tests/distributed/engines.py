@@ -14,7 +14,8 @@ from gans import losses, report
 from harness import runtime_config
 from torch import Tensor, nn
 
-from pipeline.models import PatchDiscriminator, RRDBNet
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import RRDBNet
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import OptimizerState
 from pipeline.train.ema import MovingAverage

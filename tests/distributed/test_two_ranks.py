@@ -12,7 +12,8 @@ from harness import run_ranks, runtime_config
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import SRVGGNetCompact
 from pipeline.runtime.backend import Backend
 from pipeline.train.gan_step import Gan, gan_step, gan_step_shared_pass
 

@@ -29,7 +29,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.data.features import FeatureStore
-from pipeline.models import load_generator
+from pipeline.models.generators import load_generator
 from shards.format.manifest import read_manifest
 
 RAY_PORTS = (6379, 8265)

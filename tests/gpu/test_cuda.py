@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from pipeline.data.batch import Batch
 from pipeline.degrade import degrade, stack_parameters
 from pipeline.losses import ImageTerm, PerceptualLoss
-from pipeline.models import PatchDiscriminator, RRDBNet, UNetDiscriminator, build_semantic_extractor
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
+from pipeline.models.generators import RRDBNet
+from pipeline.models.semantics.extractor import build_semantic_extractor
 from pipeline.run.inputs import StepInputs
 from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.trainable import DdpTrainable

@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_fill import relative_error
 
-from pipeline.models import build_semantic_extractor
+from pipeline.models.semantics.extractor import build_semantic_extractor
 
 # One float32 network against another that adds in the same order; only the fused attention differs.
 TOLERANCE = 1e-5

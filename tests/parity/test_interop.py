@@ -17,23 +17,27 @@ from spandrel import ModelLoader
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from pipeline.models import (
+from pipeline.models.discriminators import (
     ImageDiscriminator,
+    ImageOptions,
     PatchDiscriminator,
+    PatchOptions,
+    UNetDiscriminator,
+    UNetOptions,
+    load_discriminator_weights,
+    save_discriminator,
+)
+from pipeline.models.discriminators.sed_layout import to_sed
+from pipeline.models.generators import (
     RRDBNet,
     SRVGGNetCompact,
     SwinIR,
-    UNetDiscriminator,
     build_generator,
-    load_discriminator_weights,
     load_generator,
     load_generator_weights,
     recognise_generator,
-    save_discriminator,
     save_generator,
 )
-from pipeline.models.discriminators import ImageOptions, PatchOptions, UNetOptions
-from pipeline.models.discriminators.sed_layout import to_sed
 from pipeline.weights.files import read_metadata, read_weights
 
 RRDB = {"num_features": 16, "num_blocks": 2, "growth_channels": 32}

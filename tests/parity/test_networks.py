@@ -10,16 +10,14 @@ from golden_fill import draw_image, draw_semantics, fill, golden_outputs, relati
 from torch import Tensor, nn
 
 from pipeline.losses import PerceptualLoss, VanillaLoss
-from pipeline.models import (
+from pipeline.models.discriminators import (
     ImageDiscriminator,
     PatchDiscriminator,
-    RRDBNet,
-    SwinIR,
     UNetDiscriminator,
     load_discriminator_weights,
-    load_generator_weights,
 )
 from pipeline.models.discriminators.sed_layout import to_sed
+from pipeline.models.generators import RRDBNet, SwinIR, load_generator_weights
 
 # Both sides are float32 and add in another order: a few units in the last place of the largest value.
 TOLERANCE = 1e-5

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
 from pipeline.config.schema import Preset
-from pipeline.models import build_generator
+from pipeline.models.generators import build_generator
 
 CANARY = "c4n4ry-p4ssw0rd"
 MAX_SECONDS = 20.0  # twice what it takes on a machine that does nothing else

@@ -11,7 +11,7 @@ from harness import assert_bad_input, job, run_command
 from safetensors.torch import save_file
 
 import jobs.train_sed
-from pipeline.models import PatchDiscriminator
+from pipeline.models.discriminators import PatchDiscriminator
 
 
 def test_dry_run_when_the_scale_is_not_the_shards(refuse: Callable[..., None], prepared: Path) -> None:

@@ -16,7 +16,6 @@ from jobs.command_line import PRESETS, apply_flags
 from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.models import build_generator, load_generator, save_generator
 from pipeline.models.discriminators import PatchOptions, UNetOptions
 from pipeline.models.generators import (
     GENERATORS,
@@ -27,6 +26,9 @@ from pipeline.models.generators import (
     GeneratorOptions,
     RRDBOptions,
     SwinIROptions,
+    build_generator,
+    load_generator,
+    save_generator,
 )
 
 # What the tables of a run folder held at c7a254d, whatever the architecture.

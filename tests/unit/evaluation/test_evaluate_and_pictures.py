@@ -14,7 +14,7 @@ from pipeline.inference.evaluate import Evaluated, evaluate_folder, result_names
 from pipeline.inference.pictures import before_and_after, captioned_panels, side_by_side
 from pipeline.inference.upscale import upscale
 from pipeline.metrics import METRICS
-from pipeline.models import SRVGGNetCompact
+from pipeline.models.generators import SRVGGNetCompact
 from shards.degradation import bicubic
 from shards.errors import InputError
 

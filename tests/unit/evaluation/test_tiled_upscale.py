@@ -11,7 +11,7 @@ from harness import photo
 from torch import Tensor, nn
 
 from pipeline.inference.upscale import to_pixels, to_tensor, upscale, upscale_bands
-from pipeline.models import SRVGGNetCompact
+from pipeline.models.generators import SRVGGNetCompact
 from shards.errors import InputError
 
 # Four convolutions of 3x3 at low resolution: nothing further than 4 px away counts.

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.data.evaluation import read_image
 from pipeline.inference.named_model import NamedModel
 from pipeline.inference.upscale_files import upscale_file
-from pipeline.models import SRVGGNetCompact
+from pipeline.models.generators import SRVGGNetCompact
 from shards.errors import InputError
 from shards.format.photos import Picture, read_picture
 from shards.format.png import picture_chunks

@@ -12,8 +12,8 @@ from pipeline.checkpoint import Checkpoint, CheckpointStore, Retention
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import CheckpointError
 from pipeline.inference.named_model import open_model
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact, save_generator
-from pipeline.models.generators import Generator, build_generator
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import Generator, SRVGGNetCompact, build_generator, save_generator
 
 
 def saved(path: Path, scale: int = 4) -> SRVGGNetCompact:

@@ -13,7 +13,7 @@ import jobs.evaluate
 from jobs.terminal import EXIT_BAD_INPUT, run_job
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS, Metric
-from pipeline.models import SRVGGNetCompact, save_generator
+from pipeline.models.generators import SRVGGNetCompact, save_generator
 
 
 @pytest.fixture

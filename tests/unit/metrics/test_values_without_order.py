@@ -17,7 +17,7 @@ import jobs.promote
 from jobs.terminal import EXIT_BAD_INPUT, run_job
 from pipeline.inference.evaluate import validate
 from pipeline.metrics.order import for_json, mean, only_finite
-from pipeline.models import SRVGGNetCompact, save_generator
+from pipeline.models.generators import SRVGGNetCompact, save_generator
 from pipeline.train.report import MetricsFile
 
 INF, NAN = math.inf, math.nan

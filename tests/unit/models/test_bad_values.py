@@ -11,15 +11,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.inference.upscale import upscale
-from pipeline.models import (
-    ImageDiscriminator,
-    PatchDiscriminator,
-    RRDBNet,
-    SRVGGNetCompact,
-    SwinIR,
-    UNetDiscriminator,
-    build_semantic_extractor,
-)
+from pipeline.models.discriminators import ImageDiscriminator, PatchDiscriminator, UNetDiscriminator
+from pipeline.models.generators import RRDBNet, SRVGGNetCompact, SwinIR
+from pipeline.models.semantics.extractor import build_semantic_extractor
 
 GENERATORS = {
     "rrdb": lambda: RRDBNet(8, 1, 4, 2),

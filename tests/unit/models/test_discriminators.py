@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.models import ImageDiscriminator, PatchDiscriminator, SemanticFusionBlock, UNetDiscriminator
+from pipeline.models.discriminators import (
+    ImageDiscriminator,
+    PatchDiscriminator,
+    SemanticFusionBlock,
+    UNetDiscriminator,
+)
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 
 NETWORKS = [PatchDiscriminator, UNetDiscriminator, ImageDiscriminator]

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR, build_generator
-from pipeline.models.generators import GENERATORS, CompactOptions, RRDBOptions, SwinIROptions
+from pipeline.models.generators import (
+    GENERATORS,
+    CompactOptions,
+    RRDBNet,
+    RRDBOptions,
+    SRVGGNetCompact,
+    SwinIR,
+    SwinIROptions,
+    build_generator,
+)
 from pipeline.models.generators.swinir.windows import (
     join_windows,
     relative_position_index,

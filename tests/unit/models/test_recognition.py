@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import CheckpointError
-from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR, recognise_generator
+from pipeline.models.generators import RRDBNet, SRVGGNetCompact, SwinIR, recognise_generator
 
 
 def with_channels(network: nn.Module, first: str, last: str, channels_in: int, channels_out: int) -> dict:

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.models import PatchDiscriminator, UNetDiscriminator, build_semantic_extractor
-from pipeline.models.semantics.extractor import CLIP, SemanticExtractor
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
+from pipeline.models.semantics.extractor import CLIP, SemanticExtractor, build_semantic_extractor
 from pipeline.pretrained.efficientnet import VARIANTS, load_efficientnet
 from shards.errors import InputError
 

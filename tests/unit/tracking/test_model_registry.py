@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.errors import CheckpointError
 from pipeline.inference.named_model import open_model
-from pipeline.models import SRVGGNetCompact, save_generator
+from pipeline.models.generators import SRVGGNetCompact, save_generator
 from pipeline.tracking import registry
 
 NAME = "sed-test"

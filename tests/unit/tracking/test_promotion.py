@@ -25,7 +25,8 @@ from pipeline.inference.named_model import open_model
 from pipeline.inference.promotion import Rule, judge, measure, parse_rule, promote
 from pipeline.losses import ADVERSARIAL_LOSSES, GeneratorLosses, ImageTerm, L1Loss
 from pipeline.metrics import METRICS
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact, save_generator
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import SRVGGNetCompact, save_generator
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.tracking import registry
 from pipeline.train.gan_step import Gan, Turn, gan_step

@@ -17,7 +17,8 @@ from torch.amp.grad_scaler import GradScaler
 
 import pipeline.run.record
 from pipeline.losses import ImageTerm, L1Loss
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact, UNetDiscriminator
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
+from pipeline.models.generators import SRVGGNetCompact
 from pipeline.run.dry_run import describe
 from pipeline.tracking import NullTracker
 from pipeline.train.gan_step import Gan, GanStep, gan_step, gan_step_shared_pass

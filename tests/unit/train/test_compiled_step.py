@@ -9,7 +9,8 @@ from gans import both, losses
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from pipeline.models import PatchDiscriminator, RRDBNet, SRVGGNetCompact
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import RRDBNet, SRVGGNetCompact
 from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.gan_step import Gan, gan_step

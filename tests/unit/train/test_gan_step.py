@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.losses import ADVERSARIAL_LOSSES, ImageTerm, L1Loss, LocallyDiscriminativeLoss
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import SRVGGNetCompact
 from pipeline.train.ema import MovingAverage
 from pipeline.train.gan_step import Turn, gan_step
 from pipeline.train.micro_batches import StepInput

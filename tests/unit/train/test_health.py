@@ -20,7 +20,8 @@ import pipeline.run.record
 from pipeline.config.schema import Preset
 from pipeline.errors import NonFiniteError
 from pipeline.losses import ADVERSARIAL_LOSSES, ImageTerm, L1Loss
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact
+from pipeline.models.discriminators import PatchDiscriminator
+from pipeline.models.generators import SRVGGNetCompact
 from pipeline.tracking import NullTracker
 from pipeline.train.gan_step import GanStep, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.health import GanHealth

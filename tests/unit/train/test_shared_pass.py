@@ -11,8 +11,9 @@ import torch
 from gans import both, gan_of, losses, report
 from torch import Tensor, nn
 
-from pipeline.models import PatchDiscriminator, SRVGGNetCompact, UNetDiscriminator
+from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
+from pipeline.models.generators import SRVGGNetCompact
 from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.gan_step import GanStep, can_share_pass, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput

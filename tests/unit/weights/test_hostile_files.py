@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.models import RRDBNet, SRVGGNetCompact, SwinIR, load_generator
+from pipeline.models.generators import RRDBNet, SRVGGNetCompact, SwinIR, load_generator
 from pipeline.weights.files import read_metadata, read_weights
 from pipeline.weights.limits import VARIABLE
 

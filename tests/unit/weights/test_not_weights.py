@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import CheckpointError
-from pipeline.models import SRVGGNetCompact
+from pipeline.models.generators import SRVGGNetCompact
 from pipeline.weights.files import read_metadata, read_weights
 
 POINTER = b"""version https://git-lfs.github.com/spec/v1
