@@ -114,7 +114,10 @@ def test_evaluation_has_an_interval_around_each_mean_and_a_table_of_images(input
     assert table.read_text() == "mine\n"
 
 
-def test_unknown_metric_is_refused_with_the_nearest_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_metric_is_refused_with_the_nearest_names(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the default set is the demo's, whose photos are laid out here
     with pytest.raises(ConfigError, match=r"no metric is named 'psnr-y'; did you mean psnr_y"):
         METRICS["psnr-y"]
     assert run_job(jobs.evaluate.main, ["nothing.pth", "--metrics", "psnr"]) == EXIT_BAD_INPUT
