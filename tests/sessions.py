@@ -20,12 +20,16 @@ class Screen:
 
     def __init__(self, images_seen: int, total_images: int) -> None:
         self.positions = [images_seen]
+        self.lines: list[str] = []
 
     def advance(self, images_seen: int, stage: str) -> None:
         self.positions.append(images_seen)
 
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
+    def report(self, images_seen: int, values: dict[str, float]) -> None:
         pass
+
+    def validation(self, images_seen: int, lines: list[str]) -> None:
+        self.lines += lines
 
 
 def run_session(

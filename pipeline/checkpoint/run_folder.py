@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
 from pipeline.config.plain import to_plain
 from pipeline.config.presets import LAUNCH_TABLE, load_resolved
@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
     "train.semantics.cache",
     "train.schedule.total_images",
     "train.schedule.max_skipped_updates",
+    "train.schedule.stop_after_no_improvement_images",
     "train.runtime.compile",
     "train.runtime.micro_batch_size",
     "train.runtime.timeout_s",
@@ -69,6 +70,11 @@ class RunFolder:
     def generator(self) -> Path:
         """Exported weights of the averaged generator."""
         return self.path / "export" / "generator.safetensors"
+
+    @property
+    def best_generator(self) -> Path:
+        """Exported weights of the averaged generator at the best validation, by `report.keep_best`."""
+        return self.path / "export" / "generator_best.safetensors"
 
     @property
     def discriminator(self) -> Path:
@@ -126,6 +132,14 @@ class RunFolder:
         """Write the resolved configuration, and what the launcher and the environment decided beside it."""
         document = to_plain(preset) | ({LAUNCH_TABLE: dict(launch)} if launch else {})
         write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
+
+    def read_state(self) -> RunState | None:
+        """Return the run's state as its last call left it; None where it is unknown."""
+        try:
+            state = json.loads(self.status.read_bytes())["state"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return state if state in get_args(RunState) else None
 
     def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
         """Write the run's state and position to `status.json`."""

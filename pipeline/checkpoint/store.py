@@ -81,7 +81,7 @@ class CheckpointStore:
         Raises:
             SaveError: The disk is full, or the run folder is read-only or gone; earlier checkpoints are untouched.
         """
-        final = self._folder / f"images-{checkpoint.images_seen:010d}"
+        final = self._folder / _name(checkpoint.images_seen)
         partial = _partial(final)
         try:
             self._folder.mkdir(exist_ok=True)  # not its parents: somebody deleted a missing folder on purpose
@@ -145,6 +145,23 @@ class CheckpointStore:
         folders = self.complete()
         return _position(folders[-1]) if folders else 0
 
+    def positions(self) -> list[int]:
+        """Return how many images each complete checkpoint has seen, in order."""
+        return [_position(folder) for folder in self.complete()]
+
+    def weights(self, images_seen: int, group: str) -> dict[str, Tensor]:
+        """Load one group of the checkpoint at a position.
+
+        Raises:
+            CheckpointError: It is missing or damaged.
+        """
+        folder = self._folder / _name(images_seen)
+        try:
+            _checked_files(folder)
+            return load_file(folder / f"{group}.safetensors")
+        except (InputError, OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder} is damaged: {error}") from error
+
     def newest_weights(self, group: str) -> tuple[Path, dict[str, Tensor]] | None:
         """Load one group of the newest intact checkpoint, beside a run that may be training.
 
@@ -158,17 +175,19 @@ class CheckpointStore:
         while (there := self.complete()) and there != folders:  # a run deletes old ones meanwhile
             folders = there
             for folder in reversed(folders):
-                file = folder / f"{group}.safetensors"
                 try:
-                    _checked_files(folder)
-                    return file, load_file(file)
-                except (CheckpointError, InputError, OSError, SafetensorError) as error:
+                    return folder / f"{group}.safetensors", self.weights(_position(folder), group)
+                except CheckpointError as error:
                     _LOG.warning("skipping a damaged checkpoint: %s", error)
         if folders:
             raise CheckpointError(
                 f"no checkpoint in {self._folder} holds an intact {group}; resume the run, or restore it"
             )
         return None
+
+
+def _name(images_seen: int) -> str:
+    return f"images-{images_seen:010d}"
 
 
 def _position(folder: Path) -> int:

@@ -89,6 +89,9 @@ class ScheduleConfig:
     in runs of earlier versions, which resume so."""
     generator_every_steps: int = 1
     """In the adversarial stage the generator is updated in every N-th step, the discriminator in each."""
+    stop_after_no_improvement_images: int = 0
+    """Patience: end the run at a validation when the best one, by `report.keep_best`, is so many images ago; the
+    adversarial stage is given as many from its start. 0: train to the end."""
     max_skipped_updates: int = 20
     """An update whose loss or gradient is NaN or infinite on any rank is skipped on all; after so many consecutive ones
     of one network the run stops at the next report, with a file that names their samples."""
@@ -110,6 +113,7 @@ class ScheduleConfig:
                     discriminator_warmup_images=self.discriminator_warmup_images,
                     gradient_clip_norm=self.gradient_clip_norm,
                     ema_half_life_images=self.ema_half_life_images,
+                    stop_after_no_improvement_images=self.stop_after_no_improvement_images,
                 ),
                 None
                 if list(self.milestones_images) == sorted(set(self.milestones_images))

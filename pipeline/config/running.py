@@ -58,7 +58,7 @@ class ReportConfig:
     every_images: int
     """Losses to the terminal, metrics.jsonl and MLflow."""
     validate_every_images: int
-    """PSNR and SSIM on `validation_sets`, pictures to MLflow; also at the end of the run."""
+    """`metrics` on `validation_sets`, pictures to MLflow; also at the end of the run."""
     checkpoint_every_images: int
     """A checkpoint; also at the end of the run and on SIGTERM or SIGUSR1."""
     keep_checkpoints: int
@@ -67,11 +67,14 @@ class ReportConfig:
     """Folders with HR/ and, optionally, LRx4/."""
     experiment: str
     """MLflow experiment."""
+    metrics: tuple[str, ...] = ("psnr_y", "ssim_y")
+    """Metrics of the validations; `jobs/evaluate.py --metrics help` lists all. One whose weights are missing on any
+    machine is named at the start of the run and left out."""
     keep_every_images: int = 0
     """Checkpoints at multiples of this are kept for good, a multiple of `checkpoint_every_images`; 0: none."""
     keep_best: str = ""
-    """Keep the checkpoint with the best validation too: psnr_y (mean over the sets), Set5/psnr_y (one set), or
-    another metric of the validation, with a minus in front where lower is better; empty: none."""
+    """Keep the checkpoint with the best validation too, by one of `metrics`: lpips (mean over the sets) or Set5/lpips
+    (one set). At the end its averaged generator is exported beside the last one. Empty: none."""
     warn_after_images: int = 20_000
     """Warn when generator and discriminator have been out of balance for so many images: a discriminator at chance or
     saturated, or an adversarial loss below 1% of the generator's gradient; 0: never."""
@@ -106,6 +109,8 @@ class ReportConfig:
 
     def _retention_faults(self) -> list[str]:
         validate, save, faults = self.validate_every_images, self.checkpoint_every_images, []
+        if not self.metrics:
+            faults.append("metrics is empty; a validation needs one, such as psnr_y")
         if save > 0 and self.keep_every_images % save:
             faults.append(
                 f"keep_every_images={self.keep_every_images} is no multiple of checkpoint_every_images={save}"

@@ -84,6 +84,10 @@ class TrainConfig:
                 f"{693 * batch}"
                 if not self.schedule.ema_half_life_images and self.losses.compares_with_average
                 else None,
+                "schedule.stop_after_no_improvement_images needs report.keep_best: the metric that has to improve, "
+                "such as psnr_y"
+                if self.schedule.stop_after_no_improvement_images and not self.report.keep_best
+                else None,
             ]
         )
 

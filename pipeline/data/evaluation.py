@@ -140,8 +140,13 @@ def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
     return EvaluationPair(hr_file.stem, downscale(gt, scale) if lq is None else lq, gt)
 
 
-def check_images(folders: Sequence[Path], scale: int) -> None:
+def check_images(folders: Sequence[Path], scale: int, *, smallest_side_px: int = 1) -> None:
     """Decode every image of some sets, so that none stops a run hours later.
+
+    Args:
+        folders: The sets.
+        scale: Enlargement.
+        smallest_side_px: What the metrics need of an HR image, border included.
 
     Raises:
         InputError: Images cannot be used; lists them.
@@ -150,7 +155,12 @@ def check_images(folders: Sequence[Path], scale: int) -> None:
     for folder in folders:
         for hr_file in evaluation_files(folder):
             try:
-                _read_files(hr_file, scale)
+                gt, _ = _read_files(hr_file, scale)
+                if min(gt.shape[:2]) < smallest_side_px:
+                    raise InputError(
+                        f"{hr_file} has {gt.shape[1]}x{gt.shape[0]} px, and the metrics need {smallest_side_px} px a "
+                        "side; remove it from the set, or the metric with the largest window"
+                    )
             except InputError as error:
                 faults.append(str(error))
     if faults:

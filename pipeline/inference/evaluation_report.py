@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.inference.evaluate import Evaluated, protocol_of, result_names
+from pipeline.inference.evaluate import Evaluated, against_bicubic, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel
 from pipeline.metrics import Metric
 from pipeline.metrics.bootstrap import mean_interval
@@ -52,7 +52,7 @@ class EvaluationReport:
     def text(self) -> str:
         """Return one line per set, with the means."""
         lines = [
-            f"{name}: {', '.join(_compared(metric, self._mean(images)) for metric in self.metrics)}"
+            f"{name}: {', '.join(against_bicubic(metric, self._mean(images)) for metric in self.metrics)}"
             for name, images in self.by_set.items()
         ]
         return "\n".join([*lines, *(f"{name}: not computed: needs {what}" for name, what in self.not_computed.items())])
@@ -117,9 +117,3 @@ def is_evaluation(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.keys() >= _REQUIRED_KEYS
-
-
-def _compared(metric: Metric, means: dict[str, float | None]) -> str:
-    baseline = means[f"bicubic_{metric.name}"]
-    shown = "none" if baseline is None else f"{baseline:.{metric.decimals}f}"
-    return f"{metric.label} {metric.text(means[metric.name])} (bicubic {shown})"

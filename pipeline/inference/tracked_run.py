@@ -54,6 +54,6 @@ def find_tracked_run(path: Path) -> TrackedRun:
         raise InputError(
             f"--run {path} holds no checkpoint of a run in MLflow; give the --run-dir of jobs/train_sed.py"
         )
-    train = folder.read_config().train
-    is_finished = checkpoint.images_seen >= train.num_steps * train.data.batch_size
-    return TrackedRun(path.resolve().name, train.report.experiment, run_id, checkpoint.images_seen, is_finished)
+    experiment = folder.read_config().train.report.experiment
+    is_finished = folder.read_state() == "finished"
+    return TrackedRun(path.resolve().name, experiment, run_id, checkpoint.images_seen, is_finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.checkpoint.run_folder import RunFolder
@@ -10,7 +11,7 @@ from pipeline.data.evaluation import check_images, check_sets
 from pipeline.data.features import has_features
 from pipeline.data.samples import check_crop
 from pipeline.errors import ConfigError
-from pipeline.inference.evaluate import result_names
+from pipeline.metrics import Metric
 from shards.format.manifest import Manifest
 from shards.format.outputs import check_output_files
 
@@ -28,12 +29,11 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
     return replace(config, semantics=replace(semantics, source=source))
 
 
-def check_data(config: TrainConfig, manifest: Manifest) -> None:
-    """Check the configuration against shards and validation sets.
+def check_data(config: TrainConfig, manifest: Manifest, metrics: Iterable[Metric]) -> None:
+    """Check the configuration against shards and validation sets, and the sets against the metrics of the validation.
 
     Raises:
-        ConfigError: The scale is not the shards', `keep_best` is no metric of the validation, or the discriminator
-            would meet a generator with random weights.
+        ConfigError: The scale is not the shards', or the discriminator would meet a generator with random weights.
         InputError: A validation set is missing, empty, or holds an image that cannot be used, or the run's export would
             replace its initial weights.
     """
@@ -41,8 +41,8 @@ def check_data(config: TrainConfig, manifest: Manifest) -> None:
     check_sets(config.report.validation_sets)
     _check_exports(config)
     check_shards(config, manifest)
-    check_images(config.report.validation_sets, config.generator.scale)
-    _check_best(config)
+    smallest_px = max((metric.smallest_side_px for metric in metrics), default=1) + 2 * config.generator.scale
+    check_images(config.report.validation_sets, config.generator.scale, smallest_side_px=smallest_px)
 
 
 def check_start(config: TrainConfig) -> None:
@@ -87,11 +87,3 @@ def check_shards(config: TrainConfig, manifest: Manifest) -> None:
             f"generator.scale={scale}, but the shards in {config.data.shards} were written for scale "
             f"{manifest.images.scale}; use shards of the same scale, or change generator.scale"
         )
-
-
-def _check_best(config: TrainConfig) -> None:
-    best = config.report.keep_best
-    sets = [folder.name for folder in config.report.validation_sets]
-    known = [*result_names(), *(f"{name}/{metric}" for name in sets for metric in result_names())]
-    if best and best.removeprefix("-") not in known:
-        raise ConfigError(f"report.keep_best={best!r} is no metric of the validation: {', '.join(known)}")

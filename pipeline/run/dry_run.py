@@ -22,6 +22,7 @@ from pipeline.models.generators import build_generator
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.run.checks import check_shards, check_start
 from pipeline.run.paper import departures
+from pipeline.run.validation import find_validation_metrics
 from pipeline.runtime.launch import check_batch, launched_world_size
 
 _BYTES = 4
@@ -62,11 +63,12 @@ def describe(preset: Preset) -> str:
     """Return the resolved plan of a run as text.
 
     Raises:
-        ConfigError: The launched processes do not divide the batch, the shards do not fit, or the discriminator would
-            meet a generator with random weights.
+        ConfigError: The launched processes do not divide the batch, the shards do not fit, the discriminator would meet
+            a generator with random weights, or a metric of the validation is unknown.
     """
     config = preset.train
     check_start(config)
+    validation = _validation_lines(config)
     shards = _shard_lines(config)
     world_size = launched_world_size()
     per_device = check_batch(config.data.batch_size, world_size)
@@ -85,6 +87,7 @@ def describe(preset: Preset) -> str:
         f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
         f"{_gib(memory.activation_bytes)} activations of the larger update, per device (float32"
         + (f", {config.runtime.precision} halves most of them)" if config.runtime.precision != "float32" else ")"),
+        *validation,
         *shards,
         *_path_lines(config),
         *(f"not the paper's  {line}" for line in departures(preset)),
@@ -224,6 +227,19 @@ def _shard_lines(config: TrainConfig) -> list[str]:
     return [
         f"shards           {manifest.num_samples:,} samples of {images.sub_image_px} px at scale {images.scale}: "
         "scale and crop fit"
+    ]
+
+
+def _validation_lines(config: TrainConfig) -> list[str]:
+    metrics, patience = find_validation_metrics(config), config.schedule.stop_after_no_improvement_images
+    if not config.report.validation_sets:
+        return []
+    names, every = ", ".join(metrics.chosen), config.report.validate_every_images
+    keeps = f"; keeps the best by {metrics.criterion.name}" if metrics.criterion is not None else ""
+    ends = f", ends when it is {patience:,} images old" if patience else ""
+    return [
+        f"validation       {names} every {every:,} images{keeps}{ends}",
+        *(f"not computed     {name}: needs {needs}" for name, needs in metrics.not_computed.items()),
     ]
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import CheckpointError, saving
@@ -10,27 +16,38 @@ from pipeline.models.generators import save_generator
 from pipeline.runtime.backend import Backend
 from pipeline.train.state import TrainingState
 from pipeline.weights.files import read_metadata
+from pipeline.weights.strict import load_strictly
 
 
-def export_networks(
-    state: TrainingState,
-    config: TrainConfig,
-    folder: RunFolder,
-    manifest_digest: str,
-    started: str | None,
-    backend: Backend,
-) -> None:
-    """Write both networks into the run folder; the leader writes. All ranks must call.
+@dataclass(frozen=True)
+class Provenance:
+    """What exported files say of their run.
 
-    The same state is the same bytes whenever it is exported: the date in the files is the run's, not that of writing.
-
-    Args:
-        state: The run's state.
-        config: Its configuration.
-        folder: Where to write.
+    Attributes:
+        config: The run's configuration.
         manifest_digest: Of the dataset.
-        started: When the run started, UTC; None for a run of a version that did not record it.
-        backend: Ranks and devices.
+        started: When the run started, UTC: the same state is the same bytes whenever it is exported. None for a run of
+            a version that did not record it.
+    """
+
+    config: TrainConfig
+    manifest_digest: str
+    started: str | None
+
+    def at(self, images_seen: int) -> dict[str, str]:
+        """Return the metadata of weights that were taken at a position of the run."""
+        discriminator = self.config.discriminator
+        metadata = {
+            "images_seen": str(images_seen),
+            "image_manifest": self.manifest_digest,
+            "modelspec.description": f"trained with {discriminator.architecture} discriminator, "
+            f"semantic: {discriminator.semantic}",
+        }
+        return metadata if self.started is None else {**metadata, "modelspec.date": self.started}
+
+
+def export_networks(state: TrainingState, folder: RunFolder, provenance: Provenance, backend: Backend) -> None:
+    """Write both networks into the run folder; the leader writes. All ranks must call.
 
     Raises:
         SaveError: The disk is full, or the folder is gone.
@@ -39,19 +56,32 @@ def export_networks(
     weights = state.discriminator.weights() if state.discriminator is not None else None
     if not backend.is_leader:
         return
-    metadata = {
-        "images_seen": str(state.images_seen),
-        "image_manifest": manifest_digest,
-        "modelspec.description": f"trained with {config.discriminator.architecture} discriminator, "
-        f"semantic: {config.discriminator.semantic}",
-    }
-    if started is not None:
-        metadata["modelspec.date"] = started
+    metadata = provenance.at(state.images_seen)
     with saving(folder.generator.parent):
         if weights is not None:
-            save_discriminator(folder.discriminator, config.discriminator, weights, metadata)
+            save_discriminator(folder.discriminator, provenance.config.discriminator, weights, metadata)
         # Last: `exported_position` takes its presence for a complete export.
         save_generator(folder.generator, state.average.module, metadata)
+
+
+def export_best(
+    generator: nn.Module, weights: Mapping[str, Tensor], folder: RunFolder, metadata: dict[str, str]
+) -> None:
+    """Write the averaged generator of the checkpoint with the best validation.
+
+    Args:
+        generator: A network of its architecture, which is left as it is.
+        weights: Of the checkpoint.
+        folder: Where to write.
+        metadata: See `Provenance`.
+
+    Raises:
+        SaveError: The disk is full, or the folder is gone.
+    """
+    best = copy.deepcopy(generator)
+    load_strictly(best, weights)
+    with saving(folder.best_generator.parent):
+        save_generator(folder.best_generator, best, metadata)
 
 
 def exported_position(folder: RunFolder) -> int | None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 
 from pipeline.checkpoint import Checkpoint, CheckpointStore, Retention
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import CheckpointError
 from pipeline.runtime.backend import Backend
-from pipeline.train.report import MetricsFile
 from shards.format.manifest import Manifest, find_generation, kept_manifest_file
 
 
-def retention_of(config: TrainConfig, metrics: MetricsFile) -> Retention:
-    """Return the configured retention rule; the best checkpoint follows from the run's metrics file."""
+def retention_of(config: TrainConfig, scores: Callable[[], Mapping[int, float]]) -> Retention:
+    """Return the configured retention rule.
+
+    Args:
+        config: The run's configuration.
+        scores: Score of each validation by position, higher is better.
+    """
     report, total_images = config.report, config.num_steps * config.data.batch_size
     return Retention(
         newest=report.keep_checkpoints,
         every_images=report.keep_every_images,
         is_scheduled=lambda seen: seen % report.checkpoint_every_images == 0 or seen >= total_images,
-        scores=lambda: metrics.scores(report.keep_best) if report.keep_best else {},
+        scores=scores,
     )
 
 

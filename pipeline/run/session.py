@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-import numpy as np
-import torch
-
 from pipeline.checkpoint import BackgroundWriter, CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder, RunState
 from pipeline.config.schema import Preset
@@ -18,22 +15,21 @@ from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.data.features import image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
-from pipeline.errors import ConfigError, saving
-from pipeline.inference.evaluate import Evaluated, result_names, validate
-from pipeline.inference.pictures import side_by_side, write_png
+from pipeline.errors import ConfigError
+from pipeline.metrics.criterion import best_position
 from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of
 from pipeline.run.checks import check_data, resolve_semantics
-from pipeline.run.export import export_networks, exported_position
+from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
 from pipeline.run.record import facts_of, notes_of, start_tracking
 from pipeline.run.resume import newest_checkpoint, retention_of
+from pipeline.run.validation import Validation, find_validation_metrics
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.signals import children_do_not_hear
 from pipeline.tracking import NullTracker, Tracker
 from pipeline.train.health import GanHealth
 from pipeline.train.loop import LoopParts, Progress, train
 from pipeline.train.report import MetricsFile, RunningMeans
-from shards.format.files import fit_name
 
 _LOG = logging.getLogger(__name__)
 _MLFLOW_STATUS: dict[RunState, str] = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
@@ -74,13 +70,15 @@ class Session:
         self._semantics = open_semantics(config, self._manifest, backend.device)
         self._samples = self._open_samples()
         self._folder.check(self._preset)
-        check_data(config, self._manifest)
+        self._validation_metrics = find_validation_metrics(config, backend.any_rank_of_each)
+        check_data(config, self._manifest, self._validation_metrics.chosen.values())
         losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
         channels = self._semantics.channels if self._semantics is not None else 0
         self._state = build_state(config, channels, backend)
         self._gan, self._step = build_gan(config, self._state, losses, backend)
         self._metrics = MetricsFile(self._folder.metrics)
-        self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._metrics))
+        self._validation = Validation(config, self._validation_metrics, self._metrics, backend)
+        self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._validation.scores))
         self._lock = self._lock_folder()
         if backend.is_leader:
             self._folder.write_config(self._preset, backend.launch_record)
@@ -104,7 +102,8 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What a person should know before the first step, one line each."""
-        return notes_of(self._config, self._manifest, self._semantics, self._backend)
+        notes = notes_of(self._config, self._manifest, self._semantics, self._backend)
+        return [*notes, *self._validation_metrics.notes]
 
     def run(self, progress_of: Callable[[int, int], Progress], must_stop: Callable[[], bool]) -> Outcome:
         """Resume from the newest checkpoint, train to the end or until asked to stop, and export.
@@ -122,7 +121,7 @@ class Session:
         """
         means = RunningMeans()
         facts = self._resume(means)
-        if self._state.images_seen >= self._total_images and not self._state.validation_due:
+        if self._is_at_end() and not self._state.validation_due:
             self._finish_export(facts)
             self._write_status("finished")
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
@@ -142,6 +141,10 @@ class Session:
             tracker.close(_MLFLOW_STATUS[ending])
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
 
+    def _is_at_end(self) -> bool:
+        images_seen = self._state.images_seen
+        return images_seen >= self._total_images or self._validation.is_exhausted(images_seen)
+
     @property
     def _total_images(self) -> int:
         return self._config.num_steps * self._config.data.batch_size
@@ -158,7 +161,7 @@ class Session:
             self._metrics.rewind(state.images_seen)
             self._store.tidy(state.images_seen)
             # Interrupted once, and perhaps finished by a call that was killed afterwards.
-            state.validation_due &= state.images_seen not in self._metrics.scores(result_names()[0])
+            state.validation_due &= not self._validation.is_recorded(state.images_seen)
         state.validation_due = backend.any_rank(state.validation_due and backend.is_leader)
         return {} if checkpoint is None else checkpoint.facts
 
@@ -169,7 +172,7 @@ class Session:
         progress_of: Callable[[int, int], Progress],
         must_stop: Callable[[], bool],
     ) -> LoopParts:
-        config, backend = self._config, self._backend
+        config, backend, state = self._config, self._backend, self._state
         damage = DamageTally(self._manifest.num_samples, config.data.max_bad_fraction)
         if "damage" in facts:
             damage.load(facts["damage"])
@@ -179,12 +182,14 @@ class Session:
             gan=self._gan,
             step=self._step,
             prepare=StepInputs(self._semantics, backend.autocast, memory_format_of(config.runtime)),
-            validate=lambda images_seen: self._validate(images_seen, tracker, must_stop),
+            validate=lambda images_seen: self._validation.run(state.average.module, images_seen, tracker, must_stop),
+            compare=self._validation.lines,
+            is_exhausted=self._validation.is_exhausted,
             checkpoints=BackgroundWriter(self._store),
             facts=facts_of(config, self._manifest, backend, tracker.run_id, facts),
             metrics=self._metrics,
             tracker=tracker,
-            progress=progress_of(self._state.images_seen, self._total_images),
+            progress=progress_of(state.images_seen, self._total_images),
             damage=damage,
             health=self._health(),
             must_stop=must_stop,
@@ -206,32 +211,6 @@ class Session:
         with children_do_not_hear():
             return iter(loader)
 
-    def _validate(
-        self, images_seen: int, tracker: Tracker | NullTracker, must_stop: Callable[[], bool]
-    ) -> dict[str, float] | None:
-        backend = self._backend
-
-        def keep(name: str, evaluated: Evaluated) -> None:
-            picture = side_by_side(evaluated)
-            path = self._folder.pictures / fit_name(f"{name}_{evaluated.pair.name}.png")
-            with saving(path):
-                write_png(path, picture, job="train_sed")
-            tracker.picture(f"{name}/{evaluated.pair.name}", picture, images_seen)
-
-        def total(values: np.ndarray) -> np.ndarray:
-            return backend.sum(torch.from_numpy(values)).numpy()
-
-        return validate(
-            self._state.average.module,
-            self._config.report.validation_sets,
-            self._config.generator.scale,
-            rank=backend.rank,
-            world_size=backend.world_size,
-            total=total,
-            keep=keep,
-            must_leave=lambda: backend.any_rank(must_stop()),
-        )
-
     def _finish_export(self, facts: Mapping[str, Any]) -> None:
         """Export again if the run was killed between its last checkpoint and the end of the export."""
         backend = self._backend
@@ -241,10 +220,21 @@ class Session:
             tracker.close(_MLFLOW_STATUS["finished"])
 
     def _export(self, tracker: Tracker | NullTracker, facts: Mapping[str, Any]) -> None:
-        started = facts.get("started")
-        export_networks(self._state, self._config, self._folder, self._manifest.digest, started, self._backend)
+        provenance = Provenance(self._config, self._manifest.digest, facts.get("started"))
+        self._export_best(tracker, provenance)
+        export_networks(self._state, self._folder, provenance, self._backend)
         tracker.file(self._folder.generator)
         tracker.file(self._folder.config)
+
+    def _export_best(self, tracker: Tracker | NullTracker, provenance: Provenance) -> None:
+        if not self._backend.is_leader:
+            return
+        scores, saved = self._validation.scores(), self._store.positions()
+        best = best_position({position: score for position, score in scores.items() if position in saved})
+        if best is not None:
+            weights = self._store.weights(best, "average")
+            export_best(self._state.average.module, weights, self._folder, provenance.at(best))
+            tracker.file(self._folder.best_generator)
 
     def _open_tracker(self, facts: Mapping[str, Any]) -> Tracker | NullTracker:
         run_id = facts.get("mlflow_run_id")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from types import TracebackType
 
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.progress import Progress, say
 from pipeline.run.session import Outcome, Session
@@ -45,10 +46,15 @@ class LeaderScreen:
         if self._bar.done >= self._bar.total:
             self._open.close()
 
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
-        """Print a report: the main losses, or the metrics of a validation."""
-        shown = {name: value for name, value in values.items() if name in _SHOWN or "psnr_y" in name}
-        say(f"{images_seen:>9,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+    def report(self, images_seen: int, values: dict[str, float]) -> None:
+        """Print the main losses."""
+        shown = (f"{name} {value:.4g}" for name, value in values.items() if name in _SHOWN)
+        say(f"{images_seen:>9,} images  " + "  ".join(shown))
+
+    def validation(self, images_seen: int, lines: list[str]) -> None:
+        """Print a validation."""
+        for line in lines:
+            say(f"{images_seen:>9,} images  {line}")
 
 
 class SilentScreen:
@@ -57,7 +63,10 @@ class SilentScreen:
     def advance(self, images_seen: int, stage: str) -> None:
         """Show nothing."""
 
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
+    def report(self, images_seen: int, values: dict[str, float]) -> None:
+        """Show nothing."""
+
+    def validation(self, images_seen: int, lines: list[str]) -> None:
         """Show nothing."""
 
 
@@ -95,4 +104,9 @@ def _ending(config: TrainConfig, outcome: Outcome) -> str:
         return f"asked to stop: saved at {outcome.images_seen:,} images; rerun the same command to resume"
     if not outcome.has_trained:
         return f"{config.run_dir} is finished at {outcome.images_seen:,} images; nothing to do"
-    return f"finished: {config.run_dir / 'export' / 'generator.safetensors'}"
+    patience = config.schedule.stop_after_no_improvement_images
+    is_early = outcome.images_seen < config.num_steps * config.data.batch_size
+    early = f" at {outcome.images_seen:,} images, after {patience:,} without a better {config.report.keep_best}"
+    folder = RunFolder(config.run_dir)
+    best = f"\nbest by {config.report.keep_best}: {folder.best_generator}" if folder.best_generator.is_file() else ""
+    return f"finished{early if is_early else ''}: {folder.generator}{best}"

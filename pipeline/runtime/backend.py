@@ -203,7 +203,11 @@ class Backend:
 
     def any_rank(self, flag: bool) -> bool:
         """Return whether the flag is true on any rank. Collective; does not wait for the device."""
-        return bool(self.sum(torch.tensor(float(flag))))
+        return self.any_rank_of_each([flag])[0]
+
+    def any_rank_of_each(self, flags: list[bool]) -> list[bool]:
+        """Return whether each flag is true on any rank; all pass equally many. Collective."""
+        return [count > 0 for count in self.sum(torch.tensor(flags, dtype=torch.float64)).tolist()]
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the element-wise sum over all ranks, on the CPU. Collective."""

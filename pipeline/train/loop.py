@@ -49,8 +49,12 @@ class Progress(Protocol):
         """Move the bar."""
         ...
 
-    def line(self, images_seen: int, values: dict[str, float]) -> None:
+    def report(self, images_seen: int, values: dict[str, float]) -> None:
         """Print a report."""
+        ...
+
+    def validation(self, images_seen: int, lines: list[str]) -> None:
+        """Print a validation."""
         ...
 
 
@@ -65,6 +69,8 @@ class LoopParts:
         step: Makes both updates of a step.
         prepare: Turns a batch on the device into a step's tensors; the flag says whether the step needs semantics.
         validate: Metrics of the averaged generator at a position, None if interrupted; all ranks call it.
+        compare: What the terminal shows of a validation at a position.
+        is_exhausted: Whether the run ends at a position for want of improvement; all ranks call it.
         checkpoints: Writes the state, on the leader.
         facts: Plain values that every checkpoint carries.
         metrics: The run's metrics file; the leader writes it.
@@ -81,6 +87,8 @@ class LoopParts:
     step: GanStep
     prepare: Callable[[Batch, bool], StepInput]
     validate: Callable[[int], dict[str, float] | None]
+    compare: Callable[[int, dict[str, float]], list[str]]
+    is_exhausted: Callable[[int], bool]
     checkpoints: BackgroundWriter
     facts: dict[str, Any]
     metrics: MetricsFile
@@ -95,7 +103,8 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     """Train from the state's position to the end.
 
     Returns:
-        True at the end of the run, false if asked to stop before; either way there is a checkpoint.
+        True at the end of the run, planned or for want of improvement, false if asked to stop before; either way there
+            is a checkpoint.
 
     Raises:
         NonFiniteError: A network's losses or gradients stayed NaN or infinite; noticed at the next report.
@@ -106,8 +115,9 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     if state.validation_due and not _validate(parts, state):
         return False
     total_images = config.num_steps * config.data.batch_size
-    saved_at, reported_at, reported_time = state.images_seen, state.images_seen, time.monotonic()
-    for batch in batches:
+    reported_at, reported_time = state.images_seen, time.monotonic()
+    is_last = state.images_seen >= total_images or parts.is_exhausted(state.images_seen)
+    for batch in () if is_last else batches:
         turn = turn_at(config, state.images_seen)
         seed_step(config.seed, state.images_seen, backend.rank)
         inputs = parts.prepare(batch.to(backend.device), turn.is_adversarial)
@@ -133,13 +143,13 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
         is_due = _passed(before, state.images_seen, config.report.validate_every_images) or is_last
         if config.report.validation_sets and is_due:
             must_stop |= not _validate(parts, state)
+            is_last |= parts.is_exhausted(state.images_seen)
         if _passed(before, state.images_seen, config.report.checkpoint_every_images) or is_last or must_stop:
             _save(parts, state, means)
-            saved_at = state.images_seen
-        if must_stop:
+        if must_stop or is_last:
             break
     _finish_saving(parts)
-    return saved_at >= total_images and not state.validation_due
+    return is_last and not state.validation_due
 
 
 def turn_at(config: TrainConfig, images_seen: int) -> Turn:
@@ -197,6 +207,7 @@ def _report(
         values["discriminator/learning_rate"] = of_discriminator
     values["data/substituted"] = float(parts.damage.total)
     _write(parts, images_seen, values)
+    parts.progress.report(images_seen, values)
     for warning in parts.health.add(images_seen, values):
         _LOG.warning("at %s images: %s", f"{images_seen:,}", warning)
     parts.tracker.metrics({"speed/images_per_second": images_per_second}, images_seen)
@@ -208,6 +219,7 @@ def _validate(parts: LoopParts, state: TrainingState) -> bool:
     state.validation_due = values is None
     if values is not None:
         _write(parts, state.images_seen, values)
+        parts.progress.validation(state.images_seen, parts.compare(state.images_seen, values))
     return values is not None
 
 
@@ -215,7 +227,6 @@ def _write(parts: LoopParts, images_seen: int, values: dict[str, float]) -> None
     if parts.backend.is_leader:
         parts.metrics.write(images_seen, values)
     parts.tracker.metrics(values, images_seen)
-    parts.progress.line(images_seen, values)
 
 
 def _save(parts: LoopParts, state: TrainingState, means: RunningMeans) -> None:

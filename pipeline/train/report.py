@@ -97,20 +97,18 @@ class MetricsFile:
             if values
         ]
 
-    def scores(self, metric: str) -> dict[int, float]:
-        """Return a metric of the validations by position, higher being better.
+    def validations(self, name: str) -> dict[int, float]:
+        """Return a metric of the validations by position.
 
         Args:
-            metric: `psnr_y` for the mean over the sets, `Set5/psnr_y` for one set; a minus in front turns the sign,
-                for metrics where lower is better.
+            name: `psnr_y` for the mean over the sets, `Set5/psnr_y` for one set.
         """
-        sign, name = (-1.0, metric[1:]) if metric.startswith("-") else (1.0, metric)
         found: dict[int, float] = {}
-        for line in self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else ():
-            values = [value for key, value in _values(line).items() if key == name or key.endswith(f"/{name}")]
-            values = [value for value in values if math.isfinite(value)]  # older files have others
-            if values:
-                found[int(_position(line))] = sign * sum(values) / len(values)
+        for images_seen, values in self.reports():
+            of_sets = [value for key, value in values.items() if key == name or key.endswith(f"/{name}")]
+            finite = [value for value in of_sets if math.isfinite(value)]  # older files have others
+            if finite:
+                found[images_seen] = sum(finite) / len(finite)
         return found
 
 

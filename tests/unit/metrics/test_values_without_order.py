@@ -91,4 +91,4 @@ def test_metrics_file_is_strict_json_and_old_lines_with_infinity_do_not_win(tmp_
     assert strict((tmp_path / "metrics.jsonl").read_text()) == {"images_seen": 4, "Set5/ssim_y": 0.5}
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"images_seen": 8, "Set5/psnr_y": Infinity}\n{"images_seen": 12, "Set5/psnr_y": 30.0}\n')
-    assert metrics.scores("psnr_y") == {12: 30.0}
+    assert metrics.validations("psnr_y") == {12: 30.0}

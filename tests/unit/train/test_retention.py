@@ -15,6 +15,7 @@ from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from pipeline.tracking import NullTracker
 from pipeline.train.report import MetricsFile
+from pipeline.weights.files import read_metadata
 
 
 def kept_after_each(rule: Retention, positions: list[int]) -> list[int]:
@@ -43,16 +44,16 @@ def test_one_saved_on_request_takes_nobody_s_place_and_leaves_with_the_next() ->
     assert kept_after_each(rule, [8, 16, 24]) == [8, 16, 24]
 
 
-def test_scores_come_from_the_metrics_file(tmp_path: Path) -> None:
+def test_validations_come_from_the_metrics_file(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    assert file.scores("psnr_y") == {}
+    assert file.validations("psnr_y") == {}
     file.write(8, {"generator/pixel": 0.1})
     file.write(8, {"Set5/psnr_y": 20.0, "Set14/psnr_y": 22.0, "Set5/bicubic_psnr_y": 1.0, "Set5/lpips": 0.5})
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"images_seen": 16, "Set5/psn')
-    assert file.scores("psnr_y") == {8: 21.0}
-    assert file.scores("Set14/psnr_y") == {8: 22.0}
-    assert file.scores("-lpips") == {8: -0.5}
+    assert file.validations("psnr_y") == {8: 21.0}
+    assert file.validations("Set14/psnr_y") == {8: 22.0}
+    assert file.validations("lpips") == {8: 0.5}
 
 
 @pytest.mark.parametrize(
@@ -84,19 +85,22 @@ def test_run_when_resumed_keeps_what_an_undisturbed_one_keeps(
         checkpoint_every_images=4,
         keep_checkpoints=1,
         keep_every_images=12,
-        keep_best="-psnr_y",  # the worst, which is the first here, so that it is none of the newest
+        metrics=("psnr_y", "spectrum"),
+        keep_best="spectrum",
     )
-    preset = changed(preset, report=report)
+    # Nothing improves, so that the best is the first, which is none of the newest.
+    schedule = dataclasses.replace(preset.train.schedule, generator_learning_rate=1e-12)
+    preset = changed(preset, report=report, schedule=schedule)
     straight, whole = tmp_path / "straight", tmp_path / "whole"
     run_session(preset, straight)
-    scores = MetricsFile(straight / "metrics.jsonl").scores("-psnr_y")
-    best = max(scores, key=lambda position: (scores[position], -position))
-    assert saved_positions(straight) == sorted({best, 12, 24})
+    assert set(MetricsFile(straight / "metrics.jsonl").validations("spectrum")) == {4, 8, 12, 16, 20, 24}
+    assert saved_positions(straight) == [4, 12, 24]
+    assert read_metadata(straight / "export" / "generator_best.safetensors")["images_seen"] == "4"
     for stop_at in (8, 16, 20, None):
         run_session(preset, whole, stop_at)
     assert saved_positions(whole) == saved_positions(straight)
 
     wrong = changed(preset, report=dataclasses.replace(report, keep_best="lpips"))
-    with pytest.raises(ConfigError, match=r"keep_best='lpips' is no metric of the validation: psnr_y, .*validation/"):
+    with pytest.raises(ConfigError, match=r"keep_best='lpips' is no metric of the validation: psnr_y, spectrum, valid"):
         run_session(wrong, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
