@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
 import statistics
 import threading
@@ -309,19 +310,37 @@ def _start(num_cpus: int | None) -> None:
     # Nobody starts a dead head again here: end in seconds instead of a minute.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _not_ignoring_sigint():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise InputError(
             f"a local Ray does not start; got {str(error).splitlines()[0]}; "
             "look at /tmp/ray/session_latest/logs, free memory and disk, and try again"
         ) from error
+
+
+@contextlib.contextmanager
+def _not_ignoring_sigint() -> Iterator[None]:
+    """Let processes that begin in this block take SIGINT, by which Ray cancels tasks.
+
+    A shell starts background jobs with SIGINT ignored, and every process below would inherit that.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _drain(stop: threading.Event) -> Handler:

@@ -73,7 +73,9 @@ def expected(plan: Plan, config: ShardConfig, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[RaySession]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a job in the background
     with ray_session(num_cpus=2) as session:
+        signal.signal(signal.SIGINT, before)
         yield session
 
 
