@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from pipeline.losses import ADVERSARIAL_LOSSES, GeneratorLosses, ImageTerm, L1Loss
+from pipeline.losses import ADVERSARIAL_LOSSES, GeneratorLosses, GradientPenalty, ImageTerm, L1Loss
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.train.gan_step import Gan, StepResult, Turn
+from pipeline.train.gan_step import NO_PENALTY, Gan, StepResult, Turn
 
 
 def losses(
@@ -38,10 +38,12 @@ def gan_of(
     autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     micro_batch_size: int = 0,
     clip_norm: float = 0.0,
+    penalty: GradientPenalty = NO_PENALTY,
 ) -> Gan:
     """Both networks under gradient descent."""
     trained = None if discriminator is None else descending(discriminator, clip_norm)
-    return Gan(descending(generator, clip_norm), trained, terms, average or generator, autocast, micro_batch_size)
+    averaged = average or generator
+    return Gan(descending(generator, clip_norm), trained, terms, averaged, autocast, micro_batch_size, penalty)
 
 
 def both(learning_rate: float) -> Turn:

@@ -96,7 +96,7 @@ class RunFolder:
         check_writable(self.path)
         if self.config.is_file():
             differing = differences(to_plain(self.read_config()), to_plain(preset))
-            refused = [line for path, line in differing.items() if not path.startswith(FREE_TO_CHANGE)]
+            refused = [line for path, line in differing.items() if not path.startswith(_free_to_change(preset))]
             if refused:
                 raise ConfigError(
                     f"{self.path} holds a run with other settings:\n  "
@@ -145,6 +145,12 @@ class RunFolder:
         """Write the run's state and position to `status.json`."""
         status = {"state": state, "images_seen": images_seen, "total_images": total_images}
         write_atomically(self.status, (json.dumps(status) + "\n").encode())
+
+
+def _free_to_change(preset: Preset) -> tuple[str, ...]:
+    """Return the settings that may change; the length of the run not under a cosine, which all of it hangs on."""
+    is_cosine = preset.train.schedule.learning_rate_decay == "cosine"
+    return tuple(name for name in FREE_TO_CHANGE if not (is_cosine and name == "train.schedule.total_images"))
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:

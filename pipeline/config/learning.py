@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -35,6 +36,13 @@ class LossConfig:
     """Seed of random perceptual weights."""
     ldl_weight: float = 0.0
     """Weight of LDL, which compares with the averaged generator (one more pass); LDL's own is 1.0, 0: none."""
+    r1_weight: float = 0.0
+    """Weight of an approximate R1: a penalty on the discriminator's gradient at real images, by one more pass on noisy
+    ones. For a discriminator that saturates, and with relativistic_pairwise; 0: none."""
+    r2_weight: float = 0.0
+    """The same at fake images (R2)."""
+    penalty_sigma: float = 0.01
+    """Standard deviation of that noise, on the scale of [0, 1] images."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """Weights of further image losses by name, from the adversarial stage on; a name is one of the registry's."""
 
@@ -44,11 +52,14 @@ class LossConfig:
         refuse(
             [
                 *(fault for name in self.extra for fault in unregistered("extra", name, IMAGE_LOSSES)),
+                *positive(penalty_sigma=self.penalty_sigma),
                 *not_negative(
                     pixel_weight=self.pixel_weight,
                     perceptual_weight=self.perceptual_weight,
                     adversarial_weight=self.adversarial_weight,
                     ldl_weight=self.ldl_weight,
+                    r1_weight=self.r1_weight,
+                    r2_weight=self.r2_weight,
                     **{f"extra.{name}": weight for name, weight in self.extra.items()},
                 ),
             ]
@@ -69,9 +80,9 @@ class ScheduleConfig:
     pixel_only_images: int
     """Length of the pixel stage: pixel loss only, no discriminator."""
     generator_learning_rate: float
-    """Learning rate of the generator's Adam."""
+    """Highest learning rate of the generator's Adam."""
     discriminator_learning_rate: float
-    """Learning rate of the discriminator's Adam."""
+    """Highest learning rate of the discriminator's Adam."""
     betas: tuple[float, float]
     """Adam's betas, both networks."""
     milestones_images: tuple[int, ...]
@@ -82,6 +93,14 @@ class ScheduleConfig:
     """Largest gradient norm of each network; 0: no clipping."""
     ema_half_life_images: float
     """Half-life of the exponential moving average of the generator; 0: no averaging."""
+    learning_rate_warmup_images: int = 0
+    """Each network's learning rate rises in a line over so many images from that network's first step; 0: no rise. For
+    weights that a first large step would spoil: a transformer, AdamW, a large batch."""
+    learning_rate_decay: Literal["milestones", "cosine"] = "milestones"
+    """milestones: in steps, as in the papers; cosine: from the warm-up's end to 0 at the end of the run, without
+    milestones to choose (Loshchilov and Hutter 2017, arXiv:1608.03983, Eq. 5)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of both networks (AdamW, arXiv:1711.05101); 0: Adam. For transformers that overfit."""
     discriminator_warmup_images: int = 0
     """Warm-up: for so many images at the start of the adversarial stage only the discriminator is updated."""
     discriminator_clock: Literal["own", "run"] = "own"
@@ -115,22 +134,39 @@ class ScheduleConfig:
                     ema_half_life_images=self.ema_half_life_images,
                     stop_after_no_improvement_images=self.stop_after_no_improvement_images,
                 ),
+                *not_negative(
+                    learning_rate_warmup_images=self.learning_rate_warmup_images, weight_decay=self.weight_decay
+                ),
+                "learning_rate_decay='cosine' takes no milestones_images; leave them empty"
+                if self.learning_rate_decay == "cosine" and self.milestones_images
+                else None,
                 None
                 if list(self.milestones_images) == sorted(set(self.milestones_images))
                 else f"milestones_images={list(self.milestones_images)} must rise",
             ]
         )
 
-    def learning_rate_factor(self, images_seen: int) -> float:
-        """Return the factor on a network's learning rate, so many images after its first step."""
-        return self.gamma ** sum(images_seen >= milestone for milestone in self.milestones_images)
+    def learning_rate_factor(self, images_seen: int, start_images: int = 0) -> float:
+        """Return the factor on the learning rate of a network at a position of the run.
+
+        Args:
+            images_seen: The position.
+            start_images: Position of the network's first step.
+        """
+        since_start, warmup = images_seen - start_images, self.learning_rate_warmup_images
+        rise = min((since_start + 1) / (warmup + 1), 1.0)
+        if self.learning_rate_decay == "cosine":
+            left = self.total_images - start_images - warmup
+            progress = min(max(since_start - warmup, 0) / max(left, 1), 1.0)
+            return rise * (1 + math.cos(math.pi * progress)) / 2
+        return rise * self.gamma ** sum(since_start >= milestone for milestone in self.milestones_images)
 
     def learning_rates(self, images_seen: int) -> tuple[float, float]:
         """Return the learning rates of generator and discriminator at a position of the run."""
-        since_start = images_seen - (self.pixel_only_images if self.discriminator_clock == "own" else 0)
+        start = self.pixel_only_images if self.discriminator_clock == "own" else 0
         return (
             self.generator_learning_rate * self.learning_rate_factor(images_seen),
-            self.discriminator_learning_rate * self.learning_rate_factor(since_start),
+            self.discriminator_learning_rate * self.learning_rate_factor(images_seen, start),
         )
 
     def generator_rests(self, images_seen: int, batch_size: int) -> bool:

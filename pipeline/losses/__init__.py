@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.losses.efficientnet import EfficientNetPerceptualLoss
     from pipeline.losses.generator import GeneratorLosses, ImageLoss, ImageTerm
     from pipeline.losses.ldl import LocallyDiscriminativeLoss
+    from pipeline.losses.penalty import GradientPenalty
     from pipeline.losses.perceptual import PerceptualLoss
     from pipeline.losses.pixel import CharbonnierLoss, L1Loss
 
@@ -30,6 +31,7 @@ __getattr__ = imported_on_first_use(
         "efficientnet": ["EfficientNetPerceptualLoss"],
         "generator": ["GeneratorLosses", "ImageLoss", "ImageTerm"],
         "ldl": ["LocallyDiscriminativeLoss"],
+        "penalty": ["GradientPenalty"],
         "perceptual": ["PerceptualLoss"],
         "pixel": ["CharbonnierLoss", "L1Loss"],
     },
@@ -43,6 +45,7 @@ __all__ = [
     "CharbonnierLoss",
     "EfficientNetPerceptualLoss",
     "GeneratorLosses",
+    "GradientPenalty",
     "ImageLoss",
     "ImageLossName",
     "ImageTerm",

@@ -141,5 +141,39 @@ class RelativisticAverageLoss:
         return _fraction(real_logits > fake_logits.mean()), _fraction(fake_logits < real_logits.mean())
 
 
-for _loss in (VanillaLoss(), LeastSquaresLoss(), HingeLoss(), RelativisticAverageLoss()):
+class RelativisticPairwiseLoss:
+    """Each real image against the fake of the same image: only their difference counts.
+
+    In super-resolution the pair shows one scene, so that the discriminator compares like with like. It needs a gradient
+    penalty to converge (`losses.r1_weight`, `losses.r2_weight`).
+
+    References:
+        Jolicoeur-Martineau 2018, arXiv:1807.00734, Sec. 4.1 (RSGAN); Huang et al. 2024, R3GAN, arXiv:2501.05441, Eq. 2.
+    """
+
+    name = "relativistic_pairwise"
+    needs_real_logits = True
+
+    def generator(self, fake_logits: Logits, real_logits: Logits | None = None) -> Float[Tensor, ""]:
+        """Return the mean of -log sigmoid(fake - real); the real logits get no gradient.
+
+        Raises:
+            ValueError: The real logits are missing.
+        """
+        if real_logits is None:
+            raise ValueError("the relativistic pairwise loss compares with real images; pass real_logits")
+        return F.softplus(real_logits.detach() - fake_logits).mean()
+
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the mean of -log sigmoid(real - fake) in two halves: a pair has one term."""
+        half = F.softplus(fake_logits - real_logits).mean() / 2
+        return half, half
+
+    def accuracy(self, real_logits: Logits, fake_logits: Logits) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the fraction of pairs whose real logit is above the fake one, for both sides."""
+        fraction = _fraction(real_logits > fake_logits)
+        return fraction, fraction
+
+
+for _loss in (VanillaLoss(), LeastSquaresLoss(), HingeLoss(), RelativisticAverageLoss(), RelativisticPairwiseLoss()):
     ADVERSARIAL_LOSSES.add(_loss)

@@ -15,6 +15,8 @@ IMAGE_LOSSES: Registry[Any] = Registry(
         "l1": "pipeline.losses.pixel",
         "charbonnier": "pipeline.losses.pixel",
         "ldl": "pipeline.losses.ldl",
+        "frequency": "pipeline.losses.frequency",
+        "ms_ssim": "pipeline.losses.ms_ssim",
     },
 )
 """Each an `ImageLoss`, without options; perceptual losses take weights."""
@@ -27,7 +29,10 @@ PERCEPTUAL_LOSSES: Registry[Any] = Registry(
 
 ADVERSARIAL_LOSSES: Registry[Any] = Registry(
     "adversarial loss",
-    modules=dict.fromkeys(("vanilla", "least_squares", "hinge", "relativistic_average"), "pipeline.losses.adversarial"),
+    modules=dict.fromkeys(
+        ("vanilla", "least_squares", "hinge", "relativistic_average", "relativistic_pairwise"),
+        "pipeline.losses.adversarial",
+    ),
 )
 """Each an `AdversarialLoss`, by the name that `losses.adversarial` gives."""
 

@@ -9,7 +9,14 @@ from torch import nn
 
 from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.losses import ADVERSARIAL_LOSSES, IMAGE_LOSSES, PERCEPTUAL_LOSSES, GeneratorLosses, ImageTerm
+from pipeline.losses import (
+    ADVERSARIAL_LOSSES,
+    IMAGE_LOSSES,
+    PERCEPTUAL_LOSSES,
+    GeneratorLosses,
+    GradientPenalty,
+    ImageTerm,
+)
 from pipeline.models.discriminators import start_discriminator
 from pipeline.models.generators import start_generator
 from pipeline.runtime.backend import Backend
@@ -70,10 +77,11 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
     average = MovingAverage(generator)
 
     def trainable(module: nn.Module, learning_rate: float) -> Any:
-        adam = torch.optim.Adam(
+        adam = (torch.optim.AdamW if schedule.weight_decay else torch.optim.Adam)(
             module.parameters(),
             lr=learning_rate,
             betas=schedule.betas,
+            weight_decay=schedule.weight_decay,
             fused=True,
             capturable=config.runtime.cuda_graphs and device.type == "cuda",
         )
@@ -112,6 +120,7 @@ def build_gan(
         state.average.module,
         backend.autocast,
         config.runtime.micro_batch_size,
+        GradientPenalty(config.losses.r1_weight, config.losses.r2_weight, config.losses.penalty_sigma),
     )
     step = _choose_step(config.runtime, gan)
     if not config.runtime.cuda_graphs:
@@ -129,7 +138,8 @@ def _choose_step(config: RuntimeConfig, gan: Gan) -> GanStep:
         return gan_step
     if not can_share_pass(gan):
         raise ConfigError(
-            "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with the relativistic loss; "
+            "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with a relativistic loss or a "
+            "gradient penalty (losses.r1_weight, losses.r2_weight); "
             "set --runtime.discriminator-pass separate"
         )
     return gan_step_shared_pass

@@ -180,7 +180,8 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
         + ("" if config.is_adversarial else " (no adversarial stage)"),
         *_turn_lines(config),
         *_learning_rate_lines(config),
-        f"optimizers       Adam, betas {schedule.betas[0]:g} and {schedule.betas[1]:g}, "
+        f"optimizers       {f'AdamW, decay {schedule.weight_decay:g}' if schedule.weight_decay else 'Adam'}, "
+        f"betas {schedule.betas[0]:g} and {schedule.betas[1]:g}, "
         + (f"gradients clipped to {schedule.gradient_clip_norm:g}" if schedule.gradient_clip_norm else "no clipping"),
         "average          "
         + (
@@ -194,17 +195,20 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
 
 def _learning_rate_lines(config: TrainConfig) -> list[str]:
     schedule, total = config.schedule, config.num_steps * config.data.batch_size
-    first = schedule.pixel_only_images
+    first, warmup = schedule.pixel_only_images, schedule.learning_rate_warmup_images
     offset = first if schedule.discriminator_clock == "own" else 0
-    of_generator = [0, *schedule.milestones_images]
-    of_discriminator = [first, *(offset + at for at in schedule.milestones_images if offset + at > first)]
 
-    def told(network: int, positions: list[int]) -> str:
-        rates = [f"{schedule.learning_rates(at)[network]:.3g} from {at:,}" for at in positions if at < total]
-        return ", ".join(rates) + " images"
+    def told(network: int, start: int, first: int) -> str:
+        positions = [start + warmup, *(start + at for at in schedule.milestones_images)]
+        rates = [f"{schedule.learning_rates(at)[network]:.3g} from {at:,}" for at in positions if first <= at < total]
+        rise = f"rising over {warmup:,} images to " if warmup else ""
+        fall = f", then by a cosine to 0 at {total:,}" if schedule.learning_rate_decay == "cosine" else ""
+        return f"{rise}{', '.join(rates)} images{fall}"
 
-    lines = [f"learning rate    {told(0, of_generator)} (generator)"]
-    return [*lines, f"learning rate    {told(1, of_discriminator)} (discriminator)"] if config.is_adversarial else lines
+    lines = [f"learning rate    {told(0, 0, 0)} (generator)"]
+    if not config.is_adversarial:
+        return lines
+    return [*lines, f"learning rate    {told(1, offset, first)} (discriminator)"]
 
 
 def _loss_line(config: TrainConfig) -> str:
@@ -213,6 +217,7 @@ def _loss_line(config: TrainConfig) -> str:
     if config.is_adversarial:
         weights = {f"perceptual {losses.perceptual}": losses.perceptual_weight, "ldl": losses.ldl_weight}
         weights |= {**losses.extra, f"adversarial {losses.adversarial}": losses.adversarial_weight}
+        weights |= {"r1 (approximate)": losses.r1_weight, "r2 (approximate)": losses.r2_weight}
         terms += [f"{name} x {weight:g}" for name, weight in weights.items() if weight]
     return f"losses           {', '.join(terms)}"
 

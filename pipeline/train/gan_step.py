@@ -22,12 +22,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.losses import GeneratorLosses
+from pipeline.losses import GeneratorLosses, GradientPenalty
 from pipeline.runtime.trainable import Trainable, poisoned
 from pipeline.train.micro_batches import MicroBatch, StepInput, micro_batches
 
 Scalars: TypeAlias = dict[str, Tensor]
 TermNorms: TypeAlias = dict[str, Float[Tensor, " n"]]
+NO_PENALTY = GradientPenalty()
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Gan:
         average: Moving average of the generator, for losses that compare with it.
         autocast: The context that networks run in.
         micro_batch_size: Images that pass together on each rank; 0 for all of them.
+        penalty: On the discriminator's gradient at images.
     """
 
     generator: Trainable
@@ -49,6 +51,7 @@ class Gan:
     average: nn.Module
     autocast: Callable[[], AbstractContextManager[Any]]
     micro_batch_size: int = 0
+    penalty: GradientPenalty = NO_PENALTY
 
     @property
     def adversary(self) -> Trainable:
@@ -150,11 +153,14 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
         trained = gan.adversary
         for part, sr in zip(micro_batches(batch, gan.micro_batch_size, trained.bare), outputs, strict=True):
             with trained.accumulate(is_last=part.is_last):
+                images = (part.gt, sr.to(part.gt.dtype))
                 with gan.autocast():
-                    real, fake = trained((part.gt, sr.to(part.gt.dtype)), part.semantics)
-                real, fake = real.float(), fake.float()
+                    logits = trained((*images, *gan.penalty.noisy(images)), part.semantics)
+                real, fake, *noisy = (of_images.float() for of_images in logits)
                 real_loss, fake_loss = adversarial.discriminator(real, fake)
-                trained.backward(part.share * (real_loss + fake_loss))
+                penalties = gan.penalty((real, fake), noisy)
+                trained.backward(part.share * sum(penalties.values(), real_loss + fake_loss))
+            result.add("discriminator", part.share, penalties)
             is_real, is_fake = adversarial.accuracy(real, fake)
             result.add_logits(part.share, "real", real_loss, real, is_real)
             result.add_logits(part.share, "fake", fake_loss, fake, is_fake)
@@ -214,10 +220,11 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
 def can_share_pass(gan: Gan) -> bool:
     """Return whether `gan_step_shared_pass` may be used.
 
-    The loss must treat real and fake apart, and gradients of several backward passes must add up in `grad`, which
-    those of a DeepSpeed engine do not.
+    The loss must treat real and fake apart, without a penalty, and gradients of several backward passes must add up in
+    `grad`, which those of a DeepSpeed engine do not.
     """
-    return not gan.losses.adversarial.needs_real_logits and gan.adversary.accumulates_in_grad
+    is_apart = not gan.losses.adversarial.needs_real_logits and gan.penalty == NO_PENALTY
+    return is_apart and gan.adversary.accumulates_in_grad
 
 
 @contextmanager

@@ -40,6 +40,11 @@ EXPECTED = {
         -log_sigmoid(R - F_.mean()).mean(),
         -log_sigmoid(-(F_ - R.mean())).mean(),
     ),
+    "relativistic_pairwise": (
+        -log_sigmoid(F_ - R).mean(),
+        -log_sigmoid(R - F_).mean() / 2,
+        -log_sigmoid(R - F_).mean() / 2,
+    ),
 }
 
 
@@ -58,9 +63,10 @@ def test_generator_that_follows_its_gradient_looks_more_real(name):
     assert (fake.grad < 0).all()
 
 
-def test_relativistic_loss_without_real_logits_is_refused():
+@pytest.mark.parametrize("name", ["relativistic_average", "relativistic_pairwise"])
+def test_relativistic_loss_without_real_logits_is_refused(name):
     with pytest.raises(ValueError, match="pass real_logits"):
-        ADVERSARIAL_LOSSES["relativistic_average"].generator(FAKE)
+        ADVERSARIAL_LOSSES[name].generator(FAKE)
 
 
 def test_adversarial_loss_that_does_not_exist_is_refused():

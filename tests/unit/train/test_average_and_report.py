@@ -12,7 +12,7 @@ from harness import tiny_preset
 from torch import Tensor, nn
 
 from pipeline.config.schema import ScheduleConfig
-from pipeline.errors import SaveError
+from pipeline.errors import ConfigError, SaveError
 from pipeline.train.ema import MovingAverage
 from pipeline.train.loop import turn_at
 from pipeline.train.report import MetricsFile, RunningMeans
@@ -157,6 +157,31 @@ def schedule(**changes: object) -> ScheduleConfig:
 @pytest.mark.parametrize(("images_seen", "factor"), [(0, 1.0), (19, 1.0), (20, 0.5), (39, 0.5), (40, 0.25)])
 def test_learning_rate_when_a_milestone_is_reached_falls_by_gamma(images_seen: int, factor: float) -> None:
     assert schedule().learning_rate_factor(images_seen) == factor
+
+
+def test_warm_up_and_cosine_are_torchs_schedulers() -> None:
+    ours = schedule(**{"milestones_images": (), "learning_rate_decay": "cosine", "learning_rate_warmup_images": 19})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 20, total_iters=19)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=81)
+    theirs = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[19])
+    for images_seen in range(100):
+        assert ours.learning_rate_factor(images_seen) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)
+        optimizer.step()
+        theirs.step()
+    assert ours.learning_rate_factor(100) == 0.0
+    # The discriminator's rises from its own first step and ends with the run.
+    assert ours.learning_rate_factor(10, 10) == ours.learning_rate_factor(0)
+    assert ours.learning_rates(10)[1] == ours.discriminator_learning_rate / 20
+    assert ours.learning_rates(100) == (0.0, 0.0)
+
+
+def test_warm_up_meets_the_milestones_unchanged() -> None:
+    rising = schedule(**{"learning_rate_warmup_images": 4})
+    factors = [rising.learning_rate_factor(images_seen) for images_seen in (0, 1, 3, 4, 20)]
+    assert factors == pytest.approx([0.2, 0.4, 0.8, 1.0, 0.5])
+    with pytest.raises(ConfigError, match="cosine' takes no milestones_images"):
+        schedule(**{"learning_rate_decay": "cosine"})
 
 
 @pytest.mark.parametrize(

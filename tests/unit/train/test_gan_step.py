@@ -11,7 +11,7 @@ from gans import both, descending, gan_of, losses, report
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.losses import ADVERSARIAL_LOSSES, ImageTerm, L1Loss, LocallyDiscriminativeLoss
+from pipeline.losses import ADVERSARIAL_LOSSES, GradientPenalty, ImageTerm, L1Loss, LocallyDiscriminativeLoss
 from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.train.ema import MovingAverage
@@ -221,3 +221,20 @@ def test_step_with_a_wrapped_discriminator_is_refused(
     gan = replace(gan, discriminator=descending(nn.DataParallel(discriminator)))
     with pytest.raises(ValueError, match=r"needs the bare discriminator; got DataParallel"):
         gan_step(gan, step_input(), both(1e-2))
+
+
+def test_penalty_is_part_of_the_discriminators_update_alone_and_of_its_report(generator: SRVGGNetCompact) -> None:
+    def updated(penalty: GradientPenalty) -> tuple[Recorder, dict[str, Tensor]]:
+        torch.manual_seed(0)
+        discriminator = Recorder()
+        gan = gan_of(generator, discriminator, losses(), penalty=penalty)
+        return discriminator, gan_step(gan, step_input(), Turn(0.0, 1.0)).scalars
+
+    plain, without = updated(GradientPenalty())
+    penalised, scalars = updated(GradientPenalty(r1_weight=2.0, r2_weight=3.0))
+    assert scalars.keys() - without.keys() == {"discriminator/r1", "discriminator/r2"}
+    # The recorder's logit is w times a mean: both terms are quadratic in w = 1, so that each has the slope 2 * term.
+    slope = 2 * (scalars["discriminator/r1"] + scalars["discriminator/r2"])
+    assert slope > 0
+    assert (plain.weight - penalised.weight).item() == pytest.approx(slope.item(), rel=1e-4)
+    assert torch.equal(without["generator/adversarial"], scalars["generator/adversarial"])

@@ -11,6 +11,7 @@ import torch
 from gans import both, gan_of, losses, report
 from torch import Tensor, nn
 
+from pipeline.losses import GradientPenalty
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.generators import SRVGGNetCompact
@@ -95,9 +96,10 @@ class EngineTrainable(Trainable):
     def weights_changed(self) -> None: ...
 
 
-def test_pass_is_shared_neither_under_an_engine_nor_with_a_relativistic_loss():
+def test_pass_is_shared_neither_under_an_engine_nor_with_a_relativistic_loss_or_a_penalty():
     generator, discriminator = networks(PatchDiscriminator)
     gan = gan_of(generator, discriminator, losses())
     assert can_share_pass(gan)
     assert not can_share_pass(replace(gan, discriminator=EngineTrainable(discriminator, discriminator)))
     assert not can_share_pass(gan_of(generator, discriminator, losses(adversarial="relativistic_average")))
+    assert not can_share_pass(replace(gan, penalty=GradientPenalty(r1_weight=1.0)))
