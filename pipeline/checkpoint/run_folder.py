@@ -6,15 +6,17 @@ import errno
 import fcntl
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from pipeline.checkpoint.facts import MlflowRunId
 from pipeline.config.plain import to_plain
 from pipeline.config.presets import LAUNCH_TABLE, load_resolved
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from shards.format.files import check_writable, write_atomically
+from shards.schema import Count, SchemaError, parse, parse_json
 
 FREE_TO_CHANGE = (
     "train.run_dir",
@@ -37,6 +39,16 @@ may have moved: their manifests are identified by hash."""
 
 RunState = Literal["running", "preempted", "finished", "failed"]
 """running: also after a kill; preempted: saved and exited on request."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What `status.json` says: how the last call ended and where, and its run in MLflow."""
+
+    state: RunState
+    images_seen: Count
+    total_images: Count
+    mlflow_run_id: MlflowRunId | None = None
 
 
 @dataclass(frozen=True)
@@ -127,10 +139,16 @@ class RunFolder:
         document = to_plain(preset) | ({LAUNCH_TABLE: dict(launch)} if launch else {})
         write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
 
-    def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
-        """Write the run's state and position to `status.json`."""
-        status = {"state": state, "images_seen": images_seen, "total_images": total_images}
-        write_atomically(self.status, (json.dumps(status) + "\n").encode())
+    def read_status(self) -> RunStatus | None:
+        """Return what `status.json` says; None where there is none, or a damaged one: no run stops for that."""
+        try:
+            return parse(parse_json(self.status.read_bytes()), RunStatus, "its status")
+        except (OSError, SchemaError):
+            return None
+
+    def write_status(self, status: RunStatus) -> None:
+        """Write `status.json`."""
+        write_atomically(self.status, (json.dumps(asdict(status)) + "\n").encode())
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:

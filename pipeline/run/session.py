@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.checkpoint import BackgroundWriter, CheckpointStore
-from pipeline.checkpoint.run_folder import RunFolder, RunState
+from pipeline.checkpoint.run_folder import RunFolder, RunState, RunStatus
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
@@ -126,8 +126,8 @@ class Session:
             self._finish_export(facts)
             self._write_status("finished")
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
+        tracker = self._open_tracker()
         self._write_status("running")
-        tracker = self._open_tracker(facts)
         parts = self._loop_parts(facts, tracker, progress_of, must_stop)
         ending: RunState = "failed"
         try:
@@ -160,7 +160,11 @@ class Session:
             # Interrupted once, and perhaps finished by a call that was killed afterwards.
             state.validation_due &= state.images_seen not in self._metrics.scores(result_names()[0])
         state.validation_due = backend.any_rank(state.validation_due and backend.is_leader)
-        return {} if checkpoint is None else checkpoint.facts
+        facts = {} if checkpoint is None else checkpoint.facts
+        status = self._folder.read_status()
+        # A call that was killed before its first checkpoint has told its run in MLflow to the status alone.
+        self._mlflow_run_id = (status and status.mlflow_run_id) or facts.get("mlflow_run_id")
+        return facts
 
     def _loop_parts(
         self,
@@ -181,7 +185,7 @@ class Session:
             prepare=StepInputs(self._semantics, backend.autocast, memory_format_of(config.runtime)),
             validate=lambda images_seen: self._validate(images_seen, tracker, must_stop),
             checkpoints=BackgroundWriter(self._store),
-            facts=facts_of(config, self._manifest, backend, tracker.run_id, facts),
+            facts=facts_of(config, self._manifest, backend, self._mlflow_run_id, facts),
             metrics=self._metrics,
             tracker=tracker,
             progress=progress_of(self._state.images_seen, self._total_images),
@@ -236,7 +240,7 @@ class Session:
         """Export again if the run was killed between its last checkpoint and the end of the export."""
         backend = self._backend
         if backend.any_rank(backend.is_leader and exported_position(self._folder) != self._state.images_seen):
-            tracker = self._open_tracker(facts)
+            tracker = self._open_tracker()
             self._export(tracker, facts)
             tracker.close(_MLFLOW_STATUS["finished"])
 
@@ -246,14 +250,16 @@ class Session:
         tracker.file(self._folder.generator)
         tracker.file(self._folder.config)
 
-    def _open_tracker(self, facts: Mapping[str, Any]) -> Tracker | NullTracker:
-        run_id = facts.get("mlflow_run_id")
-        record = self._metrics.reports()
-        return start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id, record)
+    def _open_tracker(self) -> Tracker | NullTracker:
+        run_id, record = self._mlflow_run_id, self._metrics.reports()
+        tracker = start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id, record)
+        self._mlflow_run_id = tracker.run_id or run_id  # a server that is away now has the run still
+        return tracker
 
     def _write_status(self, state: RunState) -> None:
         if self._backend.is_leader:
-            self._folder.write_status(state, self._state.images_seen, self._total_images)
+            seen = self._state.images_seen
+            self._folder.write_status(RunStatus(state, seen, self._total_images, self._mlflow_run_id))
 
     def close(self) -> None:
         """Release the folder, networks and optimizers, so that the process group can be closed in order."""
