@@ -16,6 +16,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.bootstrap import mean_interval
 from pipeline.metrics.order import for_json, mean
 from shards.format.files import sha256_of, write_atomically
+from shards.format.rejects import count_notes, describe_notes
 
 _TABLE_START = b"set,image,"
 _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
@@ -49,12 +50,18 @@ class EvaluationReport:
         """All images of all sets, those included that could not be used."""
         return len(self.images) + len(self.faults)
 
+    @property
+    def notes(self) -> dict[str, int]:
+        """How many images were not measured as they are in their files, by what was lost or assumed."""
+        return count_notes(image.pair.notes for image in self.images)
+
     def text(self) -> str:
-        """Return one line per set, with the means."""
+        """Return one line per set, with the means, and what they do not show."""
         lines = [
             f"{name}: {', '.join(_compared(metric, self._mean(images)) for metric in self.metrics)}"
             for name, images in self.by_set.items()
         ]
+        lines += describe_notes(self.notes, "image(s)")
         return "\n".join([*lines, *(f"{name}: not computed: needs {what}" for name, what in self.not_computed.items())])
 
     def write(self, path: Path) -> None:
@@ -75,6 +82,8 @@ class EvaluationReport:
         }
         if self.not_computed:
             document["not_computed"] = self.not_computed
+        if self.notes:
+            document["photo_notes"] = self.notes
         if self.faults:
             document["faults"] = self.faults
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,11 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
     return replace(config, semantics=replace(semantics, source=source))
 
 
-def check_data(config: TrainConfig, manifest: Manifest) -> None:
+def check_data(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Check the configuration against shards and validation sets.
+
+    Returns:
+        What is lost or assumed of the images of the validation sets, one line each.
 
     Raises:
         ConfigError: The scale is not the shards', `keep_best` is no metric of the validation, or the discriminator
@@ -41,8 +44,8 @@ def check_data(config: TrainConfig, manifest: Manifest) -> None:
     check_sets(config.report.validation_sets)
     _check_exports(config)
     check_shards(config, manifest)
-    check_images(config.report.validation_sets, config.generator.scale)
     _check_best(config)
+    return check_images(config.report.validation_sets, config.generator.scale)
 
 
 def check_start(config: TrainConfig) -> None:

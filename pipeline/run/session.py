@@ -74,7 +74,7 @@ class Session:
         self._semantics = open_semantics(config, self._manifest, backend.device)
         self._samples = self._open_samples()
         self._folder.check(self._preset)
-        check_data(config, self._manifest)
+        self._notes_of_sets = check_data(config, self._manifest)
         losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
         channels = self._semantics.channels if self._semantics is not None else 0
         self._state = build_state(config, channels, backend)
@@ -104,7 +104,8 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What a person should know before the first step, one line each."""
-        return notes_of(self._config, self._manifest, self._semantics, self._backend)
+        lines = notes_of(self._config, self._manifest, self._semantics, self._backend)
+        return [*lines, *(f"validation sets: {line}" for line in self._notes_of_sets)]
 
     def run(self, progress_of: Callable[[int, int], Progress], must_stop: Callable[[], bool]) -> Outcome:
         """Resume from the newest checkpoint, train to the end or until asked to stop, and export.

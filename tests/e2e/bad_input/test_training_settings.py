@@ -78,4 +78,4 @@ def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first
     cut.write_bytes(cut.read_bytes()[:900])
     (here / "validation" / "HR" / "page.jpg").write_text("<html>")
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
-    refuse(jobs.train_sed.main, arguments, "2 image(s) of the validation sets", "photo1.png", "truncated", "page.jpg")
+    refuse(jobs.train_sed.main, arguments, "2 image(s) of the sets", "photo1.png", "truncated", "page.jpg")
