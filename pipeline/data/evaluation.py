@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
@@ -24,6 +24,9 @@ from shards.format.photos import (
 )
 from shards.format.png import Pixels
 from shards.format.rejects import PhotoNote, count_notes, describe_notes
+
+if TYPE_CHECKING:  # whose libraries a job needs only once its images are known to be there
+    from pipeline.metrics import Metric
 
 _MAX_PIXELS = 150_000_000
 _SHOWN_FAULTS = 10
@@ -133,18 +136,18 @@ def _find_lq(hr_file: Path, scale: int) -> Path | None:
     raise InputError(f"{folder} has neither {' nor '.join(names)}; add it, or remove the folder to use bicubic LR")
 
 
-def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
+def read_pair(hr_file: Path, scale: int, metrics: Sequence[Metric] = ()) -> EvaluationPair:
     """Read one image of a set; the LQ is its file in LRx{scale}/, or bicubic where there is no such folder.
 
     Raises:
-        InputError: The two do not fit.
+        InputError: The two do not fit, or are too small for one of the metrics.
     """
-    gt, lq, notes = _read_files(hr_file, scale)
+    gt, lq, notes = _read_files(hr_file, scale, metrics)
     return EvaluationPair(hr_file.stem, downscale(gt, scale) if lq is None else lq, gt, notes)
 
 
-def check_images(folders: Sequence[Path], scale: int) -> list[str]:
-    """Decode every image of some sets, so that none stops a run hours later.
+def check_images(folders: Sequence[Path], scale: int, metrics: Sequence[Metric]) -> list[str]:
+    """Decode every image of some sets that metrics will measure, so that none stops a run hours later.
 
     Returns:
         What is lost or assumed of images, one line each.
@@ -157,7 +160,7 @@ def check_images(folders: Sequence[Path], scale: int) -> list[str]:
     for folder in folders:
         for hr_file in evaluation_files(folder):
             try:
-                notes.append(_read_files(hr_file, scale)[2])
+                notes.append(_read_files(hr_file, scale, metrics)[2])
             except InputError as error:
                 faults.append(str(error))
     if faults:
@@ -167,13 +170,20 @@ def check_images(folders: Sequence[Path], scale: int) -> list[str]:
     return describe_notes(count_notes(notes), "image(s)")
 
 
-def _read_files(hr_file: Path, scale: int) -> tuple[Pixels, Pixels | None, tuple[PhotoNote, ...]]:
+def _read_files(
+    hr_file: Path, scale: int, metrics: Sequence[Metric]
+) -> tuple[Pixels, Pixels | None, tuple[PhotoNote, ...]]:
     """Return HR, with sides that are multiples of the scale, LQ where the set has it, and the notes of both."""
     gt, notes = read_image(hr_file)
     height, width = (side - side % scale for side in gt.shape[:2])
     gt = gt[:height, :width]
     if not gt.size:
         raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; remove it from the set")
+    for metric in metrics:
+        try:
+            metric.check_size(gt.shape[:2], scale)
+        except InputError as error:
+            raise InputError(f"{hr_file}: {error}") from error
     lq_file = _find_lq(hr_file, scale)
     if lq_file is None:
         return gt, None, notes

@@ -112,7 +112,7 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
         return f"{name} version {champion.version} is this very model, and champion; nothing to do"
     if champion is not None and not force:
         _check_sets(sets, champion)
-    for line in check_images(sets, model.scale):
+    for line in check_images(sets, model.scale, rule.metrics):
         say(line)
     ours = measure(model, sets, "measuring the model", rule.metrics)
     if not force:

@@ -10,7 +10,7 @@ from pipeline.data.evaluation import check_images, check_sets
 from pipeline.data.features import has_features
 from pipeline.data.samples import check_crop
 from pipeline.errors import ConfigError
-from pipeline.inference.evaluate import result_names
+from pipeline.inference.evaluate import DEFAULT_METRICS, result_names
 from shards.format.manifest import Manifest
 from shards.format.outputs import check_output_files
 
@@ -45,7 +45,7 @@ def check_data(config: TrainConfig, manifest: Manifest) -> list[str]:
     _check_exports(config)
     check_shards(config, manifest)
     _check_best(config)
-    return check_images(config.report.validation_sets, config.generator.scale)
+    return check_images(config.report.validation_sets, config.generator.scale, DEFAULT_METRICS)
 
 
 def check_start(config: TrainConfig) -> None:

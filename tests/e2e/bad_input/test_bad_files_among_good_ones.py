@@ -49,6 +49,19 @@ def test_evaluate_when_files_are_damaged_measures_the_others_and_names_them_last
     assert "photo1b.png" in lines[-1]
 
 
+def test_evaluate_when_an_image_is_too_small_for_a_metric_measures_the_others_and_names_it_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(here / "set" / "HR", [(24, 32), (40, 16), (7, 40), (28, 24)])
+    arguments = [model_file(here / "m.safetensors"), "--sets", "set", "--output", "n.json"]
+    assert run_job(jobs.evaluate.main, arguments) == 1
+    assert list(json.loads((here / "n.json").read_text())["sets"]["set"]["images"]) == ["photo0", "photo3"]
+    lines = capsys.readouterr().err.splitlines()
+    assert "2 of 4 images could not be used" in lines[-3]
+    assert "photo1.png: ssim_y needs 11 px a side without the border of 4 px; got 32x8 px" in lines[-2]
+    assert "photo2.png: psnr_y needs 1 px a side without the border of 4 px; got 0x32 px" in lines[-1]
+
+
 def test_evaluate_says_what_the_measured_pixels_do_not_show_of_the_files(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import assert_bad_input, job, run_command
+from harness import assert_bad_input, job, photo, run_command
+from PIL import Image
 from safetensors.torch import save_file
 
 import jobs.train_sed
@@ -77,5 +78,7 @@ def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first
     cut = here / "validation" / "HR" / "photo1.png"
     cut.write_bytes(cut.read_bytes()[:900])
     (here / "validation" / "HR" / "page.jpg").write_text("<html>")
+    Image.fromarray(photo(0, 40, 18)).save(here / "validation" / "HR" / "tiny.png")
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
-    refuse(jobs.train_sed.main, arguments, "2 image(s) of the sets", "photo1.png", "truncated", "page.jpg")
+    words = ("3 image(s) of the sets", "photo1.png", "truncated", "page.jpg", "tiny.png: ssim_y needs 11 px a side")
+    refuse(jobs.train_sed.main, arguments, *words)
