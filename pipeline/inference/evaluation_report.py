@@ -90,7 +90,10 @@ class EvaluationReport:
         write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
     def csv(self) -> bytes:
-        """Return one line per image, with every result by name; empty where there is no finite number."""
+        """Return one line per image, with every result by name; empty where there is no finite number.
+
+        Bytes of a name that are no UTF-8 are written as in the JSON document.
+        """
         names = result_names(self.metrics)
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
@@ -99,7 +102,7 @@ class EvaluationReport:
             for image in images:
                 values = for_json(image.metrics)
                 writer.writerow([set_name, image.pair.name, *(values[name] for name in names)])
-        return lines.getvalue().encode()
+        return lines.getvalue().encode(errors="backslashreplace")
 
     def _intervals(self, images: Sequence[Evaluated]) -> dict[str, list[float] | None]:
         """Return the ends of each mean's 95% bootstrap interval over images; None where there is no mean."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def test_evaluate_when_an_image_is_too_small_for_a_metric_measures_the_others_an
     assert "2 of 4 images could not be used" in lines[-3]
     assert "photo1.png: ssim_y needs 11 px a side without the border of 4 px; got 32x8 px" in lines[-2]
     assert "photo2.png: psnr_y needs 1 px a side without the border of 4 px; got 0x32 px" in lines[-1]
+
+
+def test_evaluate_when_names_are_no_text_writes_and_prints_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_photos(here / os.fsdecode(b"s\xe9t") / "HR", [(24, 32), (28, 24)])
+    (folder / "photo0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))  # as archives of other systems unpack them
+    arguments = [model_file(here / "m.safetensors"), "--sets", str(folder.parent), "--output", "n.json"]
+    assert run_job(jobs.evaluate.main, [*arguments, "--table", "n.csv", "--picture", "n.png"]) == 0
+    assert r"s\udce9t: PSNR-Y" in capsys.readouterr().out
+    images = json.loads((here / "n.json").read_text())["sets"]["s\udce9t"]["images"]
+    assert list(images) == ["caf\udce9", "photo1"]
+    assert [line.split(",")[:2] for line in (here / "n.csv").read_text().splitlines()[1:]] == [
+        [r"s\udce9t", r"caf\udce9"],
+        [r"s\udce9t", "photo1"],
+    ]
 
 
 def test_evaluate_says_what_the_measured_pixels_do_not_show_of_the_files(
