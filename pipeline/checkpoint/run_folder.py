@@ -14,7 +14,7 @@ from pipeline.checkpoint.facts import MlflowRunId
 from pipeline.config.plain import to_plain
 from pipeline.config.presets import LAUNCH_TABLE, load_resolved
 from pipeline.config.schema import Preset
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, saving
 from shards.format.files import check_writable, write_atomically
 from shards.schema import Count, SchemaError, parse, parse_json
 
@@ -115,9 +115,13 @@ class RunFolder:
 
         The lock is released when the returned file is closed or the process ends; loader processes do not inherit it.
         On storage without locks every process gets it.
+
+        Raises:
+            SaveError: The folder cannot be made, or nothing can be written in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = (self.path / ".lock").open("wb")
+        with saving(self.path / ".lock"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("wb")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -135,9 +139,14 @@ class RunFolder:
         return load_resolved(self.config, Preset)
 
     def write_config(self, preset: Preset, launch: Mapping[str, Any] | None = None) -> None:
-        """Write the resolved configuration, and what the launcher and the environment decided beside it."""
+        """Write the resolved configuration, and what the launcher and the environment decided beside it.
+
+        Raises:
+            SaveError: The disk is full.
+        """
         document = to_plain(preset) | ({LAUNCH_TABLE: dict(launch)} if launch else {})
-        write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
+        with saving(self.config):
+            write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
 
     def read_status(self) -> RunStatus | None:
         """Return what `status.json` says; None where there is none, or a damaged one: no run stops for that."""
@@ -147,8 +156,13 @@ class RunFolder:
             return None
 
     def write_status(self, status: RunStatus) -> None:
-        """Write `status.json`."""
-        write_atomically(self.status, (json.dumps(asdict(status)) + "\n").encode())
+        """Write `status.json`.
+
+        Raises:
+            SaveError: The disk is full, or the folder is gone.
+        """
+        with saving(self.status):
+            write_atomically(self.status, (json.dumps(asdict(status)) + "\n").encode())
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:

@@ -18,7 +18,7 @@ from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.data.features import image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
-from pipeline.errors import ConfigError, saving
+from pipeline.errors import ConfigError, SaveError, saving
 from pipeline.inference.evaluate import Evaluated, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
 from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of
@@ -138,7 +138,7 @@ class Session:
                 self._export(tracker, parts.facts)
             ending = "finished" if is_finished else "preempted"
         finally:
-            with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
+            with contextlib.suppress(SaveError):  # a full disk must not hide why the run ended
                 self._write_status(ending)
             tracker.close(_MLFLOW_STATUS[ending])
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
