@@ -15,7 +15,7 @@ from pipeline.config.plain import to_plain
 from pipeline.config.presets import LAUNCH_TABLE, load_resolved
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError, saving
-from shards.format.files import check_writable, write_atomically
+from shards.format.files import check_writable, clean_stale_kind, write_atomically
 from shards.schema import Count, SchemaError, parse, parse_json
 
 FREE_TO_CHANGE = (
@@ -92,6 +92,11 @@ class RunFolder:
         """Pictures of the last validation."""
         return self.path / "pictures"
 
+    @property
+    def skipped_updates(self) -> Path:
+        """Folder of what is known about updates that were skipped."""
+        return self.path / "skipped_updates"
+
     def check(self, preset: Preset) -> None:
         """Check that a command may train here, before anything is built or written.
 
@@ -129,6 +134,11 @@ class RunFolder:
                 file.close()
                 return None
         return file
+
+    def clean(self) -> None:
+        """Remove the temporary files that killed calls left; only the holder of the lock may call this."""
+        for folder in (self.path, self.generator.parent, self.pictures, self.skipped_updates):
+            clean_stale_kind(folder, "")
 
     def read_config(self) -> Preset:
         """Return the configuration of the run here.

@@ -83,6 +83,7 @@ class Session:
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._metrics))
         self._lock = self._lock_folder()
         if backend.is_leader:
+            self._folder.clean()
             self._folder.write_config(self._preset, backend.launch_record)
 
     def _open_samples(self) -> TrainingSamples:
