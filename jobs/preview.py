@@ -14,7 +14,7 @@ from jobs.terminal import run_job
 from pipeline.progress import say
 from shards.config import DEFAULT_RECIPE
 from shards.errors import InputError
-from shards.format.files import check_writable
+from shards.format.files import check_writable, clean_stale_kind
 from shards.format.outputs import check_output_files
 from shards.format.storage import expand
 
@@ -94,6 +94,7 @@ def main(argv: list[str]) -> int:
     picture = draw_preview(
         images, recipe, num_samples=config.samples, num_variants=config.variants, canvas_px=config.canvas_px
     )
+    clean_stale_kind(config.output.parent, config.output.name)  # what a killed call left of it
     write_png(config.output, picture, job=_JOB)
     say(f"picture: {config.output}")
     if run is not None:

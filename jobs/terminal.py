@@ -7,6 +7,7 @@ signal.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
         The exit code. Errors of our own keep their traceback.
     """
     _show_no_secrets()
+    _show_any_text()
     try:
         with handling_sigterm(_terminator()):
             return main(sys.argv[1:] if argv is None else argv)
@@ -112,6 +114,12 @@ def _show_no_secrets() -> None:
     sys.excepthook = show_traceback
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogFormatter())
+
+
+def _show_any_text() -> None:
+    """Let `print` escape what the terminal's encoding lacks, and bytes of a path that are no text, as `say` does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

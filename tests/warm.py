@@ -1,7 +1,7 @@
 """Training processes that start in a moment: forked from a server that has imported everything and done nothing else.
 
 A training process spends seconds on imports; a test that kills dozens cannot. Each runs `jobs.train_sed.main` as the
-job does, with the ranks that a launcher would give it, and without MLflow.
+job does, with the ranks that a launcher would give it, and without MLflow unless its environment names a store.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _prepare(life: Life, rank: int) -> None:
 
     torch.set_num_threads(1)
     pipeline.runtime.roll_call.WINDOW_S = 1.0
-    pipeline.run.record.open_tracker = lambda *_: NullTracker()
+    if "MLFLOW_TRACKING_URI" not in life.environment:
+        pipeline.run.record.open_tracker = lambda *_: NullTracker()
     if life.keys is not None:
         pipeline.run.session.batches = _noting(pipeline.run.session.batches, life.keys.with_suffix(f".{rank}"))
     if life.dies_at_file_event is not None and rank == 0:

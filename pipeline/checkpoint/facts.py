@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from shards.schema import Count, FileStem, Pattern, SchemaError, Sha256, parse, shown
 
+MlflowRunId = Annotated[str, Pattern(r"[A-Za-z0-9_-]{1,64}", "the ID of an MLflow run")]
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -31,7 +33,7 @@ class _Facts:
 
     images_seen: Count
     image_manifest: Sha256 | None = None
-    mlflow_run_id: Annotated[str, Pattern(r"[A-Za-z0-9_-]{1,64}", "the ID of an MLflow run")] | None = None
+    mlflow_run_id: MlflowRunId | None = None
     open_report: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     damage: _Damage = dataclasses.field(default_factory=lambda: _Damage(0, 0, 0))
     skipped_updates: Mapping[str, tuple[Count, Count]] = dataclasses.field(default_factory=dict)

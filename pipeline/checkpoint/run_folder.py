@@ -6,15 +6,17 @@ import errno
 import fcntl
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
 
+from pipeline.checkpoint.facts import MlflowRunId
 from pipeline.config.plain import to_plain
 from pipeline.config.presets import LAUNCH_TABLE, load_resolved
 from pipeline.config.schema import Preset
-from pipeline.errors import ConfigError
-from shards.format.files import check_writable, write_atomically
+from pipeline.errors import ConfigError, saving
+from shards.format.files import check_writable, clean_stale_kind, write_atomically
+from shards.schema import Count, SchemaError, parse, parse_json
 
 FREE_TO_CHANGE = (
     "train.run_dir",
@@ -38,6 +40,16 @@ may have moved: their manifests are identified by hash."""
 
 RunState = Literal["running", "preempted", "finished", "failed"]
 """running: also after a kill; preempted: saved and exited on request."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What `status.json` says: how the last call ended and where, and its run in MLflow."""
+
+    state: RunState
+    images_seen: Count
+    total_images: Count
+    mlflow_run_id: MlflowRunId | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,11 @@ class RunFolder:
         """Pictures of the last validation."""
         return self.path / "pictures"
 
+    @property
+    def skipped_updates(self) -> Path:
+        """Folder of what is known about updates that were skipped."""
+        return self.path / "skipped_updates"
+
     def check(self, preset: Preset) -> None:
         """Check that a command may train here, before anything is built or written.
 
@@ -109,9 +126,13 @@ class RunFolder:
 
         The lock is released when the returned file is closed or the process ends; loader processes do not inherit it.
         On storage without locks every process gets it.
+
+        Raises:
+            SaveError: The folder cannot be made, or nothing can be written in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = (self.path / ".lock").open("wb")
+        with saving(self.path / ".lock"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("wb")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -119,6 +140,11 @@ class RunFolder:
                 file.close()
                 return None
         return file
+
+    def clean(self) -> None:
+        """Remove the temporary files that killed calls left; only the holder of the lock may call this."""
+        for folder in (self.path, self.generator.parent, self.pictures, self.skipped_updates):
+            clean_stale_kind(folder, "")
 
     def read_config(self) -> Preset:
         """Return the configuration of the run here.
@@ -129,22 +155,30 @@ class RunFolder:
         return load_resolved(self.config, Preset)
 
     def write_config(self, preset: Preset, launch: Mapping[str, Any] | None = None) -> None:
-        """Write the resolved configuration, and what the launcher and the environment decided beside it."""
+        """Write the resolved configuration, and what the launcher and the environment decided beside it.
+
+        Raises:
+            SaveError: The disk is full.
+        """
         document = to_plain(preset) | ({LAUNCH_TABLE: dict(launch)} if launch else {})
-        write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
+        with saving(self.config):
+            write_atomically(self.config, (json.dumps(document, indent=1) + "\n").encode())
 
-    def read_state(self) -> RunState | None:
-        """Return the run's state as its last call left it; None where it is unknown."""
+    def read_status(self) -> RunStatus | None:
+        """Return what `status.json` says; None where there is none, or a damaged one: no run stops for that."""
         try:
-            state = json.loads(self.status.read_bytes())["state"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return parse(parse_json(self.status.read_bytes()), RunStatus, "its status")
+        except (OSError, SchemaError):
             return None
-        return state if state in get_args(RunState) else None
 
-    def write_status(self, state: RunState, images_seen: int, total_images: int) -> None:
-        """Write the run's state and position to `status.json`."""
-        status = {"state": state, "images_seen": images_seen, "total_images": total_images}
-        write_atomically(self.status, (json.dumps(status) + "\n").encode())
+    def write_status(self, status: RunStatus) -> None:
+        """Write `status.json`.
+
+        Raises:
+            SaveError: The disk is full, or the folder is gone.
+        """
+        with saving(self.status):
+            write_atomically(self.status, (json.dumps(asdict(status)) + "\n").encode())
 
 
 def _free_to_change(preset: Preset) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
@@ -23,6 +23,10 @@ from shards.format.photos import (
     read_picture,
 )
 from shards.format.png import Pixels
+from shards.format.rejects import PhotoNote, count_notes, describe_notes
+
+if TYPE_CHECKING:  # whose libraries a job needs only once its images are known to be there
+    from pipeline.metrics import Metric
 
 _MAX_PIXELS = 150_000_000
 _SHOWN_FAULTS = 10
@@ -37,9 +41,11 @@ class EvaluationPair:
     name: str
     lq: Pixels
     gt: Pixels
+    notes: tuple[PhotoNote, ...] = ()
+    """What the pixels do not show of the files, sorted."""
 
 
-def read_image(path: Path) -> Pixels:
+def read_image(path: Path) -> DecodedPhoto:
     """Decode an image file to 8-bit sRGB, as the sharding job does; animations and several pages are refused.
 
     Raises:
@@ -48,7 +54,7 @@ def read_image(path: Path) -> Pixels:
     photo = _decode(path, read_photo)
     if "frames" in photo.notes:
         raise InputError(f"{path} is an animation or has several pages; save the one to use as a file of its own")
-    return photo.pixels
+    return photo
 
 
 def read_picture_file(path: Path) -> Picture:
@@ -130,59 +136,66 @@ def _find_lq(hr_file: Path, scale: int) -> Path | None:
     raise InputError(f"{folder} has neither {' nor '.join(names)}; add it, or remove the folder to use bicubic LR")
 
 
-def read_pair(hr_file: Path, scale: int) -> EvaluationPair:
+def read_pair(hr_file: Path, scale: int, metrics: Sequence[Metric] = ()) -> EvaluationPair:
     """Read one image of a set; the LQ is its file in LRx{scale}/, or bicubic where there is no such folder.
 
     Raises:
-        InputError: The two do not fit.
+        InputError: The two do not fit, or are too small for one of the metrics.
     """
-    gt, lq = _read_files(hr_file, scale)
-    return EvaluationPair(hr_file.stem, downscale(gt, scale) if lq is None else lq, gt)
+    gt, lq, notes = _read_files(hr_file, scale, metrics)
+    return EvaluationPair(hr_file.stem, downscale(gt, scale) if lq is None else lq, gt, notes)
 
 
-def check_images(folders: Sequence[Path], scale: int, *, smallest_side_px: int = 1) -> None:
-    """Decode every image of some sets, so that none stops a run hours later.
+def check_images(folders: Sequence[Path], scale: int, metrics: Sequence[Metric]) -> list[str]:
+    """Decode every image of some sets that metrics will measure, so that none stops a run hours later.
+
+    Returns:
+        What is lost or assumed of images, one line each.
 
     Args:
         folders: The sets.
         scale: Enlargement.
-        smallest_side_px: What the metrics need of an HR image, border included.
+        metrics: What will be measured.
 
     Raises:
         InputError: Images cannot be used; lists them.
     """
     faults: list[str] = []
+    notes: list[tuple[PhotoNote, ...]] = []
     for folder in folders:
         for hr_file in evaluation_files(folder):
             try:
-                gt, _ = _read_files(hr_file, scale)
-                if min(gt.shape[:2]) < smallest_side_px:
-                    raise InputError(
-                        f"{hr_file} has {gt.shape[1]}x{gt.shape[0]} px, and the metrics need {smallest_side_px} px a "
-                        "side; remove it from the set, or the metric with the largest window"
-                    )
+                notes.append(_read_files(hr_file, scale, metrics)[2])
             except InputError as error:
                 faults.append(str(error))
     if faults:
         more = f"\n  and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
         listed = "\n  ".join(faults[:_SHOWN_FAULTS])
-        raise InputError(f"{len(faults)} image(s) of the validation sets cannot be used:\n  {listed}{more}")
+        raise InputError(f"{len(faults)} image(s) of the sets cannot be used:\n  {listed}{more}")
+    return describe_notes(count_notes(notes), "image(s)")
 
 
-def _read_files(hr_file: Path, scale: int) -> tuple[Pixels, Pixels | None]:
-    """Return HR, with sides that are multiples of the scale, and LQ where the set has it."""
-    gt = read_image(hr_file)
+def _read_files(
+    hr_file: Path, scale: int, metrics: Sequence[Metric]
+) -> tuple[Pixels, Pixels | None, tuple[PhotoNote, ...]]:
+    """Return HR, with sides that are multiples of the scale, LQ where the set has it, and the notes of both."""
+    gt, notes = read_image(hr_file)
     height, width = (side - side % scale for side in gt.shape[:2])
     gt = gt[:height, :width]
     if not gt.size:
         raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; remove it from the set")
+    for metric in metrics:
+        try:
+            metric.check_size(gt.shape[:2], scale)
+        except InputError as error:
+            raise InputError(f"{hr_file}: {error}") from error
     lq_file = _find_lq(hr_file, scale)
     if lq_file is None:
-        return gt, None
-    lq = read_image(lq_file)
+        return gt, None, notes
+    lq, notes_of_lq = read_image(lq_file)
     if (lq.shape[0] * scale, lq.shape[1] * scale) != gt.shape[:2]:
         raise InputError(
             f"{lq_file} has {lq.shape[1]}x{lq.shape[0]} px, but {hr_file} has {gt.shape[1]}x{gt.shape[0]}; "
             f"expected {gt.shape[1] // scale}x{gt.shape[0] // scale}"
         )
-    return gt, lq
+    return gt, lq, tuple(sorted({*notes, *notes_of_lq}))

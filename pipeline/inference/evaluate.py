@@ -79,7 +79,7 @@ def evaluate_folder(
     """
     for hr_file in evaluation_files(folder):
         try:
-            pair = read_pair(hr_file, scale)
+            pair = read_pair(hr_file, scale, metrics)
         except InputError as error:
             if skip is None:
                 raise

@@ -15,7 +15,7 @@ from pipeline.inference.pictures import before_and_after, is_picture_of, write_p
 from pipeline.metrics.choice import choose_metrics
 from pipeline.progress import Progress, say
 from shards.errors import InputError
-from shards.format.files import check_writable, write_atomically
+from shards.format.files import check_writable, clean_stale_kind, write_atomically
 from shards.format.outputs import check_output_files
 from shards.format.storage import parse_local_path
 
@@ -42,18 +42,23 @@ class EvaluationFiles:
         Raises:
             InputError: One is an input, somebody's file (without `overwrite`), or in a folder that cannot be written.
         """
-        given = [path for path in (self.document, self.table, self.picture) if path is not None]
         check_output_files(
-            given,
+            self._given,
             inputs,
             is_own=lambda path: is_evaluation(path) or is_image_table(path) or is_picture_of(path, _JOB),
             overwrite=overwrite,
         )
-        for path in given:
+        for path in self._given:
             check_writable(path.parent)
 
+    @property
+    def _given(self) -> list[Path]:
+        return [path for path in (self.document, self.table, self.picture) if path is not None]
+
     def write(self, report: EvaluationReport) -> None:
-        """Write them all; no picture where no image could be used."""
+        """Write them all; no picture where no image could be used. What a killed call left of them goes."""
+        for path in self._given:
+            clean_stale_kind(path.parent, path.name)
         report.write(self.document)
         if self.table is not None:
             write_atomically(self.table, report.csv())

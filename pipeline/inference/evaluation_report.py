@@ -16,6 +16,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.bootstrap import mean_interval
 from pipeline.metrics.order import for_json, mean
 from shards.format.files import sha256_of, write_atomically
+from shards.format.rejects import count_notes, describe_notes
 
 _TABLE_START = b"set,image,"
 _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
@@ -49,12 +50,18 @@ class EvaluationReport:
         """All images of all sets, those included that could not be used."""
         return len(self.images) + len(self.faults)
 
+    @property
+    def notes(self) -> dict[str, int]:
+        """How many images were not measured as they are in their files, by what was lost or assumed."""
+        return count_notes(image.pair.notes for image in self.images)
+
     def text(self) -> str:
-        """Return one line per set, with the means."""
+        """Return one line per set, with the means, and what they do not show."""
         lines = [
             f"{name}: {', '.join(against_bicubic(metric, self._mean(images)) for metric in self.metrics)}"
             for name, images in self.by_set.items()
         ]
+        lines += describe_notes(self.notes, "image(s)")
         return "\n".join([*lines, *(f"{name}: not computed: needs {what}" for name, what in self.not_computed.items())])
 
     def write(self, path: Path) -> None:
@@ -75,13 +82,18 @@ class EvaluationReport:
         }
         if self.not_computed:
             document["not_computed"] = self.not_computed
+        if self.notes:
+            document["photo_notes"] = self.notes
         if self.faults:
             document["faults"] = self.faults
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
     def csv(self) -> bytes:
-        """Return one line per image, with every result by name; empty where there is no finite number."""
+        """Return one line per image, with every result by name; empty where there is no finite number.
+
+        Bytes of a name that are no UTF-8 are written as in the JSON document.
+        """
         names = result_names(self.metrics)
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
@@ -90,7 +102,7 @@ class EvaluationReport:
             for image in images:
                 values = for_json(image.metrics)
                 writer.writerow([set_name, image.pair.name, *(values[name] for name in names)])
-        return lines.getvalue().encode()
+        return lines.getvalue().encode(errors="backslashreplace")
 
     def _intervals(self, images: Sequence[Evaluated]) -> dict[str, list[float] | None]:
         """Return the ends of each mean's 95% bootstrap interval over images; None where there is no mean."""

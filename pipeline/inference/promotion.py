@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoint import CheckpointStore
-from pipeline.data.evaluation import evaluation_files
+from pipeline.data.evaluation import check_images, evaluation_files
 from pipeline.inference.device import best_device
 from pipeline.inference.evaluate import DEFAULT_METRICS, evaluate_sets, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel, open_model
@@ -23,7 +23,7 @@ from pipeline.metrics.choice import best_perceptual, find_metric
 from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import mean, only_finite
 from pipeline.models.generators import save_generator
-from pipeline.progress import Progress
+from pipeline.progress import Progress, say
 from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights
 from shards.errors import InputError
@@ -112,6 +112,8 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
         return f"{name} version {champion.version} is this very model, and champion; nothing to do"
     if champion is not None and not force:
         _check_sets(sets, champion)
+    for line in check_images(sets, model.scale, rule.metrics):
+        say(line)
     ours = measure(model, sets, "measuring the model", rule.metrics)
     if not force:
         _check_above_bicubic(rule.floor, ours)

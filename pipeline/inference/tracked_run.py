@@ -55,5 +55,6 @@ def find_tracked_run(path: Path) -> TrackedRun:
             f"--run {path} holds no checkpoint of a run in MLflow; give the --run-dir of jobs/train_sed.py"
         )
     experiment = folder.read_config().train.report.experiment
-    is_finished = folder.read_state() == "finished"
+    status = folder.read_status()
+    is_finished = status is not None and status.state == "finished"
     return TrackedRun(path.resolve().name, experiment, run_id, checkpoint.images_seen, is_finished)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -75,13 +75,25 @@ class Metric:
             InputError: Not 8-bit RGB, two sizes, or too small without the border.
         """
         check_pair(sr, gt, border_px)
-        height_px, width_px = (side - 2 * border_px for side in sr.shape[:2])
+        self.check_size(sr.shape[:2], border_px)
+        return float(self.measure(sr, gt, border_px))
+
+    def check_size(self, size_px: Sequence[int], border_px: int) -> None:
+        """Check that images of a size can be compared.
+
+        Args:
+            size_px: Height and width, border included.
+            border_px: As above.
+
+        Raises:
+            InputError: They are too small without the border.
+        """
+        height_px, width_px = (side - 2 * border_px for side in size_px)
         if min(height_px, width_px) < self.smallest_side_px:
             raise InputError(
                 f"{self.name} needs {self.smallest_side_px} px a side without the border of {border_px} px; "
-                f"got {height_px}x{width_px} px; use larger images or drop the metric"
+                f"got {max(height_px, 0)}x{max(width_px, 0)} px; use larger images or drop the metric"
             )
-        return float(self.measure(sr, gt, border_px))
 
     def text(self, value: float | None) -> str:
         """The number as it is shown: `31.25 dB`; `none` where there is no mean."""

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
-from pipeline.errors import ConfigError
 from pipeline.losses import (
     ADVERSARIAL_LOSSES,
     IMAGE_LOSSES,
@@ -21,9 +20,8 @@ from pipeline.models.discriminators import start_discriminator
 from pipeline.models.generators import start_generator
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.compilation import compile_network
-from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Gan, GanStep, can_share_pass, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Gan, GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
@@ -108,8 +106,7 @@ def build_gan(
 ) -> tuple[Gan, GanStep]:
     """Return the networks with their losses, and the function that makes a step with them.
 
-    Raises:
-        ConfigError: A shared discriminator pass or CUDA graphs were asked for where there can be none.
+    `check_settings` has checked that a shared pass and CUDA graphs can be, where they are asked for.
     """
     for term in losses.image:
         place(term.loss, config.runtime, backend.device)
@@ -122,24 +119,6 @@ def build_gan(
         config.runtime.micro_batch_size,
         GradientPenalty(config.losses.r1_weight, config.losses.r2_weight, config.losses.penalty_sigma),
     )
-    step = _choose_step(config.runtime, gan)
-    if not config.runtime.cuda_graphs:
-        return gan, step
-    if backend.device.type != "cuda" or backend.world_size > 1 or not isinstance(state.generator, DdpTrainable):
-        raise ConfigError(
-            f"runtime.cuda_graphs=true is for one process on a GPU, without DeepSpeed; this is {backend.description}; "
-            "set --runtime.no-cuda-graphs"
-        )
-    return gan, GraphedStep(step)
-
-
-def _choose_step(config: RuntimeConfig, gan: Gan) -> GanStep:
-    if config.discriminator_pass == "separate" or gan.discriminator is None:
-        return gan_step
-    if not can_share_pass(gan):
-        raise ConfigError(
-            "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with a relativistic loss or a "
-            "gradient penalty (losses.r1_weight, losses.r2_weight); "
-            "set --runtime.discriminator-pass separate"
-        )
-    return gan_step_shared_pass
+    shares_pass = config.runtime.discriminator_pass == "shared" and gan.discriminator is not None
+    step = gan_step_shared_pass if shares_pass else gan_step
+    return gan, GraphedStep(step) if config.runtime.cuda_graphs else step

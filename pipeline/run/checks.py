@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
@@ -11,7 +13,9 @@ from pipeline.data.evaluation import check_images, check_sets
 from pipeline.data.features import has_features
 from pipeline.data.samples import check_crop
 from pipeline.errors import ConfigError
+from pipeline.losses import ADVERSARIAL_LOSSES
 from pipeline.metrics import Metric
+from pipeline.runtime.launch import launched_world_size, wants_deepspeed
 from shards.format.manifest import Manifest
 from shards.format.outputs import check_output_files
 
@@ -29,23 +33,56 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
     return replace(config, semantics=replace(semantics, source=source))
 
 
-def check_data(config: TrainConfig, manifest: Manifest, metrics: Iterable[Metric]) -> None:
+def check_data(config: TrainConfig, manifest: Manifest, metrics: Sequence[Metric]) -> list[str]:
     """Check the configuration against shards and validation sets, and the sets against the metrics of the validation.
 
+    Returns:
+        What is lost or assumed of the images of the validation sets, one line each.
+
     Raises:
-        ConfigError: The scale is not the shards', or the discriminator would meet a generator with random weights.
-        InputError: A validation set is missing, empty, or holds an image that cannot be used, or the run's export would
-            replace its initial weights.
+        ConfigError: As from `check_settings`, or the scale is not the shards'.
+        InputError: As from `check_settings`, or a validation set is missing, empty, or holds an image that cannot be
+            used.
     """
-    check_start(config)
+    check_settings(config)
     check_sets(config.report.validation_sets)
-    _check_exports(config)
     check_shards(config, manifest)
-    smallest_px = max((metric.smallest_side_px for metric in metrics), default=1) + 2 * config.generator.scale
-    check_images(config.report.validation_sets, config.generator.scale, smallest_side_px=smallest_px)
+    return check_images(config.report.validation_sets, config.generator.scale, metrics)
 
 
-def check_start(config: TrainConfig) -> None:
+def check_settings(config: TrainConfig) -> None:
+    """Check what needs no data: a dry run refuses what the run would refuse.
+
+    Raises:
+        ConfigError: The discriminator would meet a generator with random weights, or this machine and its launcher
+            cannot make the step that was asked for.
+        InputError: The run's export would replace its initial weights.
+    """
+    _check_start(config)
+    _check_step(config)
+    _check_exports(config)
+
+
+def _check_step(config: TrainConfig) -> None:
+    """Check that the processes that were launched can make the kind of step that the preset asks for."""
+    runtime, num_processes, uses_deepspeed = config.runtime, launched_world_size(), wants_deepspeed()
+    has_gpu = torch.cuda.is_available()
+    if runtime.cuda_graphs and (not has_gpu or num_processes > 1 or uses_deepspeed):
+        this = f"{num_processes} process(es) on a {'GPU' if has_gpu else 'CPU'}{' under DeepSpeed' * uses_deepspeed}"
+        raise ConfigError(
+            f"runtime.cuda_graphs=true is for one process on a GPU, without DeepSpeed; this is {this}; "
+            "set --runtime.no-cuda-graphs"
+        )
+    losses = config.losses
+    needs_both = ADVERSARIAL_LOSSES[losses.adversarial].needs_real_logits or losses.r1_weight or losses.r2_weight
+    if runtime.discriminator_pass == "shared" and config.is_adversarial and (needs_both or uses_deepspeed):
+        raise ConfigError(
+            "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with a relativistic loss or a "
+            "gradient penalty (losses.r1_weight, losses.r2_weight); set --runtime.discriminator-pass separate"
+        )
+
+
+def _check_start(config: TrainConfig) -> None:
     """Check that a new run's discriminator does not meet a generator with random weights, unless that is wanted.
 
     Raises:

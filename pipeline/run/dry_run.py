@@ -20,10 +20,11 @@ from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import build_discriminator
 from pipeline.models.generators import build_generator
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
-from pipeline.run.checks import check_shards, check_start
+from pipeline.run.checks import check_settings, check_shards
 from pipeline.run.paper import departures
 from pipeline.run.validation import find_validation_metrics
-from pipeline.runtime.launch import check_batch, launched_world_size
+from pipeline.runtime.launch import launched_world_size
+from pipeline.runtime.surroundings import check_launch
 
 _BYTES = 4
 _ADAM_COPIES = 4  # weights, gradients, two moments
@@ -63,15 +64,16 @@ def describe(preset: Preset) -> str:
     """Return the resolved plan of a run as text.
 
     Raises:
-        ConfigError: The launched processes do not divide the batch, the shards do not fit, the discriminator would meet
-            a generator with random weights, or a metric of the validation is unknown.
+        ConfigError: The launched processes do not divide the batch, the shards do not fit, a metric of the validation
+            is unknown, or the run would refuse its settings, the launcher or the machine.
+        InputError: The run's export would replace its initial weights.
     """
     config = preset.train
-    check_start(config)
+    per_device = check_launch(config.runtime, config.data.batch_size)
+    check_settings(config)
     validation = _validation_lines(config)
     shards = _shard_lines(config)
     world_size = launched_world_size()
-    per_device = check_batch(config.data.batch_size, world_size)
     with torch.device("meta"):
         generator = build_generator(config.generator, config.data.crop_px)
         discriminator = (

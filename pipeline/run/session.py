@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from pipeline.checkpoint import BackgroundWriter, CheckpointStore
-from pipeline.checkpoint.run_folder import RunFolder, RunState
+from pipeline.checkpoint.run_folder import RunFolder, RunState, RunStatus
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.data.features import image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SaveError
 from pipeline.metrics.criterion import best_position
 from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of
 from pipeline.run.checks import check_data, resolve_semantics
@@ -71,7 +71,7 @@ class Session:
         self._samples = self._open_samples()
         self._folder.check(self._preset)
         self._validation_metrics = find_validation_metrics(config, backend.any_rank_of_each)
-        check_data(config, self._manifest, self._validation_metrics.chosen.values())
+        self._notes_of_sets = check_data(config, self._manifest, list(self._validation_metrics.chosen.values()))
         losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
         channels = self._semantics.channels if self._semantics is not None else 0
         self._state = build_state(config, channels, backend)
@@ -81,6 +81,7 @@ class Session:
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._validation.scores))
         self._lock = self._lock_folder()
         if backend.is_leader:
+            self._folder.clean()
             self._folder.write_config(self._preset, backend.launch_record)
 
     def _open_samples(self) -> TrainingSamples:
@@ -102,8 +103,9 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What a person should know before the first step, one line each."""
-        notes = notes_of(self._config, self._manifest, self._semantics, self._backend)
-        return [*notes, *self._validation_metrics.notes]
+        lines = notes_of(self._config, self._manifest, self._semantics, self._backend)
+        lines += (f"validation sets: {line}" for line in self._notes_of_sets)
+        return [*lines, *self._validation_metrics.notes]
 
     def run(self, progress_of: Callable[[int, int], Progress], must_stop: Callable[[], bool]) -> Outcome:
         """Resume from the newest checkpoint, train to the end or until asked to stop, and export.
@@ -125,8 +127,8 @@ class Session:
             self._finish_export(facts)
             self._write_status("finished")
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
+        tracker = self._open_tracker()
         self._write_status("running")
-        tracker = self._open_tracker(facts)
         parts = self._loop_parts(facts, tracker, progress_of, must_stop)
         ending: RunState = "failed"
         try:
@@ -136,7 +138,7 @@ class Session:
                 self._export(tracker, parts.facts)
             ending = "finished" if is_finished else "preempted"
         finally:
-            with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
+            with contextlib.suppress(SaveError):  # a full disk must not hide why the run ended
                 self._write_status(ending)
             tracker.close(_MLFLOW_STATUS[ending])
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
@@ -163,7 +165,11 @@ class Session:
             # Interrupted once, and perhaps finished by a call that was killed afterwards.
             state.validation_due &= not self._validation.is_recorded(state.images_seen)
         state.validation_due = backend.any_rank(state.validation_due and backend.is_leader)
-        return {} if checkpoint is None else checkpoint.facts
+        facts = {} if checkpoint is None else checkpoint.facts
+        status = self._folder.read_status()
+        # A call that was killed before its first checkpoint has told its run in MLflow to the status alone.
+        self._mlflow_run_id = (status and status.mlflow_run_id) or facts.get("mlflow_run_id")
+        return facts
 
     def _loop_parts(
         self,
@@ -186,7 +192,7 @@ class Session:
             compare=self._validation.lines,
             is_exhausted=self._validation.is_exhausted,
             checkpoints=BackgroundWriter(self._store),
-            facts=facts_of(config, self._manifest, backend, tracker.run_id, facts),
+            facts=facts_of(config, self._manifest, backend, self._mlflow_run_id, facts),
             metrics=self._metrics,
             tracker=tracker,
             progress=progress_of(state.images_seen, self._total_images),
@@ -215,7 +221,7 @@ class Session:
         """Export again if the run was killed between its last checkpoint and the end of the export."""
         backend = self._backend
         if backend.any_rank(backend.is_leader and exported_position(self._folder) != self._state.images_seen):
-            tracker = self._open_tracker(facts)
+            tracker = self._open_tracker()
             self._export(tracker, facts)
             tracker.close(_MLFLOW_STATUS["finished"])
 
@@ -236,14 +242,16 @@ class Session:
             export_best(self._state.average.module, weights, self._folder, provenance.at(best))
             tracker.file(self._folder.best_generator)
 
-    def _open_tracker(self, facts: Mapping[str, Any]) -> Tracker | NullTracker:
-        run_id = facts.get("mlflow_run_id")
-        record = self._metrics.reports()
-        return start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id, record)
+    def _open_tracker(self) -> Tracker | NullTracker:
+        run_id, record = self._mlflow_run_id, self._metrics.reports()
+        tracker = start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id, record)
+        self._mlflow_run_id = tracker.run_id or run_id  # a server that is away now has the run still
+        return tracker
 
     def _write_status(self, state: RunState) -> None:
         if self._backend.is_leader:
-            self._folder.write_status(state, self._state.images_seen, self._total_images)
+            seen = self._state.images_seen
+            self._folder.write_status(RunStatus(state, seen, self._total_images, self._mlflow_run_id))
 
     def close(self) -> None:
         """Release the folder, networks and optimizers, so that the process group can be closed in order."""

@@ -43,7 +43,7 @@ from pipeline.errors import ConfigError
 from pipeline.runtime import launch
 from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.roll_call import RollCall
-from pipeline.runtime.surroundings import check_surroundings, launcher_file, overruled, recorded_variables
+from pipeline.runtime.surroundings import check_launch, launcher_file, overruled, recorded_variables
 from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, PartitionedTrainable, Trainable
 
 MAX_ZERO_STAGE = 3
@@ -76,21 +76,14 @@ class Backend:
     """
 
     def __init__(self, runtime: RuntimeConfig, *, batch_size: int, gradient_clip_norm: float = 0.0) -> None:
-        launch.check_installed()
-        check_surroundings(runtime)
+        self.micro_batch_size = check_launch(runtime, batch_size)
         self.notes = overruled(runtime, gradient_clip_norm)
         """What the launcher asks for and the preset overrules, one line each."""
         world_size = launch.launched_world_size()
-        self.micro_batch_size = launch.check_batch(batch_size, world_size)
         self._precision = runtime.precision
         self._gradient_clip_norm = gradient_clip_norm
         self._timeout = datetime.timedelta(seconds=runtime.timeout_s)
         self._uses_deepspeed = launch.wants_deepspeed()
-        if self._uses_deepspeed and runtime.precision == "fp16":
-            raise ConfigError(
-                "runtime.precision='fp16' does not work under DeepSpeed here; set --runtime.precision bf16, or start "
-                "with infra/accelerate/node.yaml (DDP)"
-            )
         if runtime.deterministic:
             set_deterministic()
         if launch.restart_count():
@@ -100,7 +93,6 @@ class Backend:
         self._accelerator = self._open_accelerator()
         if self.device.type == "cpu":
             keep_freed_memory()
-        launch.check_launcher()
         launch.check_world(self._accelerator.num_processes, self._accelerator.process_index)
         # Flags and sums of a few numbers go over the CPU, so that asking never waits for the device.
         self._control_group = _gloo_group(runtime.timeout_s) if world_size > 1 else None

@@ -16,19 +16,22 @@ from pipeline.errors import ConfigError
 
 def launched_world_size() -> int:
     """Return how many processes the launcher (torchrun, accelerate, deepspeed) started; 1 without one."""
-    return _number("WORLD_SIZE", 1)
+    return _number("WORLD_SIZE", 1, least=1)
 
 
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.strip().isdecimal():
-        raise ConfigError(f"{name}={text!r} in the environment is no number; start with accelerate launch, or unset it")
+def _number(name: str, default: int, *, least: int = 0) -> int:
+    text = os.environ.get(name, str(default)).strip()
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        raise ConfigError(
+            f"{name}={text!r} in the environment is no number from {least} on; start with accelerate launch, or "
+            "unset it"
+        )
     return int(text)
 
 
 def restart_count() -> int:
     """Return how often the launcher has restarted the processes of this call (`--max_restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def has_launcher() -> bool:

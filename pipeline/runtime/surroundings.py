@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.config.running import RuntimeConfig
 from pipeline.errors import ConfigError
+from pipeline.runtime import launch
 
 _RECORDED = (
     "ACCELERATE_", "CUBLAS_", "CUDA_", "DS_", "FSDP_", "GLOO_", "MEGATRON_LM_", "MKL_", "NCCL_", "NVIDIA_TF32_OVERRIDE",
@@ -32,6 +33,26 @@ _WRONG_TRAINER = {
 
 _ASYNC_ERRORS = ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "NCCL_ASYNC_ERROR_HANDLING")
 _NO_COMPILER = ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE")
+
+
+def check_launch(runtime: RuntimeConfig, batch_size: int) -> int:
+    """Check what the launcher started and left in the environment, before anything is built.
+
+    Returns:
+        Images per step and process.
+
+    Raises:
+        ConfigError: This run cannot be what its record would say, or cannot be split.
+    """
+    launch.check_installed()
+    launch.check_launcher()
+    check_surroundings(runtime)
+    if launch.wants_deepspeed() and runtime.precision == "fp16":
+        raise ConfigError(
+            "runtime.precision='fp16' does not work under DeepSpeed here; set --runtime.precision bf16, or start "
+            "with infra/accelerate/node.yaml (DDP)"
+        )
+    return launch.check_batch(batch_size, launch.launched_world_size())
 
 
 def check_surroundings(runtime: RuntimeConfig, variables: Mapping[str, str] = os.environ) -> None:

@@ -52,11 +52,6 @@ class Trainable(ABC):
         """Return the context of a micro-batch's forward and backward pass; ranks reduce with the last one."""
         return nullcontext()
 
-    @property
-    def accumulates_in_grad(self) -> bool:
-        """Whether gradients that `bare` got in `grad` are averaged over ranks along with the next `backward`'s."""
-        return False
-
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss, averaged over all ranks. Collective."""
@@ -135,11 +130,6 @@ class DdpTrainable(Trainable):
         """See `Trainable`."""
         is_apart = not is_last and isinstance(self._wrapped, DistributedDataParallel)
         return self._wrapped.no_sync() if is_apart else nullcontext()
-
-    @property
-    def accumulates_in_grad(self) -> bool:
-        """See `Trainable`."""
-        return True
 
     def backward(self, loss: Tensor) -> None:
         """See `Trainable`."""

@@ -20,7 +20,7 @@ from torch import nn
 from pipeline.errors import CheckpointError
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import follow, mend, sqlite_file
-from pipeline.tracking.names import SCHEME, metric_name
+from pipeline.tracking.names import SCHEME, metric_name, text
 from shards.secrets import without_secrets
 
 CHAMPION = "champion"
@@ -30,6 +30,8 @@ WEIGHTS = "generator.safetensors"
 _EXAMPLE_SHAPE = (2, 3, 24, 32)
 _REQUIREMENTS = ["torch", "numpy"]
 _SCALE = "scale"
+_MAX_TAG_CHARACTERS = 100_000
+_MAX_DESCRIPTION_CHARACTERS = 5000
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ def _describe(name: str, version: str, tags: Mapping[str, str], description: str
 
     client = mlflow.MlflowClient()
     for key, value in tags.items():
-        client.set_model_version_tag(name, version, metric_name(key), value)
+        client.set_model_version_tag(name, version, metric_name(key), text(value, _MAX_TAG_CHARACTERS))
     if description:
-        client.update_model_version(name, version, description=description)
+        client.update_model_version(name, version, description=text(description, _MAX_DESCRIPTION_CHARACTERS))
     if _SCALE in tags:
         client.set_registered_model_tag(name, _SCALE, tags[_SCALE])
 
@@ -126,6 +128,11 @@ def _find(name: str, look: Callable[[Any], Any]) -> Any:
         from mlflow.utils.validation import _validate_model_name
 
         _validate_model_name(name)
+        if "?" in name or not name.isprintable():
+            raise CheckpointError(
+                f"a registered model cannot be called {name!r}, which MLflow takes and does not find again; give "
+                "another --name, without '?' and control characters"
+            )
         try:
             return look(mlflow.MlflowClient())
         except MlflowException as error:

@@ -71,16 +71,15 @@ class Tracker:
         self._client = mlflow.MlflowClient()
         texts = {metric_name(name): text(value, _MAX_TAG_CHARACTERS) for name, value in tags.items()}
         self.run_id: str | None = self._open_run(title(experiment), title(run_name), run_id)
-        self._sent: dict[str, set[int]] = {}
+        # Not known yet of a run that is resumed.
+        self._sent: dict[str, set[int]] | None = None if run_id == self.run_id else {}
         self._queue: queue.Queue[Callable[[], Any] | None] = queue.Queue(_QUEUE_LENGTH)
         self._failures = 0
         self._is_dead = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         self._submit(lambda: self._log_tags(texts))
-        if run_id == self.run_id:
-            self._submit(self._find_sent)
-        else:
+        if run_id != self.run_id:
             values = {metric_name(name): text(value, _MAX_PARAMETER_CHARACTERS) for name, value in parameters.items()}
             self._submit(lambda: self._log_parameters(values))
         if record:
@@ -100,11 +99,11 @@ class Tracker:
         )
         return self._client.create_run(experiment_id, run_name=run_name).info.run_id
 
-    def _find_sent(self) -> None:
-        """Find what an earlier call has sent, up to its kill: no position is sent twice."""
+    def _find_sent(self) -> dict[str, set[int]]:
+        """Return what an earlier call has sent, up to its kill: steps by metric."""
         run_id = self.run_id or ""
-        for name in self._client.get_run(run_id).data.metrics:
-            self._sent[name] = {point.step for point in self._client.get_metric_history(run_id, name)}
+        names = self._client.get_run(run_id).data.metrics
+        return {name: {point.step for point in self._client.get_metric_history(run_id, name)} for name in names}
 
     def _log_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -123,24 +122,26 @@ class Tracker:
         self._submit(lambda: self._send([(images_seen, values)]))
 
     def _send(self, reports: Sequence[Report]) -> None:
+        """Send what MLflow does not have; nothing while it does not say what it has, or points would be doubled."""
         from mlflow.entities import Metric
         from mlflow.utils.time import get_current_time_millis
 
+        sent = self._sent = self._find_sent() if self._sent is None else self._sent
         now = get_current_time_millis()
         points = [
             Metric(metric_name(name), value, now, images_seen)
             for images_seen, values in reports
             for name, value in values.items()
-            if images_seen not in self._sent.get(metric_name(name), ())
+            if images_seen not in sent.get(metric_name(name), ())
         ]
         for start in range(0, len(points), _BATCH_LENGTH):
             batch = points[start : start + _BATCH_LENGTH]
-            self._each_if_refused(self._log_metrics, batch)
+            self._each_if_refused(lambda some: self._log_metrics(some, sent), batch)
 
-    def _log_metrics(self, points: list[Metric]) -> None:
+    def _log_metrics(self, points: list[Metric], sent: dict[str, set[int]]) -> None:
         self._client.log_batch(self.run_id or "", metrics=points)
         for point in points:
-            self._sent.setdefault(point.key, set()).add(point.step)
+            sent.setdefault(point.key, set()).add(point.step)
 
     def _each_if_refused(self, log: Callable[[list[Any]], Any], values: list[Any]) -> None:
         """Log values together; one that MLflow refuses does not take the others with it."""

@@ -175,8 +175,9 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
     eight units of work per step (a backward pass counts as two), and holds one graph of the discriminator at a time.
     Its spectral norms iterate twice per step instead of three times; nothing else differs.
 
-    Requires a loss that treats real and fake apart and a discriminator whose gradients accumulate in `grad`
-    (`can_share_pass`). Steps with one update have nothing to share and go to `gan_step`.
+    Requires a loss that treats real and fake apart and a discriminator whose gradients of several backward passes add
+    up in `grad`, which those of a DeepSpeed engine do not. Steps with one update have nothing to share and go to
+    `gan_step`.
     """
     if turn.generator_learning_rate is None or turn.discriminator_learning_rate is None:
         return gan_step(gan, batch, turn)
@@ -215,16 +216,6 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
         result.add_logits(part.share, "real", real_loss, real, adversarial.accuracy(real, real)[0])
     result.skipped["discriminator"] = trained.step(turn.discriminator_learning_rate)
     return result
-
-
-def can_share_pass(gan: Gan) -> bool:
-    """Return whether `gan_step_shared_pass` may be used.
-
-    The loss must treat real and fake apart, without a penalty, and gradients of several backward passes must add up in
-    `grad`, which those of a DeepSpeed engine do not.
-    """
-    is_apart = not gan.losses.adversarial.needs_real_logits and gan.penalty == NO_PENALTY
-    return is_apart and gan.adversary.accumulates_in_grad
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from pipeline.checkpoint import BackgroundWriter
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
 from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
@@ -201,7 +202,7 @@ def _report(
 ) -> None:
     images_seen = state.images_seen
     values = means.take(parts.backend.sum)
-    values |= state.skipped.check(parts.config.run_dir / "skipped_updates", parts.backend.rank, locate)
+    values |= state.skipped.check(RunFolder(parts.config.run_dir).skipped_updates, parts.backend.rank, locate)
     values["learning_rate"], of_discriminator = parts.config.schedule.learning_rates(images_seen)
     if turn_at(parts.config, images_seen).is_adversarial:
         values["discriminator/learning_rate"] = of_discriminator

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from pipeline.errors import saving
 from shards.format.files import write_atomically
+
+_LARGEST = sys.float_info.max
 
 SumOverRanks = Callable[[Tensor], Tensor]
 
@@ -72,10 +75,13 @@ class MetricsFile:
 
     def rewind(self, images_seen: int) -> None:
         """Drop the lines after a position, and a torn last line: the resumed run writes them again."""
-        if not self._path.is_file():
-            return
-        kept = [line for line in self._path.read_text(encoding="utf-8").splitlines() if _position(line) <= images_seen]
-        write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
+        if self._path.is_file():
+            kept = [line for line in self._lines() if _position(line) <= images_seen]
+            with saving(self._path):
+                write_atomically(self._path, b"".join(line + b"\n" for line in kept))
+
+    def _lines(self) -> list[bytes]:
+        return self._path.read_bytes().splitlines() if self._path.is_file() else []
 
     def write(self, images_seen: int, values: Mapping[str, float]) -> None:
         """Append a line, strict JSON: values that are not finite have no entry.
@@ -89,8 +95,7 @@ class MetricsFile:
 
     def reports(self) -> list[tuple[int, dict[str, float]]]:
         """Return images seen and the values of every line, for a tracker that missed some."""
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.is_file() else []
-        found = [_values(line) for line in lines]
+        found = [_values(line) for line in self._lines()]
         return [
             (int(values["images_seen"]), {name: value for name, value in values.items() if name != "images_seen"})
             for values in found
@@ -106,19 +111,22 @@ class MetricsFile:
         found: dict[int, float] = {}
         for images_seen, values in self.reports():
             of_sets = [value for key, value in values.items() if key == name or key.endswith(f"/{name}")]
-            finite = [value for value in of_sets if math.isfinite(value)]  # older files have others
-            if finite:
-                found[images_seen] = sum(finite) / len(finite)
+            if of_sets:
+                found[images_seen] = sum(of_sets) / len(of_sets)
         return found
 
 
-def _values(line: str) -> dict[str, float]:
+def _values(line: bytes) -> dict[str, float]:
+    """Return the finite numbers of a line; none of one that is no report, such as one that was torn by a kill."""
     try:
         values = json.loads(line)
-    except json.JSONDecodeError:
-        return {}  # torn by a kill
-    return values if isinstance(values, dict) and isinstance(values.get("images_seen"), int) else {}
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict) or type(values.get("images_seen")) is not int:
+        return {}
+    # Older files have Infinity and NaN.
+    return {name: value for name, value in values.items() if type(value) in {int, float} and abs(value) <= _LARGEST}
 
 
-def _position(line: str) -> float:
+def _position(line: bytes) -> float:
     return _values(line).get("images_seen", float("inf"))

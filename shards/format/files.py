@@ -121,7 +121,7 @@ def clean_stale_kind(folder: Path, suffix: str) -> int:
 
     Args:
         folder: Need not exist.
-        suffix: Of the finished files, such as `.png`.
+        suffix: End of the finished files' names, such as `.png`; empty: any.
 
     Returns:
         How many files that were. What a living process writes is locked by it, and stays.

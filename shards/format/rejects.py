@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 RejectReason = Literal["truncated", "not-an-image", "too-small", "too-large", "unreadable", "transparent", "duplicate"]
 
 PhotoNote = Literal["colour-space", "depth", "frames", "profile", "transparency"]
-"""What the pixels in the shards do not show of a photo, or what was assumed of it."""
+"""What decoded pixels do not show of a photo, or what was assumed of it."""
 
 NOTE_TEXTS: dict[PhotoNote, str] = {
     "colour-space": "converted to sRGB from another colour space",
     "depth": "reduced to 8 bits",
     "frames": "only the first frame or page is used",
     "profile": "colour profile unreadable, taken as sRGB",
-    "transparency": "composited on white",
+    "transparency": "transparency composited on white",
 }
 
 
@@ -27,3 +29,17 @@ class Reject:
     """`FOLDER/PATH`."""
     reason: RejectReason
     detail: str
+
+
+def count_notes(photos: Iterable[Iterable[PhotoNote]]) -> dict[str, int]:
+    """Count photos by note, notes sorted.
+
+    Args:
+        photos: The notes of each.
+    """
+    return dict(sorted(Counter(note for notes in photos for note in notes).items()))
+
+
+def describe_notes(counts: Mapping[str, int], unit: str) -> list[str]:
+    """Return one line per note, with the number of photos, called by `unit`."""
+    return [f"{counts[note]} {unit}: {text}" for note, text in NOTE_TEXTS.items() if counts.get(note)]

@@ -23,6 +23,7 @@ import os
 import posixpath
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,9 @@ class RemotePath:
     @property
     def name(self) -> str:
         """Last part."""
-        return posixpath.basename(str(self))
+        # A key may hold a question mark; in the address of a web server, or after a password, there may be a secret.
+        may_have_secrets = self.protocol in _HTTP or "@" in self.url
+        return posixpath.basename(str(self) if may_have_secrets else self.url)
 
     @property
     def stem(self) -> str:
@@ -196,14 +199,33 @@ def parse_path(text: str) -> StoragePath:
     """Parse a path as users write it: a URL with `://`, or a local path; see `expand`.
 
     Raises:
-        InputError: It is empty, no URL in spite of its `://`, or names an environment variable that is not set.
+        InputError: It is empty, no URL in spite of its `://`, a URL with characters that do not reach the store, or
+            names an environment variable that is not set.
     """
     if not text:
         raise InputError("an empty path; give a folder, or a URL such as s3://bucket/prefix")
     text = expand(text)
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
-    return RemotePath(text) if "://" in text else Path(text)
+    if "://" not in text:
+        return Path(text)
+    _check_characters(text)
+    return RemotePath(text)
+
+
+def _check_characters(url: str) -> None:
+    """Refuse what clients take for something else than a part of a name, and would read or write elsewhere."""
+    is_web = url.partition("://")[0] in _HTTP
+    reasons = {
+        "a control character": any(unicodedata.category(character) in {"Cc", "Cs"} for character in url),
+        "'::', which clients read as two stores": "::" in url,
+        "'?', which clients read as the start of a query": "?" in url and not is_web,
+        "'#', which ends a web address": "#" in url and is_web,
+    }
+    remedy = "write it as % and its code (%23 for '#')" if is_web else "give the folder a name without it"
+    for reason, applies in reasons.items():
+        if applies:
+            raise InputError(f"{without_secrets(url, url)!r} holds {reason}; {remedy}")
 
 
 def parse_local_path(text: str) -> Path:

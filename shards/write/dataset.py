@@ -10,13 +10,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
 
 from shards.config import ShardConfig
 from shards.errors import ShardError
 from shards.format.files import clean_stale
 from shards.format.manifest import Manifest
-from shards.format.rejects import NOTE_TEXTS, PhotoNote, Reject
+from shards.format.rejects import Reject, count_notes, describe_notes
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.write.execution import Executor
@@ -30,7 +29,6 @@ from shards.write.survey import (
     Photo,
     SurveyTask,
     check_rejects,
-    count_notes,
     count_reasons,
     excluded_pixels,
     reject_duplicates,
@@ -157,18 +155,13 @@ def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
             for plan in plans
             if len(plans) > 1
         ),
-        *_describe_notes(plans),
+        *describe_notes(count_notes(photo.notes for plan in plans for photo in plan.photos), "photo(s)"),
         f"rejected: {len(rejects)}{f' ({counts})' if counts else ''}",
         *(f"  {reject.path}: {reject.reason} ({reject.detail})" for reject in rejects[:10]),
     ]
     if len(rejects) > 10:
         lines.append(f"  ... and {len(rejects) - 10} more, all listed in the manifest")
     return "\n".join(lines)
-
-
-def _describe_notes(plans: Sequence[Plan]) -> Iterator[str]:
-    for note, count in count_notes(photo for plan in plans for photo in plan.photos).items():
-        yield f"{count} photo(s): {NOTE_TEXTS[cast('PhotoNote', note)]}"
 
 
 def write(plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFile], executor: Executor) -> Manifest:

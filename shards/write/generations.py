@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from shards.errors import ShardError
 from shards.format.manifest import MANIFEST_FILE, Generation, Manifest, plan_file, read_manifest, write_manifest
 from shards.format.outputs import check_output_folder
-from shards.format.rejects import Reject
+from shards.format.rejects import Reject, count_notes
 from shards.format.sidecars import ShardEntry, read_sidecar
 from shards.format.storage import StoragePath
 from shards.write.plan import SHARD_PREFIX, Plan, plan_generation, read_plan
-from shards.write.survey import Photo, count_notes
+from shards.write.survey import Photo
 
 OUTPUT_NAMES = re.compile(rf"\..*|{SHARD_PREFIX}-\d{{6}}\.(tar|json)|(manifest|plan)(-\d{{3,}})?\.json|status\.json")
 
@@ -155,7 +155,7 @@ def manifests_of(plans: Sequence[Plan], entries: Mapping[str, ShardEntry]) -> li
         generations += (Generation(plan.fingerprint, len(own), sum(entry.num_samples for entry in own)),)
         known = manifests[-1].rejects if manifests else ()
         rejects = tuple(sorted((*known, *plan.rejects), key=lambda reject: reject.path))
-        notes = count_notes(photo for earlier in plans[: len(generations)] for photo in earlier.photos)
+        notes = count_notes(photo.notes for earlier in plans[: len(generations)] for photo in earlier.photos)
         manifests.append(Manifest(plan.fingerprint, plan.settings, shards, rejects, generations, notes))
     return manifests
 

@@ -8,7 +8,6 @@ stopped, are not decoded again.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -181,11 +180,6 @@ def check_rejects(photos: Sequence[Photo], rejects: Sequence[Reject], max_reject
         f"{max_reject_fraction} allows; the first is {first.path}: {first.reason} ({first.detail}); "
         "clean the source folder, choose a smaller sub_image_px, or raise the limit; nothing was written"
     )
-
-
-def count_notes(photos: Iterable[Photo]) -> dict[str, int]:
-    """Count photos by note, notes sorted."""
-    return dict(sorted(Counter(note for photo in photos for note in photo.notes).items()))
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import warm
@@ -20,6 +23,7 @@ from safetensors.torch import load_file
 from warm import Life
 
 TOTAL_IMAGES = 120
+REPORT_IMAGES = 20
 WAYS = ("all", "leader", "last", "file event")
 # A run of two steps does some 85 things to its files; in so many tests, so that each is short.
 NUM_PARTS = 4
@@ -129,6 +133,57 @@ def test_run_when_killed_before_any_thing_it_does_to_a_file_ends_with_the_same_b
         assert_same_bits(run, straight)
         shutil.rmtree(run)
     assert number > 50, "the test looks at the wrong files"
+
+
+def in_mlflow(database: Path, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a query; none as long as there are no tables."""
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+    return []
+
+
+def newest_checkpoint(run: Path) -> int:
+    return max([0, *(int(path.name.removeprefix("images-")) for path in run.glob("checkpoints/images-*"))])
+
+
+def kill_when_mlflow_is_at(goal: int, stage: Life, database: Path) -> None:
+    """Start, and kill when the report of a position has reached MLflow."""
+    (process,) = warm.start(stage)
+    sent = 0
+    while sent < goal:
+        assert process.is_alive(), stage.log.read_text()
+        time.sleep(0.01)
+        sent = max([0, *(step for (step,) in in_mlflow(database, "SELECT max(step) FROM metrics") if step)])
+    process.kill()
+    process.join()
+
+
+@pytest.mark.distributed
+def test_run_when_killed_between_a_report_and_its_checkpoint_has_each_metric_once_a_step_in_mlflow(
+    data: Path, tmp_path: Path
+) -> None:
+    """Once before its first checkpoint, of which only the run's status knows, and once after it."""
+    database, run = tmp_path / "mlflow.db", data / "run-tracked"
+    amounts = {"schedule.total-images": 480, "report.every-images": REPORT_IMAGES}
+    amounts |= {"report.checkpoint-every-images": 240, "report.validate-every-images": 240}
+    flags = [f"--{name}={value}" for name, value in amounts.items()]
+    stage = life(data, run.name, flags, environment={"MLFLOW_TRACKING_URI": f"sqlite:///{database}"})
+    for goal in (2 * REPORT_IMAGES, 240 + 2 * REPORT_IMAGES):
+        kill_when_mlflow_is_at(goal, stage, database)
+        assert newest_checkpoint(run) < goal
+    assert warm.join(warm.start(stage)) == [0], stage.log.read_text()
+    assert in_mlflow(database, "SELECT status FROM runs") == [("FINISHED",)]
+    points = in_mlflow(database, "SELECT key, step, value FROM metrics")
+    assert len({point[:2] for point in points}) == len(points)
+    expected = {
+        (name, line["images_seen"], value)
+        for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        for name, value in line.items()
+        if name != "images_seen"
+    }
+    assert {point for point in points if not point[0].startswith("speed/")} == expected
+    speeds = [step for name, step, _ in points if name == "speed/images_per_second"]
+    assert sorted(speeds) == list(range(REPORT_IMAGES, 481, REPORT_IMAGES))
 
 
 def zero_2() -> dict[str, str]:

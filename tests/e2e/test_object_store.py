@@ -82,7 +82,7 @@ def test_shards_in_a_store_when_killed_and_run_again_are_those_of_a_folder(
 ) -> None:
     write_shards(config)
     expected = {path.name: path.read_bytes() for path in Path(str(config.output)).iterdir()}
-    folder = RemotePath(f"{bucket}/deep/shards")
+    folder = RemotePath(f"{bucket}/deep/shards #1 + 50%")
     there = dataclasses.replace(config, output=folder)
     kill_after_some_shards(there, folder)
     finished = {path.stem for path in folder.glob("images-*.json")}

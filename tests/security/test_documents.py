@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -25,7 +26,7 @@ from pipeline.data.damage import DamageTally
 from pipeline.data.features import FeatureStore
 from pipeline.data.samples import TrainingSamples
 from pipeline.errors import CheckpointError
-from pipeline.train.report import RunningMeans
+from pipeline.train.report import MetricsFile, RunningMeans
 from shards.errors import InputError
 from shards.format.documents import digest_of
 from shards.format.manifest import Manifest, read_manifest, write_manifest
@@ -230,3 +231,18 @@ def test_kinds_that_training_refuses_are_faults_of_verify(preset: Preset, shards
         with pytest.raises(InputError):
             TrainingSamples(dataclasses.replace(preset.train.data, shards=shards), 0)
         assert verify_folder(shards).faults, changes
+
+
+def test_metrics_file_when_any_field_is_anything_gives_finite_numbers_and_keeps_its_other_lines(tmp_path: Path) -> None:
+    good = {"images_seen": 4, "set/psnr_y": 20.5}
+    lines = [json.dumps(line).encode() for _, line in mutations(good | {"list": [1]}, 1000, seed=4)]
+    lines += [b"\xff\xfe", b"\0" * 40, b"[" * 100_000, b'{"images_seen": 8, "set/psnr_y": ' + b"9" * 5000 + b"}"]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in [*lines, json.dumps(good | {"images_seen": 8}).encode()]))
+    file = MetricsFile(path)
+    assert file.scores("psnr_y")[8] == 20.5
+    for images_seen, values in file.reports():
+        assert type(images_seen) is int
+        assert all(type(value) in {int, float} and math.isfinite(value) for value in values.values())
+    file.rewind(8)
+    assert file.reports()[-1] == (8, {"set/psnr_y": 20.5})

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import assert_bad_input, job, run_command
+from harness import assert_bad_input, job, photo, run_command
+from PIL import Image
 from safetensors.torch import save_file
 
 import jobs.train_sed
@@ -51,10 +52,6 @@ def test_discriminator_when_it_would_meet_a_random_generator(refuse: Callable[..
         (["--report.validation-sets", "nothing"], "no such folder"),
         (["--generator.initial-weights", "typo.pth"], "no such weight file"),
         (["--runtime.precision", "fp16", "--runtime.cuda-graphs"], "precision='fp16' needs cuda_graphs=false"),
-        (
-            ["--runtime.discriminator-pass", "shared", "--losses.adversarial", "relativistic_average"],
-            "set --runtime.discriminator-pass separate",
-        ),
     ],
 )
 def test_training_when_a_setting_cannot_work_is_refused_before_anything_is_written(
@@ -63,8 +60,49 @@ def test_training_when_a_setting_cannot_work_is_refused_before_anything_is_writt
     refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *flags], text)
 
 
-def test_cuda_graphs_without_a_gpu_are_refused(here: Path, prepared: Path) -> None:
-    flags = ["--run-dir", "run", "--runtime.cuda-graphs"]
+SHARED = ("--runtime.discriminator-pass", "shared")
+DEEPSPEED = ("ACCELERATE_USE_DEEPSPEED", "true")
+APART = "set --runtime.discriminator-pass separate"
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    ("flags", "variables", "text"),
+    [
+        ((*SHARED, "--losses.adversarial", "relativistic_average"), [], APART),
+        (("--runtime.precision", "fp16"), [DEEPSPEED], "set --runtime.precision bf16"),
+        (("--runtime.precision", "float32"), [("NVIDIA_TF32_OVERRIDE", "1")], "NVIDIA_TF32_OVERRIDE=1 rounds to TF32"),
+        (
+            ("--report.keep-best", "lpips", "--report.checkpoint-every-images", "12"),
+            [],
+            "report.keep_best='lpips' is no metric of the validation",
+        ),
+    ],
+)
+def test_step_that_cannot_be_made_here_is_refused_by_the_run_and_its_dry_run(
+    refuse: Callable[..., None],
+    prepared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    variables: list[tuple[str, str]],
+    text: str,
+    dry_run: tuple[str, ...],
+) -> None:
+    for name, value in variables:
+        monkeypatch.setenv(name, value)
+    refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *flags, *dry_run], text)
+
+
+def test_shared_pass_under_deepspeed_is_refused_by_the_dry_run(
+    refuse: Callable[..., None], prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*DEEPSPEED)
+    refuse(jobs.train_sed.main, [str(prepared / "preset.json"), "--run-dir", "run", *SHARED, "--dry-run"], APART)
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_cuda_graphs_without_a_gpu_are_refused(here: Path, prepared: Path, dry_run: tuple[str, ...]) -> None:
+    flags = ["--run-dir", "run", "--runtime.cuda-graphs", *dry_run]
     done = run_command(["python", job("train_sed.py"), str(prepared / "preset.json"), *flags], here)  # it hides a GPU
     assert_bad_input(done, "cuda_graphs=true is for one process on a GPU", "set --runtime.no-cuda-graphs")
     assert list(here.iterdir()) == []
@@ -77,5 +115,7 @@ def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first
     cut = here / "validation" / "HR" / "photo1.png"
     cut.write_bytes(cut.read_bytes()[:900])
     (here / "validation" / "HR" / "page.jpg").write_text("<html>")
+    Image.fromarray(photo(0, 40, 18)).save(here / "validation" / "HR" / "tiny.png")
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
-    refuse(jobs.train_sed.main, arguments, "2 image(s) of the validation sets", "photo1.png", "truncated", "page.jpg")
+    words = ("3 image(s) of the sets", "photo1.png", "truncated", "page.jpg", "tiny.png: ssim_y needs 11 px a side")
+    refuse(jobs.train_sed.main, arguments, *words)

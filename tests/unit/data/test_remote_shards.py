@@ -21,7 +21,7 @@ WINDOW = 2
 
 @pytest.fixture
 def remote(preset: Preset, bucket: str) -> RemotePath:
-    home = RemotePath(f"{bucket}/shards")
+    home = RemotePath(f"{bucket}/ünï/shards #1 + 50%")
     for path in preset.train.data.shards.iterdir():
         with path.open("rb") as stream:
             (home / path.name).publish(stream)

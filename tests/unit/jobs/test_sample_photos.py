@@ -28,7 +28,7 @@ def test_photos_when_another_folder_is_read_are_not_copied(here: Path) -> None:
 def test_validation_photos_when_asked_for_are_an_evaluation_set() -> None:
     prepare_validation_photos([VALIDATION])
     assert [file.name for file in evaluation_files(VALIDATION)] == ["chelsea.png", "china.jpg"]
-    assert min(min(read_image(file).shape[:2]) for file in evaluation_files(VALIDATION)) >= 300
+    assert min(min(read_image(file).pixels.shape[:2]) for file in evaluation_files(VALIDATION)) >= 300
     prepare_validation_photos([VALIDATION / "HR"])
 
 

@@ -12,7 +12,7 @@ from harness import assert_bad_input, job, prepare_tiny_data, run_command, runti
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import ConfigError
 from pipeline.runtime.backend import Backend, deepspeed_settings
-from pipeline.runtime.launch import launched_world_size
+from pipeline.runtime.launch import launched_world_size, restart_count
 from pipeline.runtime.surroundings import check_surroundings, launcher_file, overruled, recorded_variables
 
 REFUSED = {
@@ -110,10 +110,17 @@ def test_zero_stage_and_offload_when_accelerate_writes_no_json_are_taken(monkeyp
         deepspeed_settings(2, 0.0)
 
 
-def test_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "all")
-    with pytest.raises(ConfigError, match="WORLD_SIZE='all' in the environment is no number"):
+@pytest.mark.parametrize("text", ["all", "0", "-2", "²"])
+def test_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE='{text}' in the environment is no number from 1 on"):
         launched_world_size()
+
+
+def test_restart_count_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "once")
+    with pytest.raises(ConfigError, match="TORCHELASTIC_RESTART_COUNT='once' in the environment is no number"):
+        restart_count()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from harness import small_shard_config
 
 from jobs.command_line import PRESETS, apply_flags
 from pipeline.config.plain import structure, to_plain
@@ -40,6 +41,74 @@ def test_path_when_parsed_is_local_or_remote(tmp_path: Path) -> None:
     for bad in ("", "s3://", "://x"):
         with pytest.raises(InputError):
             parse_path(bad)
+
+
+ODD_NAMES = (
+    "a b",
+    " a ",
+    "a#b",
+    "a%b",
+    "a%20b",
+    "a+b",
+    "a&b=c",
+    "ünï",
+    "e\u0301",
+    "日本",
+    "a'b",
+    'a"b',
+    "a*[b]",
+    "a@b:c",
+)
+
+
+def keys(bucket: str) -> list[str]:
+    """The objects of a bucket by their whole names, as the store itself lists them."""
+    store, name = fsspec.url_to_fs(bucket)
+    return [item["Key"] for item in store.call_s3("list_objects_v2", Bucket=name).get("Contents", [])]
+
+
+def test_folder_of_an_odd_name_is_written_listed_read_and_recorded_under_that_name(bucket: str) -> None:
+    for name in ODD_NAMES:
+        folder = parse_path(f"{bucket}/deep/{name}")
+        assert isinstance(folder, RemotePath)
+        assert (str(folder), folder.name) == (f"{bucket}/deep/{name}", name)
+        config = small_shard_config(Path("photos"), folder)
+        assert structure(to_plain(config), ShardConfig, "test") == config
+        write_atomically(folder / "a.json", b"data")
+        write_atomically(folder / f"{name}.json", b"data")
+        assert names(folder) == sorted(["a.json", f"{name}.json"])
+        assert {path.read_bytes() for path in folder.glob("*.json")} == {b"data"}
+        assert [path.size_bytes() for path in folder.iterdir()] == [4, 4]
+    assert names(RemotePath(f"{bucket}/deep")) == sorted(ODD_NAMES)
+    assert sorted(keys(bucket)) == sorted(f"deep/{name}/{last}.json" for name in ODD_NAMES for last in ("a", name))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "s3://bucket/a?b",
+            r"holds '\?', which clients read as the start of a query; give .* a name without it",
+        ),
+        ("s3://bucket/x?versionId=abc", r"'s3://bucket/x' holds '\?'"),
+        ("ftp://host/a?b", r"holds '\?'"),
+        ("s3://bucket/a::b", r"holds '::', which clients read as two stores; give the folder a name without it"),
+        ("simplecache::s3://bucket/a", r"holds '::'"),
+        ("s3://bucket/a\nb", r"'s3://bucket/a\\nb' holds a control character"),
+        ("s3://bucket/a\udcffb", r"holds a control character"),
+        ("https://host/a#b", r"holds '#', which ends a web address; write it as % and its code \(%23 for '#'\)"),
+    ],
+)
+def test_url_of_which_a_part_would_not_reach_the_store_is_refused(url: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse_path(url)
+
+
+def test_object_with_a_question_mark_that_others_put_there_is_listed_by_its_name(bucket: str) -> None:
+    folder = RemotePath(bucket)
+    write_atomically(folder / "images-000000?.tar", b"stray")
+    assert names(folder) == ["images-000000?.tar"]
+    assert next(folder.iterdir()).read_bytes() == b"stray"
 
 
 def test_output_when_a_url_goes_through_presets_and_flags() -> None:

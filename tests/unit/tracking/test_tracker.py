@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +86,25 @@ def test_run_when_resumed_after_a_kill_sends_each_position_once_and_what_was_mis
     assert sorted((point.step, point.value) for point in history) == [(4, 0.5), (8, 0.4), (12, 0.25), (16, 0.125)]
     assert [point.step for point in client.get_metric_history(first.run_id, "generator/total")] == [4, 12]
     assert client.get_run(first.run_id).data.tags["backend"] == "DDP"
+
+
+def test_run_when_mlflow_does_not_say_what_it_has_sends_nothing_twice(
+    store: str, tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    first = open_run()
+    first.metrics({"generator/pixel": 0.5}, 4)
+    first.close("KILLED")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("ALTER TABLE metrics RENAME TO away")
+        second = open_tracker("sed tests", "first", first.run_id, {}, {}, [(4, {"generator/pixel": 0.5})])
+        while not warnings():
+            time.sleep(0.01)
+        database.execute("ALTER TABLE away RENAME TO metrics")
+    second.metrics({"generator/pixel": 0.5}, 4)
+    second.metrics({"generator/pixel": 0.25}, 8)
+    second.close("FINISHED")
+    history = MlflowClient(store).get_metric_history(first.run_id, "generator/pixel")
+    assert [(point.step, point.value) for point in history] == [(4, 0.5), (8, 0.25)]
 
 
 def test_run_when_the_server_forgot_it_begins_anew_with_a_warning(

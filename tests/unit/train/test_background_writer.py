@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -133,6 +134,14 @@ def test_run_when_its_disk_is_full_stops_and_ends_the_same_once_there_is_room(
     small_disk(32_000)
     run_session(preset, whole)
     assert_same_end(whole, straight)
+
+
+def test_run_when_its_disk_is_full_before_it_starts_says_so(small_disk: Callable[[int], Path], tmp_path: Path) -> None:
+    run = small_disk(4) / "run"
+    with contextlib.suppress(OSError):
+        (run.parent / "filling").write_bytes(bytes(8192))
+    with pytest.raises(SaveError, match=r"(?s)run/\S+ could not be written: (No space left|File too large).*free some"):
+        run_session(prepare_tiny_data(tmp_path / "data"), run)
 
 
 @pytest.mark.parametrize("blocked", ["pictures", "export"])

@@ -59,6 +59,20 @@ def test_folder_when_another_process_trains_in_it_is_refused_and_free_when_that_
     assert outcome.is_finished
 
 
+def test_folder_when_killed_calls_left_temporary_files_is_cleaned_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    preset, run = prepare_tiny_data(tmp_path), tmp_path / "run"
+    run_session(preset, run, stop_at=8)
+    names = ["config.json", "status.json", "metrics.jsonl", "export/generator.safetensors", "pictures/a.png"]
+    for path in [run / name for name in (*names, "skipped_updates/rank_0.json")]:
+        path.parent.mkdir(exist_ok=True)
+        (path.parent / f".{path.name}.4194304-0123abcd.sed-tmp").write_bytes(b"half")
+    run_session(preset, run, stop_at=12)
+    assert list(run.rglob("*.sed-tmp")) == []
+
+
 def test_folder_on_storage_without_locks_is_free_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import replace
 
 import pytest
 import torch
 from gans import both, gan_of, losses, report
 from torch import Tensor, nn
 
-from pipeline.losses import GradientPenalty
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.generators import SRVGGNetCompact
-from pipeline.runtime.trainable import OptimizerState, Trainable
-from pipeline.train.gan_step import GanStep, can_share_pass, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput
 
 CHANNELS = 64
@@ -79,27 +76,3 @@ def test_step_runs_the_discriminator_as_often_as_it_must(adversarial, step, num_
     CountingPatchDiscriminator.num_passes = 0
     run_step(generator, CountingPatchDiscriminator(8, semantic_channels=CHANNELS).double(), adversarial, step)
     assert CountingPatchDiscriminator.num_passes == num_passes
-
-
-class EngineTrainable(Trainable):
-    """An engine that keeps gradients elsewhere."""
-
-    def backward(self, loss: Tensor) -> None: ...
-
-    def step(self, learning_rate: float) -> None: ...
-
-    def optimizer_state(self) -> OptimizerState:
-        return {}
-
-    def load_optimizer_state(self, state: OptimizerState) -> None: ...
-
-    def weights_changed(self) -> None: ...
-
-
-def test_pass_is_shared_neither_under_an_engine_nor_with_a_relativistic_loss_or_a_penalty():
-    generator, discriminator = networks(PatchDiscriminator)
-    gan = gan_of(generator, discriminator, losses())
-    assert can_share_pass(gan)
-    assert not can_share_pass(replace(gan, discriminator=EngineTrainable(discriminator, discriminator)))
-    assert not can_share_pass(gan_of(generator, discriminator, losses(adversarial="relativistic_average")))
-    assert not can_share_pass(replace(gan, penalty=GradientPenalty(r1_weight=1.0)))

@@ -1,4 +1,4 @@
-"""An upscale job that was stopped or killed leaves no half-written file."""
+"""Jobs that write files of a user's choice leave none half-written when they are stopped, or killed and run again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import job, job_environment, model_file, write_photos
+from harness import job, job_environment, model_file, prepare_tiny_data, write_photos
 
+import jobs.evaluate
+import jobs.preview
 import jobs.upscale
 from jobs.terminal import run_job
 from shards.format.files import open_atomic
@@ -36,6 +38,20 @@ def test_upscale_removes_what_a_killed_one_left_and_nothing_else(here: Path) -> 
     assert not litter.exists()
     assert all(path.read_bytes() == b"half" for path in kept)
     assert (out / "living.png").read_bytes() == b"whole"
+
+
+def test_evaluation_and_preview_remove_what_killed_ones_left_of_their_files_and_nothing_else(here: Path) -> None:
+    write_photos(here / "set" / "HR", [(24, 32)])
+    prepare_tiny_data(here / "data")
+    ending = ".4194304-0123abcd.sed-tmp"
+    litter = [here / f".{name}{ending}" for name in ("numbers.json", "images.csv", "images.png", "preview.png")]
+    kept = here / f".other.png{ending}"
+    for path in (*litter, kept):
+        path.write_bytes(b"half")
+    files = ["--output", "numbers.json", "--table", "images.csv", "--picture", "images.png"]
+    assert run_job(jobs.evaluate.main, [model_file(here / "m.safetensors"), "--sets", "set", *files]) == 0
+    assert run_job(jobs.preview.main, [str(here / "data" / "shards"), "--output", "preview.png"]) == 0
+    assert [path for path in (*litter, kept) if path.exists()] == [kept]
 
 
 @pytest.mark.parametrize(("number", "code", "words"), [(15, 143, "stopped by SIGTERM"), (2, 130, "interrupted")])
