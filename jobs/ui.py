@@ -1,4 +1,4 @@
-"""Open the MLflow UI on the store that the jobs here write to."""
+"""Open the MLflow UI on the store that the jobs write to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shards.errors import InputError
 
 COMMAND = CommandLine(
     "python jobs/ui.py",
-    "Open the MLflow UI on the store that the jobs here write to: MLFLOW_TRACKING_URI, else mlflow.db in this folder.",
+    "Open the MLflow UI on the store that the jobs write to: MLFLOW_TRACKING_URI, else mlflow.db in this folder.",
     ("--port 5001  # when 5000 is taken",),
 )
 

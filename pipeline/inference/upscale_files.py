@@ -72,7 +72,7 @@ def _pair_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
     return list(zip(files, targets, strict=True))
 
 
-def clean_litter(pairs: Iterable[tuple[Path, Path]]) -> None:
+def clean_stale_pictures(pairs: Iterable[tuple[Path, Path]]) -> None:
     """Remove the unfinished pictures that killed jobs left where this one writes."""
     for folder in {target.parent for _, target in pairs}:
         clean_stale_kind(folder, ".png")
