@@ -12,7 +12,7 @@ from jobs.command_line import CommandLine
 from jobs.terminal import run_job
 from pipeline.progress import say
 from pipeline.tracking.environment import DEFAULT_STORE, prepare
-from pipeline.tracking.moved import mend
+from pipeline.tracking.moved import correct_paths
 from shards.errors import InputError
 
 COMMAND = CommandLine(
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     check_port(config.host, config.port)
     prepare()
     store = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE)
-    mend(store)
+    correct_paths(store)
     say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
     program = str(Path(sys.executable).parent / "mlflow")
     arguments = ["ui", "--host", config.host, "--port", str(config.port)]
