@@ -34,7 +34,7 @@ class LossConfig:
     perceptual_seed: int = 0
     """Seed of random perceptual weights."""
     ldl_weight: float = 0.0
-    """Weight of LDL, which compares with the averaged generator (one more pass); LDL's own is 1.0, 0: none."""
+    """Weight of LDL, which compares with the averaged generator (one more pass); LDL's authors use 1.0; 0: none."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """Weights of further image losses by name, from the adversarial stage on; a name is one of the registry's."""
 
@@ -83,10 +83,10 @@ class ScheduleConfig:
     ema_half_life_images: float
     """Half-life of the exponential moving average of the generator; 0: no averaging."""
     discriminator_warmup_images: int = 0
-    """Warm-up: for so many images at the start of the adversarial stage only the discriminator is updated."""
+    """Warm-up: number of images at the start of the adversarial stage for which only the discriminator is updated."""
     discriminator_clock: Literal["own", "run"] = "own"
     """own: the discriminator's schedule counts from its own first step, after the pixel stage; run: from the run's, as
-    in runs of earlier versions, which resume so."""
+    in runs of earlier versions, which resume with it."""
     generator_every_steps: int = 1
     """In the adversarial stage the generator is updated in every N-th step, the discriminator in each."""
     max_skipped_updates: int = 20
@@ -113,12 +113,12 @@ class ScheduleConfig:
                 ),
                 None
                 if list(self.milestones_images) == sorted(set(self.milestones_images))
-                else f"milestones_images={list(self.milestones_images)} must rise",
+                else f"milestones_images={list(self.milestones_images)} must increase",
             ]
         )
 
     def learning_rate_factor(self, images_seen: int) -> float:
-        """Return the factor on a network's learning rate, so many images after its first step."""
+        """Return the factor on a network's learning rate, a number of images after its first step."""
         return self.gamma ** sum(images_seen >= milestone for milestone in self.milestones_images)
 
     def learning_rates(self, images_seen: int) -> tuple[float, float]:

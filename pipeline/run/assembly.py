@@ -98,10 +98,10 @@ def build_gan(
     losses: GeneratorLosses,
     backend: Backend,
 ) -> tuple[Gan, GanStep]:
-    """Return the networks with their losses, and the function that makes a step with them.
+    """Return the networks with their losses, and the function that runs a step with them.
 
     Raises:
-        ConfigError: A shared discriminator pass or CUDA graphs were asked for where there can be none.
+        ConfigError: A shared discriminator pass or CUDA graphs are requested where they cannot work.
     """
     for term in losses.image:
         place(term.loss, config.runtime, backend.device)

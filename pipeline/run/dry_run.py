@@ -1,4 +1,4 @@
-"""The dry run: the resolved plan of a run, its memory, and where it leaves the paper.
+"""The dry run: the resolved plan of a run, its memory, and where it departs from the paper.
 
 Networks on the meta device; the shards' manifest is read and checked if it is there, and nothing is written.
 """
@@ -196,12 +196,12 @@ def _learning_rate_lines(config: TrainConfig) -> list[str]:
     of_generator = [0, *schedule.milestones_images]
     of_discriminator = [first, *(offset + at for at in schedule.milestones_images if offset + at > first)]
 
-    def told(network: int, positions: list[int]) -> str:
+    def text(network: int, positions: list[int]) -> str:
         rates = [f"{schedule.learning_rates(at)[network]:.3g} from {at:,}" for at in positions if at < total]
         return ", ".join(rates) + " images"
 
-    lines = [f"learning rate    {told(0, of_generator)} (generator)"]
-    return [*lines, f"learning rate    {told(1, of_discriminator)} (discriminator)"] if config.is_adversarial else lines
+    lines = [f"learning rate    {text(0, of_generator)} (generator)"]
+    return [*lines, f"learning rate    {text(1, of_discriminator)} (discriminator)"] if config.is_adversarial else lines
 
 
 def _loss_line(config: TrainConfig) -> str:
@@ -215,7 +215,7 @@ def _loss_line(config: TrainConfig) -> str:
 
 
 def _shard_lines(config: TrainConfig) -> list[str]:
-    """Check the shards where they are there; what is not there yet is said where the paths are listed."""
+    """Check the shards if they exist; `_path_lines` marks what does not exist yet."""
     if not (config.data.shards / "manifest.json").exists():
         return []
     manifest = image_manifest(config.data.shards)
