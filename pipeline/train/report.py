@@ -1,7 +1,7 @@
 """Running means of a report, kept on the device until they are read.
 
 Only `take` and `totals` wait for the device. Values that are not finite are excluded, as their updates are skipped. A
-checkpoint between two reports carries the sums, so that a resumed run writes the same lines as an undisturbed one.
+checkpoint between two reports carries the sums, so that a resumed run writes the same lines as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class MetricsFile:
         self._path = path
 
     def rewind(self, images_seen: int) -> None:
-        """Drop the lines after a position, and a torn last line: the resumed run writes them again."""
+        """Drop the lines after a position, and a truncated last line: the resumed run writes them again."""
         if not self._path.is_file():
             return
         kept = [line for line in self._path.read_text(encoding="utf-8").splitlines() if _position(line) <= images_seen]
@@ -118,7 +118,7 @@ def _values(line: str) -> dict[str, float]:
     try:
         values = json.loads(line)
     except json.JSONDecodeError:
-        return {}  # torn by a kill
+        return {}  # truncated by a kill
     return values if isinstance(values, dict) and isinstance(values.get("images_seen"), int) else {}
 
 
