@@ -22,7 +22,9 @@ def launched_world_size() -> int:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.strip().isdecimal():
-        raise ConfigError(f"{name}={text!r} in the environment is no number; start with accelerate launch, or unset it")
+        raise ConfigError(
+            f"{name}={text!r} in the environment is not a number; start with accelerate launch, or unset it"
+        )
     return int(text)
 
 
@@ -51,7 +53,7 @@ def zero_settings() -> dict[str, Any]:
     """Return DeepSpeed's `zero_optimization` from the fields of accelerate's own configuration, without a JSON file.
 
     Raises:
-        ConfigError: The stage is no number, or an offload to NVMe has no path.
+        ConfigError: The stage is not a number, or an offload to NVMe has no path.
     """
     settings: dict[str, Any] = {"stage": _number("ACCELERATE_DEEPSPEED_ZERO_STAGE", 1)}
     for name in ("optimizer", "param"):

@@ -112,7 +112,7 @@ def test_lock_file_that_is_a_link_is_not_followed(name: str, remote: RemotePath,
     for number in range(256):
         (cache / (name if name == "space.lock" else f"{number:02x}.lock")).unlink(missing_ok=True)
         (cache / (name if name == "space.lock" else f"{number:02x}.lock")).symlink_to(victim)
-    with pytest.raises(InputError, match="is a link or no regular file"):
+    with pytest.raises(InputError, match="is a link or not a regular file"):
         read_all(remote, cache)
     assert victim.read_text() == "precious"
 

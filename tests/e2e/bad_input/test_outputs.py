@@ -83,7 +83,7 @@ def test_upscale_when_the_output_is_somebodys_file(
     Image.fromarray(photo(0, 9, 8)).save(here / "a.png")
     (here / "out").mkdir()
     Image.fromarray(photo(1, 5, 5)).save(here / "out" / "a.png")
-    refuse(jobs.upscale.main, [model, "a.png", "out"], "out/a.png exists and is no output of this job; --overwrite")
+    refuse(jobs.upscale.main, [model, "a.png", "out"], "out/a.png exists and is not an output of this job; --overwrite")
     assert run_job(jobs.upscale.main, [model, "a.png", "out", "--overwrite"]) == 0
     assert Image.open(here / "out" / "a.png").size == (32, 36)
     # Its own output it replaces without being told to.
@@ -99,7 +99,9 @@ def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., 
     refuse(
         jobs.evaluate.main, [*arguments, "--output", "m.safetensors", "--overwrite"], "m.safetensors would be replaced"
     )
-    refuse(jobs.evaluate.main, [*arguments, "--output", "notes.json"], "notes.json exists and is no output of this job")
+    refuse(
+        jobs.evaluate.main, [*arguments, "--output", "notes.json"], "notes.json exists and is not an output of this job"
+    )
     image = "set/HR/photo0.png"
     refuse(jobs.evaluate.main, [*arguments, "--picture", image, "--overwrite"], f"{image} would be replaced")
     refuse(
@@ -112,7 +114,9 @@ def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., 
 def test_preview_when_the_output_is_somebodys_file(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
     Image.fromarray(photo(0, 9, 8)).save(here / "a.png")
     refuse(
-        jobs.preview.main, [str(prepared / "shards"), "--output", "a.png"], "a.png exists and is no output of this job"
+        jobs.preview.main,
+        [str(prepared / "shards"), "--output", "a.png"],
+        "a.png exists and is not an output of this job",
     )
 
 

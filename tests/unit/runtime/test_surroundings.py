@@ -106,13 +106,13 @@ def test_zero_stage_and_offload_when_accelerate_writes_no_json_are_taken(monkeyp
     with pytest.raises(ConfigError, match="offload_param_device=nvme needs offload_param_nvme_path"):
         deepspeed_settings(2, 0.0)
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "two")
-    with pytest.raises(ConfigError, match="ACCELERATE_DEEPSPEED_ZERO_STAGE='two' in the environment is no number"):
+    with pytest.raises(ConfigError, match="ACCELERATE_DEEPSPEED_ZERO_STAGE='two' in the environment is not a number"):
         deepspeed_settings(2, 0.0)
 
 
 def test_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "all")
-    with pytest.raises(ConfigError, match="WORLD_SIZE='all' in the environment is no number"):
+    with pytest.raises(ConfigError, match="WORLD_SIZE='all' in the environment is not a number"):
         launched_world_size()
 
 
