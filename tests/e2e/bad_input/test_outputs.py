@@ -1,4 +1,4 @@
-"""Where no job writes: where it cannot, over one of its inputs, or over somebody's file."""
+"""Where no job writes: where it cannot, over one of its inputs, or over another program's file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_upscale_when_jpegs_would_be_joined_by_their_output(refuse: Callable[...
     refuse(jobs.upscale.main, [model, "photos", "photos"], "is the input folder", "give another")
 
 
-def test_upscale_when_the_output_is_somebodys_file(
+def test_upscale_when_the_output_belongs_to_another_program(
     refuse: Callable[..., None], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = model_file(here / "m.safetensors")
@@ -91,7 +91,7 @@ def test_upscale_when_the_output_is_somebodys_file(
     assert "wrote 1 image(s)" in capsys.readouterr().err
 
 
-def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., None], here: Path) -> None:
+def test_evaluate_when_an_output_is_an_input_or_another_programs(refuse: Callable[..., None], here: Path) -> None:
     model = model_file(here / "m.safetensors")
     write_photos(here / "set" / "HR", [(24, 24)])
     (here / "notes.json").write_text('{"notes": 1}')
@@ -111,7 +111,9 @@ def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., 
         assert run_job(jobs.evaluate.main, [*arguments, "--output", "a.json", "--picture", "a.png"]) == 0
 
 
-def test_preview_when_the_output_is_somebodys_file(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+def test_preview_when_the_output_belongs_to_another_program(
+    refuse: Callable[..., None], prepared: Path, here: Path
+) -> None:
     Image.fromarray(photo(0, 9, 8)).save(here / "a.png")
     refuse(
         jobs.preview.main,

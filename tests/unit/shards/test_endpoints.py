@@ -1,4 +1,4 @@
-"""A dead service is named within seconds, whatever its own client would do."""
+"""An unreachable service is named within seconds, whatever its own client would do."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_store_when_nobody_listens_is_named_at_once(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
     with pytest.raises(OSError, match=f"no response from 127.0.0.1:{closed_port}") as caught:
-        RemotePath("s3://dead-bucket/shards/manifest.json").read_bytes()
-    assert caught.value.filename == "s3://dead-bucket/shards/manifest.json"
+        RemotePath("s3://unreachable-bucket/shards/manifest.json").read_bytes()
+    assert caught.value.filename == "s3://unreachable-bucket/shards/manifest.json"
 
 
 def test_service_that_never_answers_is_named_within_seconds(silent_port: int) -> None:
