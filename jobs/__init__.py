@@ -1,1 +1,1 @@
-"""Jobs: one verb a file; parse, call, exit code. Ray lives here."""
+"""Jobs: one verb per file, which parses arguments, calls the library and returns an exit code. Only jobs use Ray."""

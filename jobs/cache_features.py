@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         f"about {size_mib:.1f} MiB in {semantics.cache}"
     )
     if semantics.weights == "random":
-        say("note: the extractor has seeded random weights; with the real ones: --weights openai")
+        say("note: the extractor has seeded random weights; for the real ones: --weights openai")
     if call.dry_run:
         say("dry run: nothing was written")
         return 0
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
 
 def _from_preset(name: str) -> CacheFeaturesConfig:
     train = PRESETS.load(name, Preset).train
-    # Stated, since `auto` looks for a cache and the job writes it.
+    # Explicit: `auto` would look for the cache that this job is about to write.
     return CacheFeaturesConfig(train.data, replace(train.semantics, source="cached"))
 
 

@@ -1,8 +1,8 @@
 """The command line that all jobs share: a preset and dotted flags, or plain arguments; help with examples.
 
 A job without any argument runs its part of the demo. Bad flags end the process with exit code 2 and the nearest valid
-name, `--help` with 0. Nothing here imports torch, ray or mlflow, and a job imports its own work after parsing: people
-who ask for help, or mistype a flag, do not wait for it.
+name, `--help` with 0. Nothing here imports torch, ray or mlflow, and a job imports its own work after parsing, so
+that `--help` and a mistyped flag return at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_PRESET = "demo"
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """What a user asked a job for."""
+    """A parsed command line."""
 
     preset: str
     config: T
@@ -39,7 +39,7 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True)
 class CommandLine:
-    """How people call one job."""
+    """The command line of one job."""
 
     program: str
     """As a user types it, such as `python jobs/shard.py`."""
@@ -49,7 +49,7 @@ class CommandLine:
     """Arguments worth copying, each optionally with `# why`."""
 
     def parse(self, type_: type[T], argv: list[str]) -> T:
-        """Fill a dataclass with defaults for every field from plain arguments."""
+        """Parse plain arguments into a dataclass whose fields all have defaults."""
         shown, given = _hide_secrets(argv)
         types = _flag_types(given)
         return tyro.cli(type_, args=shown, prog=self.program, description=self._describe(), registry=types)
@@ -114,7 +114,7 @@ def apply_flags(default: T, flags: list[str], prog: str, description: str) -> tu
 
 
 def _hide_secrets(flags: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the flags as an error of tyro may show them, and the URLs as they were given by their shown form."""
+    """Return the flags in a form that tyro's errors may show, and the given URLs by that form."""
     shown: list[str] = []
     given: dict[str, str] = {}
     for flag in flags:
@@ -126,7 +126,7 @@ def _hide_secrets(flags: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
-    """Return how flags become values of the types that tyro does not know.
+    """Return the rules by which flags become values of types that tyro does not know.
 
     Args:
         given: URLs with their secrets, by the form that tyro sees.

@@ -29,7 +29,7 @@ COMMAND = CommandLine(
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The demo has no options; each of its steps has."""
+    """The demo has no options of its own; each of its steps does."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ STEPS = (
         ("python", "jobs/train_sed.py"),
     ),
     Step(
-        "Measure on the two photos held out", ("python", "jobs/evaluate.py", "--picture", str(PICTURE), "--overwrite")
+        "Evaluate on the two held-out photos", ("python", "jobs/evaluate.py", "--picture", str(PICTURE), "--overwrite")
     ),
     Step("Register the model", ("python", "jobs/promote.py")),
 )

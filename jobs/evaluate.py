@@ -1,4 +1,4 @@
-"""Measure a model on evaluation sets: metrics per set and per image, beside those of bicubic upscaling."""
+"""Evaluate a model on evaluation sets: metrics per set and per image, next to those of bicubic upscaling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shards.errors import InputError
 
 COMMAND = CommandLine(
     "python jobs/evaluate.py",
-    "Measure a model on evaluation sets: metrics per set and per image, beside those of bicubic upscaling.",
+    "Evaluate a model on evaluation sets: metrics per set and per image, next to those of bicubic upscaling.",
     (
         "runs/rrdb_sed_p_x4 --sets data/benchmarks/Set5 data/benchmarks/Set14 --output numbers.json",
         "models:/sed-x4@champion --sets data/benchmarks/Set5 --picture before_after.png",
@@ -27,7 +27,7 @@ COMMAND = CommandLine(
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to measure. The defaults are the demo's run and its held-out photos."""
+    """What to evaluate. The defaults are the demo's run and its held-out photos."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
     """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
@@ -40,7 +40,7 @@ class EvaluateConfig:
     table: Path | None = None
     """Also write a CSV: one line per image, one column per metric."""
     picture: Path | None = None
-    """Also write a PNG: bicubic upscaling | the model | HR, each with a detail."""
+    """Also write a PNG: bicubic upscaling | the model | HR, each with an enlarged detail."""
     overwrite: bool = False
     """Replace existing files that an earlier evaluation did not write; inputs are never replaced."""
 

@@ -24,7 +24,7 @@ COMMAND = CommandLine(
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """The machines, and what of the training run matters; the preset gives its values."""
+    """The machines, and the settings of the training run that matter, whose values come from the preset."""
 
     data: DataConfig
     semantics: SemanticsConfig

@@ -1,7 +1,7 @@
 """Register a model as a new version, and move the alias `champion` to it only if it is proven better.
 
-Better means by a perceptual metric, in a paired bootstrap over all images of the evaluation sets, with a floor under
-the PSNR; the model and the champion are both measured on them in this call.
+Better means by a perceptual metric, in a paired bootstrap over all images of the evaluation sets, with a floor on
+PSNR; the model and the champion are both evaluated on them in this call.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipeline.progress import say
 COMMAND = CommandLine(
     "python jobs/promote.py",
     "Register a model as a new version in MLflow. It becomes `champion` only if a paired bootstrap over the images of\n"
-    "the evaluation sets proves it better by a perceptual metric, and its PSNR-Y is at most half a dB below the\n"
-    "champion's; else it becomes `challenger`.",
+    "the evaluation sets proves it better by a perceptual metric, and its PSNR-Y is at most 0.5 dB below the\n"
+    "champion's; otherwise it becomes `challenger`.",
     (
         "runs/rrdb_sed_p_x4 --name sed-x4 --sets data/benchmarks/Set5 data/benchmarks/Set14",
         "runs/rrdb_sed_p_x4 --name sed-x4 --metric lpips --floor psnr_y=-0.5 --sets data/benchmarks/Set14",
@@ -44,10 +44,10 @@ class PromoteConfig:
     metric: str = ""
     """Metric that decides; `--metric help` lists them. Empty: the best perceptual one that can be computed here."""
     floor: str = "psnr_y=-0.5"
-    """NAME=LARGEST_LOSS: how much worse than the champion it may be on average by a metric of distortion; the model
-    must also be no worse than bicubic upscaling by it."""
+    """NAME=LARGEST_LOSS: how much worse than the champion the model may be on average by a distortion metric; by
+    the same metric it must also be no worse than bicubic upscaling."""
     force: bool = False
-    """Make it the champion whatever the comparison says, or because the champion's files are lost; its tags say so."""
+    """Make it the champion whatever the comparison says, or because the champion's files are lost; the tags say so."""
 
 
 def main(argv: list[str]) -> int:

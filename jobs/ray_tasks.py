@@ -1,9 +1,9 @@
-"""All that this project asks of Ray: a session, and a map with bounded work in flight.
+"""Everything that this project uses of Ray: a session, and a map with bounded work in flight.
 
-A job starts a quiet Ray of its own on this machine, or joins a cluster when it runs under `ray job submit` or
+A job starts a quiet local Ray on this machine, or joins a cluster when it runs under `ray job submit` or
 finds `RAY_ADDRESS` set. Tasks must be idempotent: Ray runs one again when its worker or machine dies. Every
-result is looked at, and the first error stops the job. When no work is left to begin, a task that takes far
-longer than its like is begun a second time, and the first result counts. SIGTERM drains: running tasks finish,
+result is checked, and the first error stops the job. When no task is left to start, one that takes far
+longer than the others is started a second time, and the first result counts. SIGTERM drains: running tasks finish,
 no more are started.
 """
 
@@ -58,11 +58,11 @@ class RaySession:
     stop: threading.Event = field(default_factory=threading.Event)
     """Set to drain."""
     double_after_s: float = 30.0
-    """No task is begun a second time before it has taken this long."""
+    """No task is started a second time before it has run this long."""
 
     @property
     def executor(self) -> Executor:
-        """This session as the library takes it, with the terminal's progress display."""
+        """This session as the library's executor, with the terminal's progress display."""
         return Executor(self.map, Progress, say)
 
     def map(
@@ -77,25 +77,25 @@ class RaySession:
     ) -> Iterator[tuple[T, R]]:
         """Call a function on every item, somewhere in the cluster.
 
-        At most two tasks a slot are in flight, whatever the number of items, and as many more when machines
+        At most two tasks per slot are in flight, whatever the number of items; slots are counted again as machines
         join.
 
         Args:
             function: Of a module that workers can import; idempotent. State to keep between its calls in one
                 worker process, such as a network, may be cached in that module.
             items: Small and picklable.
-            num_cpus: CPUs a task takes.
-            num_gpus: GPUs a task takes.
+            num_cpus: CPUs per task.
+            num_gpus: GPUs per task.
             memory_bytes: Memory a task needs; it is started only where that much is free.
-            max_in_flight: Fixed limit instead of two a slot.
+            max_in_flight: Fixed limit instead of two per slot.
 
         Yields:
             Items with their results, as they finish.
 
         Raises:
-            JobStoppedError: SIGTERM came and the running tasks have finished, or Ray lost a task for good.
-            InputError: What a task raised; so with every other error of a task.
-            OSError: Storage failed again and again.
+            JobStoppedError: SIGTERM arrived and the running tasks have finished, or Ray lost a task permanently.
+            InputError: Raised by a task, as is any other error of a task.
+            OSError: Storage kept failing.
         """
         remote = ray.remote(function)
         options = {
@@ -105,7 +105,7 @@ class RaySession:
             "max_retries": _MAX_RETRIES,
             "retry_exceptions": [OSError],
         }
-        # A second try goes to another machine, if there is one: the first one's may be what is slow.
+        # A second attempt goes to another machine, if there is one: the first machine may be the slow part.
         again = remote.options(**options, scheduling_strategy="SPREAD")
         flight: _Flight[T] = _Flight(remote.options(**options), again, self.double_after_s)
         rest = iter(items)
@@ -135,12 +135,12 @@ class RaySession:
 
 @dataclass
 class _Attempt(Generic[T]):
-    """One try at an item."""
+    """One attempt at an item."""
 
     item: T
     started_s: float
-    twin: Any = None
-    """Reference of the other try, if there are two."""
+    other: Any = None
+    """Reference of the other attempt, if there are two."""
 
 
 class _Flight(Generic[T]):
@@ -152,17 +152,17 @@ class _Flight(Generic[T]):
         self._double_after_s = double_after_s
         self._attempts: dict[Any, _Attempt[T]] = {}
         self._durations_s: list[float] = []
-        self._losers: list[Any] = []
+        self._cancelled: list[Any] = []
 
     def __len__(self) -> int:
         return len(self._attempts)
 
     def start(self, item: T) -> None:
-        """Begin a task."""
+        """Start a task."""
         self._attempts[self._task.remote(item)] = _Attempt(item, time.monotonic())
 
     def double_stragglers(self, num_free: int) -> None:
-        """Begin again what takes far longer than what is done, on at most so many free slots."""
+        """Start a second attempt at tasks that take far longer than finished ones, on at most `num_free` slots."""
         if num_free < 1 or not self._durations_s:
             return
         limit_s = max(self._double_after_s, _STRAGGLER_FACTOR * statistics.median(self._durations_s))
@@ -170,46 +170,46 @@ class _Flight(Generic[T]):
         late = [
             reference
             for reference, attempt in self._attempts.items()
-            if attempt.twin is None and now_s - attempt.started_s > limit_s
+            if attempt.other is None and now_s - attempt.started_s > limit_s
         ]
         for reference in late[:num_free]:
             first = self._attempts[reference]
-            first.twin = self._again.remote(first.item)
-            self._attempts[first.twin] = _Attempt(first.item, now_s, reference)
+            first.other = self._again.remote(first.item)
+            self._attempts[first.other] = _Attempt(first.item, now_s, reference)
             say(f"a task takes longer than {limit_s:.0f} s: it runs a second time, and the first result counts")
 
     def land(self) -> Iterator[tuple[T, Any]]:
-        """Wait a moment; yield an item with its result if one is finished, and cancel its twin."""
+        """Wait briefly; yield an item with its result if one has finished, and cancel the other attempt at it."""
         finished, _ = ray.wait(list(self._attempts), num_returns=1, timeout=_WAIT_S, fetch_local=False)
         for reference in finished:
             attempt = self._attempts.pop(reference)
             self._durations_s.append(time.monotonic() - attempt.started_s)
-            if attempt.twin is not None:
-                self._attempts.pop(attempt.twin)
-                self._losers.append(attempt.twin)
-                ray.cancel(attempt.twin)
+            if attempt.other is not None:
+                self._attempts.pop(attempt.other)
+                self._cancelled.append(attempt.other)
+                ray.cancel(attempt.other)
             yield attempt.item, _result(reference)
 
     def cancel(self) -> None:
-        """End what still runs; wait a little for the losers, which tidy up after themselves."""
+        """Cancel what still runs; wait briefly for cancelled attempts, which remove their temporary files."""
         for reference in self._attempts:
             ray.cancel(reference)
-        if self._losers:
-            ray.wait(self._losers, num_returns=len(self._losers), timeout=_CANCEL_S, fetch_local=False)
+        if self._cancelled:
+            ray.wait(self._cancelled, num_returns=len(self._cancelled), timeout=_CANCEL_S, fetch_local=False)
 
 
 def _result(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        # The remote traceback is for us; people get the error that the task raised.
+        # The remote traceback is of no use to a user; the error that the task raised is.
         if isinstance(error.cause, Exception):
             raise error.cause from None
         raise
     except RayError as error:
         first_line = str(error).strip().splitlines()[0]
         raise JobStoppedError(
-            f"Ray lost a task for good: {type(error).__name__}: {first_line}\n"
+            f"Ray lost a task permanently: {type(error).__name__}: {first_line}\n"
             "what was finished is kept; rerun the same command to resume",
             EXIT_FAULTS,
         ) from error
@@ -223,7 +223,7 @@ def _num_slots(num_cpus: float, num_gpus: float) -> int:
 
 
 def _clamp_memory(memory_bytes: int) -> int | None:
-    # Ray waits for ever for more than any machine has; better to try with all of the largest.
+    # Ray waits forever for more memory than any machine has: request at most all of the largest one.
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
     return min(memory_bytes, int(largest)) or None
 
@@ -233,14 +233,13 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[RaySession]:
     """Start or join Ray for the length of a block.
 
     Args:
-        num_cpus: CPUs of an own Ray; None for all of this machine. Without effect on a cluster that is
-            joined.
+        num_cpus: CPUs of a local Ray; None for all of this machine. Ignored when a cluster is joined.
 
     Yields:
         The session.
 
     Raises:
-        InputError: `RAY_ADDRESS` names a cluster that does not answer, or Ray does not start.
+        InputError: `RAY_ADDRESS` names an unreachable cluster, or Ray does not start.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -264,7 +263,7 @@ def _join(address: str) -> None:
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = (without_secrets(error, _as_url(address)) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"no Ray cluster answers; got {reason}; at RAY_ADDRESS={_shown(address)}; "
+            f"Ray cluster unreachable; got {reason}; at RAY_ADDRESS={_shown(address)}; "
             "start one with `ray start --head`, or unset RAY_ADDRESS to use this machine alone"
         ) from error
 
@@ -282,7 +281,7 @@ def _check_answers(address: str) -> None:
     """Connect as Ray would, and wait for the first frame of its protocol: its own client tries for 13 minutes.
 
     Raises:
-        OSError: Nobody answers, or something that is not Ray.
+        OSError: The address is unreachable, or does not belong to Ray.
     """
     match = _HOST_AND_PORT.fullmatch(_shown(_recorded_cluster() if address == "auto" else address))
     if match is None:
@@ -297,7 +296,7 @@ def _check_answers(address: str) -> None:
 
 
 def _recorded_cluster() -> str:
-    """Return the address that Ray takes for `auto`: that of the latest cluster here, which may be long dead."""
+    """Return the address that Ray takes for `auto`: that of the latest cluster here, which may no longer run."""
     from ray._private.services import get_ray_address_from_environment
 
     return str(get_ray_address_from_environment("auto", None))
@@ -305,9 +304,9 @@ def _recorded_cluster() -> str:
 
 def _start(num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Says in advance what a coming release does anyway; without it every start prints a warning about GPUs.
+    # The default of a coming release; without it every start prints a warning about GPUs.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Nobody starts a dead head again here: end in seconds instead of a minute.
+    # Nothing restarts a local head node: fail within seconds instead of a minute.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     try:
         with _not_ignoring_sigint():
@@ -345,7 +344,7 @@ def _not_ignoring_sigint() -> Iterator[None]:
 
 def _drain(stop: threading.Event) -> Handler:
     def drain(number: int, frame: FrameType | None) -> None:
-        say("SIGTERM: finishing the tasks that run, starting no more")
+        say("SIGTERM: finishing the running tasks, starting no more")
         stop.set()
 
     return drain

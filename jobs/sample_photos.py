@@ -56,7 +56,7 @@ def _copy(photos: dict[str, tuple[str, str]], folder: Path) -> None:
     except OSError as error:
         raise InputError(
             f"the sample photos cannot be written to {folder}: {error.strerror or error}; "
-            "run the demo in a folder that you may write to"
+            "run the demo in a folder where you have write permission"
         ) from error
 
 

@@ -1,9 +1,9 @@
 """Write shards of a folder of photos, with Ray.
 
-Surveys the photos and cuts them on the way, plans every shard, writes what is missing, and publishes the manifest last.
-Kill it at any moment and rerun the same command: photos that were cut and shards that were finished are kept, and the
-output is byte for byte that of an undisturbed run. Rerun it with more photos in the source: they get shards of their
-own, as a new generation.
+Surveys the photos and cuts them in the same pass, plans every shard, writes what is missing, and publishes the manifest
+last. After a kill at any moment, rerun the same command: photos already cut and shards already finished are kept, and
+the output is byte for byte that of an uninterrupted run. When photos are added to the source, a rerun writes
+them to shards of their own, as a new generation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one place where errors become a message and an exit code.
+"""Turns errors into a message and an exit code, for every job.
 
 Exit codes: 0 done; 1 faults were found, or something outside failed; 2 bad input; 130 and 143 stopped by a
 signal.
@@ -32,7 +32,7 @@ EXIT_TERMINATED = 143
 
 
 class JobStoppedError(Exception):
-    """A job ends early, in good order; carries its message and exit code."""
+    """A job stopped early and cleanly; carries its message and exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -40,14 +40,14 @@ class JobStoppedError(Exception):
 
 
 def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Run a job's `main` and turn what people can act on into one message.
+    """Run a job's `main` and turn every error that a user can act on into one message.
 
     Args:
         main: Takes the arguments without the program's name, returns an exit code.
         argv: Arguments; those of the process when None.
 
     Returns:
-        The exit code. Errors of our own keep their traceback.
+        The exit code. Bugs keep their traceback.
     """
     _show_no_secrets()
     _show_any_text()
@@ -62,7 +62,7 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
         return EXIT_FAULTS
     except OSError as error:
         if "://" not in str(error.filename):
-            raise  # a local file that a job does not expect to fail on is a fault of ours
+            raise  # an unexpected failure on a local file is a bug
         say(
             f"error: {error.filename} cannot be used: {error.strerror}\n"
             "  Check the address, the credentials (AWS_* for S3) and that the store runs, then rerun the same command"
@@ -80,7 +80,7 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt, it passes handlers of errors, and temporary files are removed."""
+    """SIGTERM arrived; like KeyboardInterrupt, it passes error handlers, and temporary files are removed."""
 
 
 def _terminator() -> Handler:
@@ -110,7 +110,7 @@ def handling_sigterm(handler: Handler) -> Iterator[None]:
 
 
 def _show_no_secrets() -> None:
-    """Let warnings and the traceback of an error of our own go through `say` too."""
+    """Route warnings and the traceback of a bug through `say` too."""
     sys.excepthook = show_traceback
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogFormatter())
@@ -136,19 +136,19 @@ class LogFormatter(logging.Formatter):
 
 
 def show_logs() -> None:
-    """Let the warnings of all libraries, and what `pipeline` logs, appear on standard error."""
+    """Show the warnings of all libraries, and the logs of `pipeline`, on standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def end_with_faults(faults: Sequence[str], total: int, unit: str) -> int:
-    """Print what could not be used, after all else; return the exit code.
+    """Print what could not be used, after everything else; return the exit code.
 
     Args:
-        faults: One text each; none is success.
-        total: How many units the job went through.
-        unit: Plural of what is counted.
+        faults: One text each; success if empty.
+        total: Number of units that the job processed.
+        unit: What is counted, in the plural.
     """
     if not faults:
         return 0

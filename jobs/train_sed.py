@@ -1,7 +1,7 @@
 """Train a super-resolution network with the semantic-aware discriminator.
 
-Started by itself for one process, by `accelerate launch` for many; the same command on the same run folder resumes, on
-any number of processes that divides the batch.
+Run directly for one process, through `accelerate launch` for several. Rerunning the same command on the same run folder
+resumes, on any number of processes that divides the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMAND = CommandLine(
     "Train with the semantic-aware discriminator. Rerun the same command on the same run folder to resume.\n"
     "For several GPUs: accelerate launch --config_file infra/accelerate/node.yaml jobs/train_sed.py PRESET ...",
     (
-        "rrdb_sed_p_x4 --dry-run  # what it will do, and the memory it needs",
+        "rrdb_sed_p_x4 --dry-run  # what the run will do, and the memory it needs",
         "rrdb_sed_p_x4 --run-dir runs/mine --data.batch-size 16 --semantics.weights openai",
         "runs/mine  # resumes with the settings in its config.json",
     ),
@@ -53,7 +53,7 @@ def run_to_exit_code(argv: list[str] | None = None) -> int:
     """Return the job's exit code, whatever happens; shows the traceback of an internal error as Python would."""
     try:
         return run_job(main, argv)
-    except Exception as error:  # noqa: BLE001 - a failed rank leaves by `os._exit`: the last place to show its traceback
+    except Exception as error:  # noqa: BLE001 - a failed rank exits by `os._exit`: the last place to show its traceback
         show_traceback(type(error), error, error.__traceback__)
         return EXIT_FAULTS
 

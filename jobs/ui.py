@@ -1,4 +1,4 @@
-"""Open the MLflow UI on the store that the jobs here write to."""
+"""Open the MLflow UI on the store that the jobs write to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jobs.command_line import CommandLine
 from jobs.terminal import run_job
 from pipeline.progress import say
 from pipeline.tracking.environment import DEFAULT_STORE, prepare
-from pipeline.tracking.moved import mend
+from pipeline.tracking.moved import correct_paths
 from shards.errors import InputError
 
 COMMAND = CommandLine(
     "python jobs/ui.py",
-    "Open the MLflow UI on the store that the jobs here write to: MLFLOW_TRACKING_URI, else mlflow.db in this folder.",
+    "Open the MLflow UI on the store that the jobs write to: MLFLOW_TRACKING_URI, else mlflow.db in this folder.",
     ("--port 5001  # when 5000 is taken",),
 )
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     check_port(config.host, config.port)
     prepare()
     store = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE)
-    mend(store)
+    correct_paths(store)
     say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
     program = str(Path(sys.executable).parent / "mlflow")
     arguments = ["ui", "--host", config.host, "--port", str(config.port)]

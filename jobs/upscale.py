@@ -18,7 +18,7 @@ from shards.errors import InputError
 
 COMMAND = CommandLine(
     "python jobs/upscale.py",
-    "Upscale an image, or every image of a folder, with any model. Any size: large images go in tiles.",
+    "Upscale an image, or every image of a folder, with any model. Any size: large images are processed in tiles.",
     (
         "runs/rrdb_sed_p_x4 photo.jpg photo_x4.png",
         "RealESRGAN_x4plus.pth photos/ upscaled/ --tile-px 256  # when memory runs out",
@@ -35,11 +35,11 @@ class UpscaleConfig:
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = Path("demo/photos/validation/HR")
     """An image, or a folder of images."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = Path("demo/upscaled")
-    """A PNG file for an image, a folder for a folder."""
+    """A PNG file for an image, or a folder for a folder."""
     overwrite: bool = False
     """Replace existing files that an earlier upscaling did not write; inputs are never replaced."""
     tile_px: int = DEFAULT_TILE_PX
-    """Side of a tile in input pixels; images with a larger side go in tiles. Lower it when memory runs out."""
+    """Side of a tile in input pixels; images with a larger side are split. Lower it when memory runs out."""
     overlap_px: int = DEFAULT_OVERLAP_PX
     """Overlap of neighbouring tiles in input pixels, blended so that no seam shows; at most half a tile."""
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
 
     from pipeline.data.evaluation import passed_over
     from pipeline.inference.model_names import check_model_exists
-    from pipeline.inference.upscale_files import clean_litter, plan_outputs, upscale_file
+    from pipeline.inference.upscale_files import clean_stale_pictures, plan_outputs, upscale_file
     from shards.format.rejects import NOTE_TEXTS
     from shards.format.storage import parse_local_path
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     model = open_model(config.model, unfinished=True)
     say(f"generator: {model.weights}")
     model.generator.to(best_device())
-    clean_litter(files)
+    clean_stale_pictures(files)
     faults: list[str] = []
     with Progress("upscaling", len(files), "images") as progress:
         for source, target in files:

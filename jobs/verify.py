@@ -1,4 +1,4 @@
-"""Check every byte of a folder of shards, and that every image decodes to the pixels it should."""
+"""Check every byte of a folder of shards, and that every image decodes to its recorded pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMAND = CommandLine(
     "Exit code 0: every byte is as it was written; 1: there are faults; 2: no shards there.",
     (
         "data/shards/df2k_x4",
-        "data/shards/df2k_x4 --repair data/DF2K/HR  # rewrites the broken shards from the photos",
+        "data/shards/df2k_x4 --repair data/DF2K/HR  # rewrites the corrupt shards from the photos",
     ),
 )
 
@@ -35,7 +35,7 @@ class VerifyConfig:
     folder: Annotated[StoragePath, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path("demo/shards")
     """Folder or URL that jobs/shard.py wrote."""
     repair: tuple[Path, ...] = ()
-    """Folders of photos that the shards were made from, in the same order; rewrites broken shards."""
+    """Folders of photos that the shards were made from, in the same order; rewrites corrupt shards."""
 
 
 def main(argv: list[str]) -> int:
@@ -54,11 +54,11 @@ def main(argv: list[str]) -> int:
             repair(config.folder, plans, photos, {fault.file for fault in faults}, session.executor)
         faults = verify(config.folder)
         for fault in faults:
-            print(f"still there: {fault}")
+            print(f"not repaired: {fault}")
     if faults:
         print(f"{len(faults)} fault(s) in {config.folder}; repair it with --repair SOURCE")
         return EXIT_FAULTS
-    print(f"{config.folder} is whole")
+    print(f"{config.folder} is intact")
     return 0
 
 

@@ -53,7 +53,7 @@ def saving(path: Path) -> Iterator[None]:
 
 
 def refuse(faults: Iterable[str | None]) -> None:
-    """Raise all faults of one section of a configuration at once; None is no fault.
+    """Raise all faults of one section of a configuration at once; None is not a fault.
 
     Raises:
         ConfigError: There is at least one.

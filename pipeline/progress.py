@@ -1,4 +1,4 @@
-"""Messages and progress for people: on standard error, so that results on standard output stay clean."""
+"""Messages and progress for the user: on standard error, so that standard output holds only results."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Progress:
         Args:
             description: What is being done, such as "writing shards".
             total: How many units there are.
-            unit: Plural of what is counted, such as "images".
-            start: Units that an earlier call did already.
+            unit: What is counted, in the plural, such as "images".
+            start: Units that an earlier call has already done.
             status: JSON file to keep up to date for other programs; None for none.
         """
         self.description = description
@@ -57,7 +57,7 @@ class Progress:
         self._status = status
         self._start_s = time.monotonic()
         self._plain_s = self._status_s = self._start_s
-        # (time, units, bytes) of late: what is left takes as long as what was done lately, not as all since the start.
+        # Recent (time, units, bytes): the rest is estimated from the recent rate, not from the mean since the start.
         self._recent = collections.deque([(self._start_s, start, 0)])
         self._bar = _make_bar() if sys.stderr.isatty() else None
 
@@ -84,7 +84,7 @@ class Progress:
 
         Args:
             count: Units done since the last call.
-            size_bytes: Bytes they made.
+            size_bytes: Bytes written for them.
             num_rejects: How many of them were rejected.
         """
         self.done += count
@@ -134,7 +134,7 @@ class Progress:
             "elapsed_s": round(time.monotonic() - self._start_s, 1),
             "updated_unix_s": round(time.time(), 1),
         }
-        # Not synchronised: on some file systems that makes every writer beside it wait for the disk.
+        # Not synchronised: on some file systems that makes every other writer wait for the disk.
         write_atomically(self._status, canonical_json(status) + b"\n", durable=False)
 
 

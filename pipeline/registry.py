@@ -1,7 +1,7 @@
 """Registries and the options of their entries; the registry class lives in `shards`, where operations register.
 
-Nothing here imports torch, and a registry imports an implementation when it is first looked up: who asks for help or
-mistypes a flag does not wait for the networks.
+Nothing here imports torch, and a registry imports an implementation when it is first looked up, so that
+`--help` and a mistyped flag do not wait for the networks.
 """
 
 from __future__ import annotations

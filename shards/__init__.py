@@ -1,1 +1,1 @@
-"""Bytes on disk: photos, seeds, tars, sidecars, manifest, order, reading. Never torch."""
+"""Bytes on disk: photos, seeds, tars, sidecars, manifest, sampling order, reading. Never imports torch."""

@@ -11,7 +11,7 @@ from shards.errors import InputError
 from shards.format.storage import StoragePath, expand
 
 MAX_DECODABLE_PIXELS = 178_956_970
-"""Pillow itself refuses larger images; that limit is process-wide, so we leave it alone."""
+"""Pillow itself refuses larger images; that limit is process-wide, so it is left unchanged."""
 
 DEFAULT_RECIPE = "default"
 _DEFAULT_RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1"}
@@ -24,7 +24,7 @@ class ShardConfig:
     source: tuple[Path, ...]
     """Folders of photos (PNG, JPEG, WebP, TIFF, BMP, AVIF, JPEG 2000), searched with their sub-folders."""
     output: StoragePath
-    """Folder or URL (s3://bucket/prefix) for the shards; new, empty, or written before with the same settings."""
+    """Folder or URL (s3://bucket/prefix) for the shards: new, empty, or written earlier with the same settings."""
     degradation: Literal["classical", "realworld"]
     """classical: bicubic LQ stored beside HR. realworld: HR and seeds only; training makes LQ by the recipe."""
     scale: Literal[2, 3, 4]
@@ -52,8 +52,8 @@ class ShardConfig:
     exclude: tuple[Path, ...] = ()
     """Folders of evaluation images; a photo with exactly the pixels of one of them is rejected."""
     recipe: str = DEFAULT_RECIPE
-    """Degradation recipe of realworld shards: realesrgan-1, realesrgan-light-1, bicubic-1, or a TOML file of your own,
-    whose content the dataset keeps. default: realesrgan-1, or bicubic-1 for classical shards, which take no other."""
+    """Degradation recipe of realworld shards: realesrgan-1, realesrgan-light-1, bicubic-1, or your own TOML file,
+    whose content the dataset stores. default: realesrgan-1, or bicubic-1 for classical shards, which take no other."""
 
     @property
     def recipe_name(self) -> str:

@@ -1,7 +1,7 @@
-"""Errors that a person can act on.
+"""Errors that a user can act on.
 
 Everything raised for bad input derives from `InputError`. The jobs print its text on one screen, without a
-traceback, and end with exit code 2. Each text says what is wrong, what was got, where, and what to do.
+traceback, and end with exit code 2. Each text says what is wrong, the value found, where, and what to do.
 """
 
 

@@ -1,6 +1,6 @@
 """Turns plain data of unknown origin (JSON, TOML) into frozen dataclasses: every value is typed and bounded here.
 
-The one parser of everything that this project reads from a file that somebody else may have written: manifests,
+The one parser of everything that this project reads from a file that others may have written: manifests,
 sidecars, records, plans, recipes, checkpoints, presets. A field's annotation is its schema: the type, and in
 `Annotated` its range or its pattern.
 """
@@ -29,7 +29,7 @@ from shards.errors import InputError
 T = TypeVar("T")
 Hook: TypeAlias = Callable[[Any, Any], Any]
 KeyPath: TypeAlias = tuple[str | int, ...]
-"""Where a value stands in a document: the keys of its tables, then its own."""
+"""The place of a value in a document: the keys of its tables, then its own."""
 
 MAX_DEPTH = 32
 """Levels of lists and tables in a document; ours have at most 10."""
@@ -39,7 +39,7 @@ _INT64 = 2**63
 
 
 class SchemaError(InputError):
-    """Plain data do not follow their schema; lists the faults with their paths."""
+    """Plain data violate their schema; lists the faults with their paths."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def parse_json(raw: bytes | str) -> Any:
     try:
         value = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
-        raise SchemaError(f"no JSON of at most {MAX_DEPTH} levels") from None
+        raise SchemaError(f"not JSON of at most {MAX_DEPTH} levels") from None
     except ValueError as error:
-        raise SchemaError(f"no JSON ({error})") from None
+        raise SchemaError(f"not JSON ({error})") from None
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [inner for outer in level for inner in _inner(outer)]
         if not level:
             return value
-    raise SchemaError(f"no JSON of at most {MAX_DEPTH} levels")
+    raise SchemaError(f"not JSON of at most {MAX_DEPTH} levels")
 
 
 def _inner(value: Any) -> list[Any]:
@@ -103,7 +103,7 @@ def _inner(value: Any) -> list[Any]:
 
 
 def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:
@@ -190,7 +190,7 @@ _SHORT.maxstring = _SHORT.maxother = _MAX_SHOWN_CHARACTERS
 
 
 def strict_converter(*, lists_faults: bool = True) -> cattrs.Converter:
-    """Return a converter that takes each value as it is written: "12" and true are no numbers, 1.5 is no int."""
+    """Return a converter that takes each value as it is written: "12" and true are not numbers, 1.5 is not an int."""
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=lists_faults)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(int, _whole_number)
@@ -253,7 +253,7 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _mapping_hook(converter: cattrs.Converter, kind: Any) -> Hook:
-    """Return a hook that bounds keys and values; cattrs by itself loses what stands in `Annotated`."""
+    """Return a hook that bounds keys and values; cattrs by itself ignores `Annotated`."""
     key_type, value_type = get_args(kind)
     key_hook, value_hook = converter.get_structure_hook(key_type), converter.get_structure_hook(value_type)
 
@@ -298,7 +298,7 @@ def _bounded_hook(converter: cattrs.Converter, kind: Any) -> Hook:
 
 
 def _fill_dataclass(kind: Any, converter: cattrs.Converter) -> Hook:
-    """Return a hook that fills a dataclass; cattrs by itself loses what stands in `Annotated`."""
+    """Return a hook that fills a dataclass; cattrs by itself ignores `Annotated`."""
     plain, bounded = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     hooks: dict[str, Any] = {
         name: override(struct_hook=converter.get_structure_hook(hint))

@@ -1,4 +1,4 @@
-"""URLs and errors as people may see them: without user info and without secrets of a query.
+"""URLs and errors in the form that may be shown: without user info and without secrets of a query.
 
 The one function that every message, log line and record goes through; what connects to a store or server keeps the URL
 as it was given.
@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _USER_INFO = re.compile(rf"({_SCHEME})[^\s/?#'\"]*@")
-# A password with an unescaped slash or question mark: what follows the colon is no port.
+# A password with an unescaped slash or question mark: what follows the colon is not a port.
 _UNESCAPED = re.compile(rf"({_SCHEME})[^\s/?#@:\['\"]*:(?!\d+(?:[/?#\s'\"]|$))[^\s'\"]*@")
 _QUERY = re.compile(rf"({_SCHEME}[^\s?#'\"]*)\?[^\s#'\"]*")
 _SECRET_NAMES = "access|auth|credential|key|pass|pwd|secret|sig|token"
@@ -27,8 +27,8 @@ _MIN_SECRET_CHARACTERS = 4
 def without_secrets(value: object, *urls: str) -> str:
     """Return the text of a URL, an error or anything else, with secrets of URLs removed.
 
-    User info (`user:password@`) and the query of a URL go; in a bare path only the values of parameters whose names
-    sound secret.
+    User info (`user:password@`) and the query of a URL are removed; in a bare path only the values of parameters whose
+    names suggest a secret.
 
     Args:
         value: What is shown.

@@ -79,7 +79,7 @@ def bucket(object_store: str, request: pytest.FixtureRequest) -> str:
     """URL of a new empty bucket."""
     import s3fs
 
-    # A client keeps the endpoint of its first use in the process, which may be that of a test of dead addresses.
+    # A client keeps the endpoint of its first use in the process, which may be that of a test of unreachable addresses.
     s3fs.S3FileSystem.clear_instance_cache()
     name = f"bucket-{abs(hash(request.node.nodeid)) % 10**9}"
     s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)

@@ -1,7 +1,7 @@
 """Retention: the newest checkpoints, one per so many images, and the best by a metric.
 
 The rule depends only on positions and on the run's metrics, never on times or on state of this process, so a resumed
-run keeps the same checkpoints as an undisturbed one.
+run keeps the same checkpoints as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Retention:
 
     Attributes:
         newest: How many of the newest scheduled checkpoints are kept, at least 1.
-        every_images: Checkpoints at multiples of this are kept for good; 0: none.
-        is_scheduled: Whether an undisturbed run has a checkpoint at a position. One that was saved because the run
+        every_images: Checkpoints at multiples of this are kept permanently; 0: none.
+        is_scheduled: Whether an uninterrupted run has a checkpoint at a position. One that was saved because the run
             was asked to stop is kept only until the next one.
         scores: Score by position, higher is better; the best scheduled checkpoint is kept, the earliest of equals.
     """

@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 def add_architectures(converter: cattrs.Converter, *, drops_foreign: bool) -> None:
-    """Teach a converter to fill and write fields that are annotated with a base of options.
+    """Register the hooks by which a converter reads and writes fields annotated with a base of options.
 
     Args:
         converter: Changed in place.
-        drops_foreign: Drop what only another architecture of the registry knows. Run folders of earlier versions hold
+        drops_foreign: Drop keys that only another architecture has. Run folders of earlier versions hold
             the options of all architectures in one table; in a preset such a key is a fault.
     """
 
@@ -63,7 +63,7 @@ def architecture_flag(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Regis
 def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
     """Replace options by those of the architecture that a flag names, such as `--generator.architecture swinir`.
 
-    Values that both architectures know by one name are kept; what only the new one requires becomes a required flag.
+    Values of options that both architectures have are kept; what only the new one requires becomes a required flag.
     An unknown name is left to the command-line parser, which lists the choices.
 
     Raises:

@@ -27,17 +27,17 @@ class DataConfig:
     num_workers: int
     """Loader processes for each training process; the data does not depend on it."""
     window_shards: int = 0
-    """Shards that are read at a time, for remote data or data larger than memory; 0: all of them, mixed."""
+    """Number of shards read at a time, for remote data or data larger than memory; 0: all, shuffled as a whole."""
     max_bad_fraction: float = 0.001
     """Largest fraction of an epoch's samples that may be corrupt and replaced; beyond it the run stops."""
     cache_dir: Path = field(default_factory=default_cache_dir)
-    """Folder on a disk of each machine for copies of shards that lie at a URL; runs of one user may share it."""
+    """Folder on a local disk of each machine for copies of remote shards; runs of one user may share it."""
     cache_gib: float = 64.0
     """Size limit of the copies; with data.window_shards, room for two windows allows fetching ahead while reading."""
 
     @property
     def cache(self) -> ShardCache:
-        """Where copies of remote shards are kept."""
+        """The cache of remote shards."""
         return ShardCache(self.cache_dir, int(self.cache_gib * 2**30))
 
     def __post_init__(self) -> None:

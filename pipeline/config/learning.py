@@ -35,7 +35,7 @@ class LossConfig:
     perceptual_seed: int = 0
     """Seed of random perceptual weights."""
     ldl_weight: float = 0.0
-    """Weight of LDL, which compares with the averaged generator (one more pass); LDL's own is 1.0, 0: none."""
+    """Weight of LDL, which compares with the averaged generator (one more pass); LDL's authors use 1.0; 0: none."""
     r1_weight: float = 0.0
     """Weight of an approximate R1: a penalty on the discriminator's gradient at real images, by one more pass on noisy
     ones. For a discriminator that saturates, and with relativistic_pairwise; 0: none."""
@@ -102,10 +102,10 @@ class ScheduleConfig:
     weight_decay: float = 0.0
     """Decoupled weight decay of both networks (AdamW, arXiv:1711.05101); 0: Adam. For transformers that overfit."""
     discriminator_warmup_images: int = 0
-    """Warm-up: for so many images at the start of the adversarial stage only the discriminator is updated."""
+    """Warm-up: number of images at the start of the adversarial stage for which only the discriminator is updated."""
     discriminator_clock: Literal["own", "run"] = "own"
     """own: the discriminator's schedule counts from its own first step, after the pixel stage; run: from the run's, as
-    in runs of earlier versions, which resume so."""
+    in runs of earlier versions, which resume with it."""
     generator_every_steps: int = 1
     """In the adversarial stage the generator is updated in every N-th step, the discriminator in each."""
     stop_after_no_improvement_images: int = 0
@@ -142,7 +142,7 @@ class ScheduleConfig:
                 else None,
                 None
                 if list(self.milestones_images) == sorted(set(self.milestones_images))
-                else f"milestones_images={list(self.milestones_images)} must rise",
+                else f"milestones_images={list(self.milestones_images)} must increase",
             ]
         )
 

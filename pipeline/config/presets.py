@@ -29,7 +29,7 @@ _SUFFIXES = {".toml", ".json"}
 _MAX_BYTES = 2**22
 
 LAUNCH_TABLE = "launch"
-"""The table of a run folder's `config.json` that records what the launcher decided; no setting, so it is not read."""
+"""The table of a run folder's `config.json` that records the launcher's decisions; not a setting, so it is not read."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class PresetFolder:
             path = self._find_base(base, path)
             if path.resolve() in seen:
                 chain = " -> ".join(str(file) for file in (*(file for file, _ in files), path))
-                raise ConfigError(f"presets are each other's base: {chain}; remove one `base`")
+                raise ConfigError(f"preset bases form a cycle: {chain}; remove one `base`")
 
     def _find_base(self, base: object, path: Path) -> Path:
         if not isinstance(base, str):

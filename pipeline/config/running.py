@@ -23,13 +23,13 @@ class RuntimeConfig:
     """torch.compile of generator and discriminator."""
     discriminator_pass: Literal["separate", "shared"]
     """separate: each network's update passes the output through the discriminator, as the paper's code does; shared:
-    one pass serves both, faster and with one spectral-norm iteration less per step (not for DeepSpeed, nor for the
+    one pass serves both, faster and with one spectral-norm iteration fewer per step (not for DeepSpeed, nor for the
     relativistic loss)."""
     deterministic: bool
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
     micro_batch_size: int = 0
-    """Images that pass the networks together on each process, when its share of data.batch_size does not fit in memory:
-    their gradients add up to those of the whole (gradient accumulation); 0: all at once."""
+    """Images per forward and backward pass on each process, where its share of data.batch_size does not fit in memory;
+    gradients are accumulated over the passes. 0: all at once."""
     cuda_graphs: bool = False
     """Record a step's kernels once and launch them as a whole: a fast GPU with a small batch
     otherwise waits for the host, which launches thousands of kernels per step. For one process on a GPU."""
@@ -71,12 +71,12 @@ class ReportConfig:
     """Metrics of the validations; `jobs/evaluate.py --metrics help` lists all. One whose weights are missing on any
     machine is named at the start of the run and left out."""
     keep_every_images: int = 0
-    """Checkpoints at multiples of this are kept for good, a multiple of `checkpoint_every_images`; 0: none."""
+    """Checkpoints at multiples of this are kept permanently; a multiple of `checkpoint_every_images`; 0: none."""
     keep_best: str = ""
     """Keep the checkpoint with the best validation too, by one of `metrics`: lpips (mean over the sets) or Set5/lpips
     (one set). At the end its averaged generator is exported beside the last one. Empty: none."""
     warn_after_images: int = 20_000
-    """Warn when generator and discriminator have been out of balance for so many images: a discriminator at chance or
+    """Warn when generator and discriminator have been out of balance for this many images: a discriminator at chance or
     saturated, or an adversarial loss below 1% of the generator's gradient; 0: never."""
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class ReportConfig:
         }
         every = max(self.every_images, 1)
         loose = [
-            f"{name}={value} is no multiple of every_images={every}; "
+            f"{name}={value} is not a multiple of every_images={every}; "
             f"nearest is {max(every, round(value / every) * every)}"
             for name, value in nested.items()
             if value % every
@@ -113,7 +113,7 @@ class ReportConfig:
             faults.append("metrics is empty; a validation needs one, such as psnr_y")
         if save > 0 and self.keep_every_images % save:
             faults.append(
-                f"keep_every_images={self.keep_every_images} is no multiple of checkpoint_every_images={save}"
+                f"keep_every_images={self.keep_every_images} is not a multiple of checkpoint_every_images={save}"
             )
         if self.keep_best and not self.validation_sets:
             faults.append(f"keep_best={self.keep_best!r} needs validation_sets, which are empty")

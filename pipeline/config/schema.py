@@ -1,8 +1,8 @@
 """All settings of a run: frozen dataclasses, checked when they are built.
 
 A preset is one `Preset`: the `[shards]` table configures `jobs/shard.py`, the `[train]` tables `jobs/train_sed.py`. The
-options of the networks stand beside the networks, in `pipeline.models`. Amounts of work are counted in images, not
-steps, so that batch size and number of processes may change without touching a schedule.
+options of the networks are defined next to the networks, in `pipeline.models`. Amounts of work are counted in images,
+not steps, so that batch size and number of processes may change without touching a schedule.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
     "TrainConfig",
 ]
 
-# Here, so that whoever reads a training table has the hooks, and `pipeline.config.plain` needs no network.
+# Here, so that every reader of a training table has the hooks and `pipeline.config.plain` imports no network.
 add_architectures(CONVERTER, drops_foreign=False)
 add_architectures(RUN_FOLDER_CONVERTER, drops_foreign=True)
 _structure_schedule = RUN_FOLDER_CONVERTER.get_structure_hook(ScheduleConfig)
 
 
 def _structure_schedule_of_any_version(raw: object, kind: type[ScheduleConfig]) -> ScheduleConfig:
-    """Keep the clock of a run that is older than `discriminator_clock`; without a pixel stage both are one."""
+    """Keep the clock of a run that is older than `discriminator_clock`; without a pixel stage both are equal."""
     if isinstance(raw, Mapping) and "discriminator_clock" not in raw and raw.get("pixel_only_images"):
         raw = {**raw, "discriminator_clock": "run"}
     return _structure_schedule(raw, kind)
@@ -57,7 +57,7 @@ class TrainConfig:
     run_dir: Path
     """Folder of the run; the same command on the same folder resumes."""
     seed: int
-    """Seed of the initial weights and of the order of samples."""
+    """Seed of the initial weights and of the sampling order."""
     data: DataConfig
     generator: GeneratorOptions
     discriminator: DiscriminatorOptions
@@ -68,20 +68,20 @@ class TrainConfig:
     report: ReportConfig
 
     def __post_init__(self) -> None:
-        """Check what no section can check alone."""
+        """Check the constraints between sections."""
         batch, scale = self.data.batch_size, self.generator.scale
         refuse(
             [
-                f"data.crop_px={self.data.crop_px} is no multiple of generator.scale={scale}"
+                f"data.crop_px={self.data.crop_px} is not a multiple of generator.scale={scale}"
                 if self.data.crop_px % scale
                 else None,
-                f"report.every_images={self.report.every_images} is no multiple of data.batch_size={batch}; "
+                f"report.every_images={self.report.every_images} is not a multiple of data.batch_size={batch}; "
                 f"nearest is {max(batch, round(self.report.every_images / batch) * batch)}"
                 if self.report.every_images % batch
                 else None,
                 "a loss (losses.ldl_weight or losses.extra) compares with the averaged generator, but "
-                "schedule.ema_half_life_images=0 keeps no average; LDL's own has a decay of 0.999 per step, here "
-                f"{693 * batch}"
+                "schedule.ema_half_life_images=0 keeps no average; LDL's decay of 0.999 per step is a half-life of "
+                f"{693 * batch} images at this batch size"
                 if not self.schedule.ema_half_life_images and self.losses.compares_with_average
                 else None,
                 "schedule.stop_after_no_improvement_images needs report.keep_best: the metric that has to improve, "

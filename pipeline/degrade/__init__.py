@@ -3,7 +3,7 @@
     parameters = stack_parameters([draw_parameters(recipe, seed, ...) for seed in seeds])   # in the loader
     lq, gt, gt_sharp = degrade(hr, parameters.to(hr.device))                                # in the step
 
-`shards.degradation.parameters` draws the parameters; `docs/degradations.md` states the law.
+`shards.degradation.parameters` draws the parameters; `docs/degradations.md` describes them.
 """
 
 from pipeline.degrade.chain import DegradedBatch, degrade

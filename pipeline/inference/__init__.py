@@ -1,1 +1,1 @@
-"""Upscale, evaluate, pictures, features, and the models that people name."""
+"""Upscaling, evaluation, promotion, pictures, feature caching, and models by name."""

@@ -55,7 +55,7 @@ def draw_preview(
 
 
 def degrade_sample(images: ShardSet, index: int, recipe: Recipe, *, num_variants: int, canvas_px: int | None) -> Row:
-    """Make every variant of one sub-image.
+    """Compute every variant of one sub-image.
 
     Raises:
         InputError: The sub-image is smaller than the canvas; names the sample.
@@ -87,7 +87,7 @@ def cut_canvas(image: Pixels, name: str, canvas_px: int | None, scale: int) -> P
         scale: Divides the side.
 
     Raises:
-        InputError: The side is no multiple of the scale, or larger than the image.
+        InputError: The side is not a multiple of the scale, or larger than the image.
     """
     height_px, width_px = image.shape[:2]
     largest_px = min(height_px, width_px) // scale * scale
@@ -102,7 +102,7 @@ def cut_canvas(image: Pixels, name: str, canvas_px: int | None, scale: int) -> P
 
 
 def draw_grid(rows: list[Row]) -> Pixels:
-    """Draw one row a sub-image, as (H, W, 3) uint8: HR, then its variants, each with its parameters under it."""
+    """Draw one row per sub-image, as (H, W, 3) uint8: HR, then its variants, each with its parameters under it."""
     lines = [_captions(row) for row in rows]
     num_lines = max(len(caption) for captions in lines for caption in captions)
     drawn = [
@@ -144,7 +144,7 @@ def _fit(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px
 
 
 def _join(pictures: list[Pixels], axis: int) -> Pixels:
-    """Put pictures beside (1) or below (0) each other, with white gaps; smaller ones are padded in white."""
+    """Join pictures horizontally (1) or vertically (0), with white gaps; smaller ones are padded in white."""
     across = 1 - axis
     size_px = max(picture.shape[across] for picture in pictures)
     pieces = []

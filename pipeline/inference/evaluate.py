@@ -1,4 +1,4 @@
-"""Metrics of a generator on evaluation sets, beside those of bicubic upscaling, the baseline to beat.
+"""Metrics of a generator on evaluation sets, next to those of bicubic upscaling, the baseline.
 
 `pipeline.metrics` has the metrics and their protocols; the border they ignore is `scale` px.
 """
@@ -72,10 +72,10 @@ def evaluate_folder(
         folder: Evaluation set.
         scale: The generator's.
         metrics: What to compute.
-        skip: Called with what is wrong with an image that cannot be used, which is then skipped.
+        skip: Called with the fault of an image that cannot be used, which is then skipped.
 
     Raises:
-        InputError: The folder is no evaluation set; or, without `skip`, an image cannot be used.
+        InputError: The folder is not an evaluation set; or, without `skip`, an image cannot be used.
     """
     for hr_file in evaluation_files(folder):
         try:

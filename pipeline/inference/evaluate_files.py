@@ -1,4 +1,4 @@
-"""Evaluates a model that a user names, and writes what was asked for: the JSON document, a table, a picture."""
+"""Evaluates a model that a user names, and writes the requested files: the JSON document, a table, a picture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EvaluationFiles:
     Attributes:
         document: The JSON document.
         table: CSV of one line per image; None for none.
-        picture: PNG of every image beside bicubic and HR; None for none.
+        picture: PNG of every image next to bicubic and HR; None for none.
     """
 
     document: Path
@@ -40,7 +40,7 @@ class EvaluationFiles:
         """Check that they can be written, before any work.
 
         Raises:
-            InputError: One is an input, somebody's file (without `overwrite`), or in a folder that cannot be written.
+            InputError: One is an input, another program's file (without `overwrite`), or in a read-only folder.
         """
         check_output_files(
             self._given,
@@ -70,7 +70,7 @@ class EvaluationFiles:
 def evaluate_model(
     name: str, sets: Sequence[Path], metrics: Sequence[str], files: EvaluationFiles, *, overwrite: bool
 ) -> EvaluationReport:
-    """Evaluate a model on sets, once everything that was asked for is known to be possible; writes nothing.
+    """Evaluate a model on sets, after checking that every requested metric and file is possible; writes nothing.
 
     Args:
         name: The model; see `open_model`.

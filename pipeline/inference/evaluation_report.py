@@ -31,10 +31,10 @@ class EvaluationReport:
     model: NamedModel
     metrics: tuple[Metric, ...]
     not_computed: dict[str, str]
-    """Metrics that were asked for and cannot be computed here, with what each needs."""
+    """Requested metrics that cannot be computed here, with what each requires."""
     by_set: dict[str, list[Evaluated]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
-    """Images that could not be used, with the reason; no mean counts them."""
+    """Images that could not be used, with the reason; excluded from every mean."""
 
     def add(self, set_name: str, evaluated: Evaluated) -> None:
         """Add one image."""
@@ -47,7 +47,7 @@ class EvaluationReport:
 
     @property
     def num_images(self) -> int:
-        """All images of all sets, those included that could not be used."""
+        """Number of images of all sets, including those that could not be used."""
         return len(self.images) + len(self.faults)
 
     @property

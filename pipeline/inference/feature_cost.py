@@ -23,11 +23,11 @@ class Cluster:
     gpus_per_node: int = 8
     """GPUs per machine."""
     step_images_per_second: float = 10.0
-    """Training throughput of one GPU when the semantics are there already, images/s."""
+    """Training throughput of one GPU when the semantics are given, images/s."""
     extractor_images_per_second: float = 400.0
     """Throughput of the semantic extractor on one GPU, crops/s."""
     read_mb_per_second: float = 2000.0
-    """Read bandwidth per machine from where the cache lies, in 10^6 bytes/s."""
+    """Read bandwidth per machine from the cache's storage, in 10^6 bytes/s."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -44,7 +44,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class FeatureCost:
-    """What both ways cost; times are those of the whole run on the whole cluster."""
+    """The cost of both ways; times are those of the whole run on the whole cluster."""
 
     feature_bytes: int
     """Size of the features of one crop."""

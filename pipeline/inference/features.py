@@ -1,7 +1,7 @@
 """Writes the cache of semantic features: one feature tar for every image tar, with the same keys in the same order.
 
-Each feature is what the extractor gives for exactly the crop that training will cut for (sample, variant). A tar that
-is there, with the right header, is not written again.
+Each feature is the extractor's output for exactly the crop that training will cut for (sample, variant). A tar that
+exists with the right header is not written again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class FeatureTask:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What binds the tar to its image shard and extractor."""
+        """The header that binds the tar to its image shard and extractor."""
         bound = {"image_shard": self.image_shard.name, "image_shard_sha256": self.image_shard.sha256}
         return self.settings.to_plain() | bound
 
@@ -147,7 +147,7 @@ def write_feature_dataset(
         with executor.progress("caching features", num_samples, "samples") as progress:
             for _, entry in executor.map(write_features, missing, num_gpus=num_gpus, memory_bytes=_WORKER_BYTES):
                 progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
-        clean_stale(output)  # what killed workers left
+        clean_stale(output)  # left by killed workers
         entries = require_all(output, tasks)
     settings = tasks[0].settings
     manifest = Manifest(digest_of(settings.to_plain()), settings, tuple(entries[task.name] for task in tasks))

@@ -8,10 +8,10 @@ from shards.format.storage import parse_local_path
 
 
 def check_model_exists(name: str) -> None:
-    """Check that a local name leads to a file or folder; a registered version is not looked up.
+    """Check that a local name is a file or folder; a registered version is not looked up.
 
     Raises:
-        CheckpointError: It does not.
+        CheckpointError: It is neither.
     """
     if name.startswith(SCHEME):
         return

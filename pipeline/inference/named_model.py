@@ -41,7 +41,7 @@ def open_model(name: str, *, unfinished: bool = False) -> NamedModel:
     Args:
         name: A `.safetensors` or `.pth` file (ours, BasicSR's, Real-ESRGAN's, KAIR's, SeD's), a run folder, or
             `models:/NAME@ALIAS`.
-        unfinished: Take a run's newest checkpoint, its moving average, where that is further than its export.
+        unfinished: Take a run's newest checkpoint, its moving average, where that is newer than its export.
 
     Raises:
         CheckpointError: It does not exist, is unfinished or damaged, or its architecture is unknown.
@@ -79,6 +79,6 @@ def _exported_position(run: RunFolder) -> int | None:
     """Return how many images the export had seen; None without one."""
     if not run.generator.is_file():
         return None
-    # An export of another program in this place is the end of the run.
+    # An export of another program is taken as the end of the run.
     images_seen = read_metadata(run.generator).get("images_seen", "")
     return int(images_seen) if images_seen.isdecimal() else sys.maxsize

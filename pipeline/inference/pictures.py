@@ -1,4 +1,4 @@
-"""Pictures for people, written as PNG; and comparisons of the enlarged LR, ours and HR with names and numbers."""
+"""Pictures written as PNG, and comparisons of enlarged LR, output and HR with names and metrics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_png(path: Path, picture: np.ndarray, *, job: str) -> None:
     Args:
         path: Target; an existing file is replaced.
         picture: (H, W, C) uint8 or uint16; gray, gray and alpha, RGB, or RGBA.
-        job: Who writes it, kept in the file; see `is_picture_of`.
+        job: The job that writes it, stored in the file; see `is_picture_of`.
     """
     write_png_bands(path, [picture], len(picture), job=job)
 
@@ -93,7 +93,7 @@ def _details(evaluated: Evaluated) -> list[np.ndarray]:
 
 
 def _busiest_window(image: np.ndarray) -> tuple[int, int]:
-    """Return the corner of the window with the largest variance: a rule, so that nobody picks a flattering one."""
+    """Return the corner of the window with the largest variance: a rule, so that the detail is not cherry-picked."""
     gray = image.astype(np.float64).mean(2)
     step = _DETAIL_PX // 2
     corners = [

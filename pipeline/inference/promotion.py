@@ -1,7 +1,7 @@
 """Registers a model as a new version; it becomes the champion if a paired bootstrap over images proves it better.
 
-Better is by a perceptual metric, with a floor under a metric of distortion: PSNR alone crowns the generator that never
-met a discriminator. Both models are measured on the same images in this call.
+Better means by a perceptual metric, with a floor on a distortion metric: PSNR alone favours a generator trained without
+a discriminator. Both models are evaluated on the same images in this call.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Results = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes a challenger the champion.
+    """The condition on which a challenger becomes the champion.
 
     Attributes:
-        metric: It must be proven better by this one.
-        floor: And by this one be no worse than `largest_loss` on average.
+        metric: The challenger must be proven better by this one.
+        floor: By this one it must be no worse than `largest_loss` on average.
         largest_loss: Mean difference to the champion; below 0 where higher is better.
     """
 
@@ -66,7 +66,7 @@ def parse_rule(metric: str, floor: str) -> Rule:
         floor: `psnr_y=-0.5`: a metric and the largest mean difference for the worse.
 
     Raises:
-        InputError: A metric is unknown, cannot be computed here, or the floor is no such pair.
+        InputError: A metric is unknown, cannot be computed here, or the floor is not such a pair.
     """
     name, _, loss = floor.rpartition("=")
     decisive, lower = find_metric(metric) if metric else best_perceptual(), find_metric(name or "psnr_y")
@@ -86,17 +86,17 @@ def parse_rule(metric: str, floor: str) -> Rule:
 
 
 def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: bool = False) -> str:
-    """Register a model, and crown it if it is proven better than the champion, or the first of its name.
+    """Register a model, and make it the champion if it is proven better than the present one, or the first of its name.
 
     Args:
         source: The model as a user names it; see `open_model`.
         name: Registered model.
         sets: Evaluation sets that decide.
-        rule: What makes it the champion.
-        force: Crown it whatever the comparison, sets and floor say; the version says so.
+        rule: The condition on which it becomes the champion.
+        force: Make it the champion whatever the comparison, sets and floor say; recorded in its tags.
 
     Returns:
-        What happened.
+        The outcome, as text.
 
     Raises:
         CheckpointError: A model cannot be loaded, or the MLflow server is unreachable.
@@ -109,7 +109,7 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
     champion = registry.champion(name)
     digest = sha256_of(model.weights)
     if champion is not None and champion.tags.get("weights_sha256") == digest:
-        return f"{name} version {champion.version} is this very model, and champion; nothing to do"
+        return f"{name} version {champion.version} is this model, and already the champion; nothing to do"
     if champion is not None and not force:
         _check_sets(sets, champion)
     for line in check_images(sets, model.scale, rule.metrics):
@@ -127,22 +127,22 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
         "protocol": protocol_of((rule.metric, rule.floor)),
         "rule": rule.text,
     }
-    # Measuring takes minutes, so it is outside the lock; if the champion changes meanwhile, it is compared again.
+    # Evaluation takes minutes, so it is outside the lock; if the champion changes meanwhile, it is compared again.
     while True:
         champion = registry.champion(name)
-        verdict = _verdict(model, ours, name, champion, sets, rule, force=force)
-        if verdict is None:
+        decision = _decide(model, ours, name, champion, sets, rule, force=force)
+        if decision is None:
             version = "" if champion is None else champion.version
-            return f"{name} version {version} has these very weights, and is champion; nothing to do"
+            return f"{name} version {version} has the same weights, and is already the champion; nothing to do"
         with registry.exclusive():
             if registry.champion(name) == champion:
-                version = _register(model, name, ours, facts | verdict.tags, verdict.text)
-                (registry.crown if verdict.wins else registry.name_challenger)(name, version)
-                return f"{name} version {version} {verdict.text}"
+                version = _register(model, name, ours, facts | decision.tags, decision.text)
+                (registry.name_champion if decision.wins else registry.name_challenger)(name, version)
+                return f"{name} version {version} {decision.text}"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """The outcome of a challenge.
 
     Attributes:
@@ -156,7 +156,7 @@ class Verdict:
     tags: dict[str, str]
 
 
-def _verdict(
+def _decide(
     model: NamedModel,
     ours: Results,
     name: str,
@@ -165,26 +165,26 @@ def _verdict(
     rule: Rule,
     *,
     force: bool,
-) -> Verdict | None:
-    """Return the outcome against the present champion; None if it is this very model."""
+) -> Decision | None:
+    """Return the outcome against the present champion; None if it is the same model."""
     own = f"{rule.metric.label} {rule.metric.text(mean(ours[rule.metric.name]))}"
     if force:
-        return Verdict(True, f"is champion by --force, without a comparison: {own}", {"verdict": "forced"})
+        return Decision(True, f"is champion by --force, without a comparison: {own}", {"verdict": "forced"})
     if champion is None:
-        return Verdict(True, f"is champion, the first of its name: {own}", {"verdict": "first"})
+        return Decision(True, f"is champion, the first of its name: {own}", {"verdict": "first"})
     rival = open_model(f"{registry.SCHEME}{name}@{registry.CHAMPION}")
     _check_scale(model.scale, rival.scale, name)
     if hash_weights(rival.generator.state_dict()) == hash_weights(model.generator.cpu().state_dict()):
         return None
     theirs = measure(rival, sets, f"measuring the champion, version {champion.version}", rule.metrics)
-    return judge(rule, ours, theirs, champion.version)
+    return decide(rule, ours, theirs, champion.version)
 
 
-def judge(rule: Rule, ours: Results, theirs: Results, version: str) -> Verdict:
+def decide(rule: Rule, ours: Results, theirs: Results, version: str) -> Decision:
     """Decide between a challenger and the champion.
 
     Args:
-        rule: What makes it the champion.
+        rule: The condition on which it becomes the champion.
         ours: The challenger's values.
         theirs: The champion's, of the same images.
         version: The champion's version.
@@ -199,7 +199,7 @@ def judge(rule: Rule, ours: Results, theirs: Results, version: str) -> Verdict:
     )
     text += f"\n  {decisive.text}\n  {floor.text}"
     tags = {"verdict": "champion" if wins else "challenger", "reason": reason, "compared_with": version}
-    return Verdict(wins, text, tags | _differences(decisive) | _differences(floor))
+    return Decision(wins, text, tags | _differences(decisive) | _differences(floor))
 
 
 def _reason(rule: Rule, decisive: Comparison, *, wins: bool) -> str:
@@ -231,25 +231,25 @@ def _check_scale(scale: int, registered: int | None, name: str) -> None:
 def _check_sets(sets: Sequence[Path], champion: registry.Champion) -> None:
     paths = champion.tags.get("evaluation_sets", "")
     names = champion.tags.get("set_names")
-    # Versions of before these tags name the folders only.
+    # Versions registered before this tag existed name the folders only.
     theirs = set(json.loads(names)) if names else {Path(path).name for path in paths.split(", ") if path}
     ours = {folder.name for folder in sets}
     if theirs and ours != theirs:
         raise InputError(
             f"the champion, version {champion.version}, was measured on {', '.join(sorted(theirs))}, and --sets names "
-            f"{', '.join(sorted(ours))}; a comparison on other sets is none. Give the same sets, or crown it by hand "
-            "with --force"
+            f"{', '.join(sorted(ours))}; results on different sets cannot be compared. Give the same sets, or make it "
+            "the champion regardless with --force"
         )
 
 
 def _check_above_bicubic(floor: Metric, ours: Results) -> None:
-    """Refuse a model that is worse than no model; by means over the images where both are finite."""
+    """Refuse a model that is worse than bicubic upscaling, by means over the images where both are finite."""
     against = compare(floor, ours[floor.name], ours[f"bicubic_{floor.name}"])
     if not against.holds(0.0):
         own, bicubic = (floor.text(mean(ours[key])) for key in (floor.name, f"bicubic_{floor.name}"))
         raise InputError(
             f"the model is below bicubic upscaling: {floor.label} {own}, bicubic {bicubic}; nothing was registered. Is "
-            "it for this scale, and trained to the end? --floor takes another metric, and --force crowns it by hand"
+            "it for this scale, and trained to the end? --floor takes another metric, and --force promotes it anyway"
         )
 
 
@@ -277,7 +277,7 @@ def _register(model: NamedModel, name: str, results: Results, facts: dict[str, s
     if model.weights.name == registry.WEIGHTS:
         return registry.register(name, module, model.weights, tags, run_id, metrics, description)
     with tempfile.TemporaryDirectory() as folder:
-        # Another project's file: the registry holds our layout, which every reader knows.
+        # A file of another project: the registry stores our layout, which every reader knows.
         weights = Path(folder) / registry.WEIGHTS
         save_generator(weights, module)
         return registry.register(name, module, weights, tags, run_id, metrics, description)

@@ -31,7 +31,7 @@ _FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 def to_tensor(image: Pixels, device: torch.device) -> Float[Tensor, "1 3 h w"]:
     """Convert pixels of 8 or 16 bits to RGB in float32, in [0, 1]."""
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
-    # A copy: decoded images are read-only, and turned ones have negative strides; torch has neither.
+    # A copy: decoded images are read-only, and rotated ones have negative strides; torch supports neither.
     tensor = (
         torch.tensor(np.ascontiguousarray(values), device=device).permute(2, 0, 1)[None].float() / _FULL[image.dtype]
     )
@@ -86,7 +86,7 @@ def upscale_bands(
 
     Args:
         generator: Network in evaluation mode, from and to RGB images in [0, 1].
-        lq: The image, of 8 or 16 bits. A gray one passes the network in three equal channels, whose mean is returned.
+        lq: The image, of 8 or 16 bits. A gray one enters the network as three equal channels, whose mean is returned.
         scale: The generator's.
         tile_px: Largest side of a tile in LQ px, at least 1 and at least twice the overlap.
         overlap_px: Overlap of neighbouring tiles in LQ px.
@@ -151,7 +151,7 @@ def _tiled(
 def _move_up(sums: Float[Tensor, "1 c h w"], finished: int) -> None:
     """Drop the first rows and add as many zeros: the rows below overlap with the next row of tiles."""
     kept = sums.shape[2] - finished
-    for top in range(0, kept, finished):  # pieces that do not overlap with where they go
+    for top in range(0, kept, finished):  # in pieces that do not overlap with their destination
         stop = min(top + finished, kept)
         sums[:, :, top:stop] = sums[:, :, top + finished : stop + finished]
     sums[:, :, kept:] = 0

@@ -1,4 +1,4 @@
-"""Upscales image files: which file becomes which, and one at a time."""
+"""Upscales image files: pairs inputs with outputs, and upscales one file at a time."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def plan_outputs(
         source: An image, or a folder of images.
         output: A PNG file or a folder for an image, a folder for a folder.
         also_read: Other inputs of the job.
-        overwrite: Replace existing files that are no upscaled pictures; inputs are never replaced.
+        overwrite: Replace existing files that are not upscaled pictures; inputs are never replaced.
 
     Raises:
         InputError: The source does not exist or holds no image, or the output cannot be written, does not fit it, or
-            would replace an input or somebody's file.
+            would replace an input or another program's file.
     """
     pairs = _pair_folder(source, output) if source.is_dir() else [_pair_file(source, output)]
     check_output_files(
@@ -72,8 +72,8 @@ def _pair_folder(source: Path, output: Path) -> list[tuple[Path, Path]]:
     return list(zip(files, targets, strict=True))
 
 
-def clean_litter(pairs: Iterable[tuple[Path, Path]]) -> None:
-    """Remove the unfinished pictures that killed jobs left where this one writes."""
+def clean_stale_pictures(pairs: Iterable[tuple[Path, Path]]) -> None:
+    """Remove unfinished pictures that killed jobs left in the output folders."""
     for folder in {target.parent for _, target in pairs}:
         clean_stale_kind(folder, ".png")
 
@@ -84,7 +84,7 @@ def upscale_file(
     """Upscale one image file to one of the same kind: gray or colour, with or without alpha, of 8 or 16 bits.
 
     Returns:
-        What the result does not show of the source.
+        Notes on what was lost or assumed of the source.
 
     Raises:
         InputError: The source is not a readable image.
@@ -107,7 +107,7 @@ def upscale_file(
 
 
 def _with_alpha(bands: Iterable[Pixels], alpha: np.ndarray, scale: int) -> Iterator[Pixels]:
-    """Add alpha, enlarged by bicubic: generators are trained on photos, and leave no plane of it quite opaque."""
+    """Add alpha, enlarged by bicubic: generators are trained on photos, and would not keep an opaque plane opaque."""
     width = alpha.shape[1]
     plane = Image.fromarray(alpha.astype(np.float32))
     top = 0

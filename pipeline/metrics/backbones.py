@@ -1,4 +1,4 @@
-"""Learned metrics, and the ImageNet networks of torchvision below them: found, checked, and built without a download.
+"""Learned metrics on torchvision's ImageNet networks, whose weights are found, checked and loaded without a download.
 
 A file is taken from torch's own cache (`TORCH_HOME`), where `--metrics NAME:download` puts it, or from a given path.
 """
@@ -34,7 +34,7 @@ class Backbone:
 
     Attributes:
         name: In `torchvision.models`.
-        file: As torchvision names it; the digits are the beginning of its SHA-256.
+        file: As torchvision names it; its hex digits are the beginning of its SHA-256.
     """
 
     name: str
@@ -108,7 +108,7 @@ VGG16 = Backbone("vgg16", "vgg16-397923af.pth")
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 Build = Callable[[nn.Sequential, torch.device], Distance]
-"""Puts a library's layers on a backbone; returns the distance of two batches in [0, 1] on that device."""
+"""Builds a library's layers on a backbone; returns the distance of two batches in [0, 1] on that device."""
 
 
 def learned_metric(
@@ -118,9 +118,9 @@ def learned_metric(
 
     Args:
         name: As users write it.
-        label: As at the terminal.
-        backbone: The network below it.
-        build: Makes it of the backbone.
+        label: As shown at the terminal.
+        backbone: The network that computes the features.
+        build: Builds the distance on the backbone.
         protocol: What is compared, up to the name of the weights.
         path: Of the backbone's weights; None: those of torchvision in torch's cache.
     """
@@ -150,7 +150,7 @@ def _build(build: Build, backbone: Backbone, path: Path, device: torch.device) -
 
 
 def _which_weights(backbone: Backbone, path: Path | None) -> str:
-    """Name the weights for a protocol: numbers of other weights than the published ones are not comparable."""
+    """Name the weights for a protocol: results with other weights than the published ones are not comparable."""
     if path is None or (digest := sha256_of(path)).startswith(backbone.sha256_prefix):
         return f"{backbone.name} of torchvision"
     return f"{backbone.name} with the weights {digest[:8]}, which are not torchvision's"

@@ -1,7 +1,7 @@
 """Bootstrap intervals of means over images: how far a mean may move if the set had held other images of its kind.
 
-Values without order follow `pipeline.metrics.order`: intervals are of the finite values. Draws depend on the seed and
-on the number of images alone, so that two results over one set are resampled alike.
+Non-finite values follow `pipeline.metrics.order`: intervals are of the finite values. Draws depend only on the seed and
+on the number of images, so that two results over one set share their resamples.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def mean_interval(
 
     Args:
         values: One per image.
-        confidence: Share of resamples inside the interval.
+        confidence: Fraction of resamples inside the interval.
         seed: Of the resampling.
         resamples: Number of them.
 
@@ -68,11 +68,11 @@ def paired_interval(
     Args:
         ours: One value per image.
         theirs: Of the same images, in the same order.
-        confidence: Share of resamples inside the interval.
+        confidence: Fraction of resamples inside the interval.
         resamples: Number of them.
 
     Raises:
-        ValueError: They are not equally many.
+        ValueError: The numbers of values differ.
     """
     pairs = zip(ours, theirs, strict=True)
     differences = [our - their if math.isfinite(our) and math.isfinite(their) else math.nan for our, their in pairs]

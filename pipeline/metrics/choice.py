@@ -9,7 +9,7 @@ from pipeline.metrics import METRICS
 from pipeline.metrics.metric import Metric
 from shards.errors import InputError
 
-# Fixed, so that machines with the same weights decide alike: learned ones first, in the order that papers report them.
+# Fixed, so that machines with the same weights choose alike: learned ones first, in the order that papers report them.
 _PERCEPTUAL_FIRST = ("lpips", "dists", "lpips-vgg", "features-efficientnet", "haarpsi", "gmsd")
 
 

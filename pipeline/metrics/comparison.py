@@ -1,6 +1,6 @@
 """Whether one model is better than another: a paired bootstrap over the images that both were measured on.
 
-The rule for values without order (`pipeline.metrics.order`) in a comparison: the difference is over the images where
+The rule for non-finite values (`pipeline.metrics.order`) in a comparison: the difference is over the images where
 both have finite values. An image is lost where the champion has a value and the challenger has none, or where the
 champion is perfect (infinite) and the challenger is not; with a lost image a model is never better.
 """
@@ -16,9 +16,9 @@ from pipeline.metrics.bootstrap import CONFIDENCE, Interval, paired_interval
 from pipeline.metrics.metric import Metric
 
 MIN_IMAGES = 5
-"""With fewer, all differences have one sign too often by chance: four in one run of eight, five in one of sixteen."""
+"""With fewer, all differences share a sign too often by chance: of four in one case of eight, of five in one of 16."""
 FEW_IMAGES = 10
-"""With fewer, an interval says little, and texts say so."""
+"""With fewer, an interval is rough, and texts say so."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def compare(metric: Metric, ours: Sequence[float], theirs: Sequence[float]) -> C
         theirs: The champion's, of the same images in the same order.
 
     Raises:
-        ValueError: They are not equally many.
+        ValueError: The numbers of values differ.
     """
     pairs = list(zip(ours, theirs, strict=True))
     num_finite = sum(math.isfinite(our) and math.isfinite(their) for our, their in pairs)

@@ -1,6 +1,6 @@
-"""DISTS: structure and texture of VGG16 features; tolerant of texture that was resampled, as a GAN's is.
+"""DISTS: structure and texture of VGG16 features; tolerant of resampled texture, which GANs produce.
 
-The network and its calibrated weights per channel are torchmetrics'; the ImageNet weights below them are torchvision's.
+The network and its calibrated channel weights come from torchmetrics, the ImageNet weights from torchvision.
 
 References:
     Ding et al. 2020, arXiv:2004.07728.

@@ -1,10 +1,10 @@
-"""Distance of EfficientNet-Lite2 features, in the manner of LPIPS but without its calibration on people: not LPIPS.
+"""Distance of EfficientNet-Lite2 features: like LPIPS, but not calibrated on human judgements, so not LPIPS.
 
-For clusters without downloads: its ImageNet weights are a package of the index. Deep features agree with people far
-better than PSNR or SSIM whichever network they come from, calibrated or not (Zhang et al. 2018).
+For clusters without downloads: its ImageNet weights come as a Python package. Deep features agree with human judgements
+far better than PSNR or SSIM whichever network they come from, calibrated or not (Zhang et al. 2018).
 
 References:
-    After Zhang et al. 2018, arXiv:1801.03924, without the calibrated heads.
+    After Zhang et al. 2018, arXiv:1801.03924, without the calibrated linear layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HaarPSI: similarity of local Haar wavelet coefficients, weighted by how much they matter to the eye; by piq.
+"""HaarPSI: similarity of local Haar wavelet coefficients, weighted by their visual importance; computed by piq.
 
 References:
     Reisenhofer et al. 2018, arXiv:1607.06140.

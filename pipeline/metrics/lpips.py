@@ -1,6 +1,6 @@
-"""LPIPS 0.1: distance of learned features, calibrated on what people call similar; on AlexNet and on VGG16.
+"""LPIPS 0.1: distance of learned features, calibrated on human judgements of similarity; on AlexNet and on VGG16.
 
-The network and its calibrated heads are torchmetrics'; the ImageNet weights below them are torchvision's.
+The network and its calibrated linear layers come from torchmetrics, the ImageNet weights from torchvision.
 
 References:
     Zhang et al. 2018, arXiv:1801.03924.

@@ -32,11 +32,11 @@ class Metric:
 
     Attributes:
         name: As in `--metrics` and in the written results.
-        label: As at the terminal.
+        label: As shown at the terminal.
         measure: Computes it. Only called on pairs that passed `check_pair`, and only if nothing is missing.
-        protocol: What exactly is compared, so that the numbers can be set beside a paper's.
+        protocol: What exactly is compared, so that the numbers can be compared with a paper's.
         is_higher_better: Which of two models is the better one.
-        kind: The axis of the perception-distortion plane: "distortion" compares values position by position,
+        kind: The axis of the perception-distortion plane: "distortion" compares values pixel by pixel,
             "perceptual" estimates what people see.
         needs_reference: Whether it compares with the ground truth, or scores `sr` alone.
         weights: Learned weights it requires, and where they come from; empty when none.
@@ -44,7 +44,7 @@ class Metric:
         decimals: Shown at the terminal.
         unit: Shown after the number.
         missing: What has to be installed or downloaded before `measure` can run ("FILE from WHERE"); None when
-            nothing. Jobs report such a metric as not computed and never replace it by another.
+            nothing. Jobs report such a metric as not computed and never substitute another.
         configure: Returns the metric of `NAME:ARGUMENT`, such as weights from another path; None when it takes no
             argument. Raises InputError for an argument that cannot be used.
     """
@@ -72,7 +72,7 @@ class Metric:
             border_px: Ignored on each side where the protocol says so; the super-resolution papers take the scale.
 
         Raises:
-            InputError: Not 8-bit RGB, two sizes, or too small without the border.
+            InputError: Not 8-bit RGB, different sizes, or too small without the border.
         """
         check_pair(sr, gt, border_px)
         self.check_size(sr.shape[:2], border_px)
@@ -91,7 +91,7 @@ class Metric:
         height_px, width_px = (side - 2 * border_px for side in size_px)
         if min(height_px, width_px) < self.smallest_side_px:
             raise InputError(
-                f"{self.name} needs {self.smallest_side_px} px a side without the border of {border_px} px; "
+                f"{self.name} needs {self.smallest_side_px} px per side without the border of {border_px} px; "
                 f"got {max(height_px, 0)}x{max(width_px, 0)} px; use larger images or drop the metric"
             )
 

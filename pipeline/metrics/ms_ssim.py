@@ -1,7 +1,7 @@
 """MS-SSIM: structural similarity on luma at five scales.
 
 Own code: piq pads a plane with an odd side before halving it, which moved the result by up to 1e-3 where one was odd
-(at other sizes it is equal to 1e-14); torchmetrics averages over a reflected border too, by up to 5e-4.
+(at other sizes it is equal to 1e-14); torchmetrics averages over a reflected border too, which moves it by up to 5e-4.
 
 References:
     Wang et al. 2003, Multiscale structural similarity for image quality assessment.
@@ -34,7 +34,7 @@ def _ms_ssim(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px
 def _terms(
     x: Float64[ndarray, "h w"], y: Float64[ndarray, "h w"]
 ) -> tuple[Float64[ndarray, "h2 w2"], Float64[ndarray, "h2 w2"]]:
-    """Luminance term, and contrast and structure in one."""
+    """The luminance term, and contrast and structure as one term."""
     mean_x, mean_y = window_mean(x), window_mean(y)
     variances = window_mean(x * x) - mean_x**2 + window_mean(y * y) - mean_y**2
     covariance = window_mean(x * y) - mean_x * mean_y

@@ -1,4 +1,4 @@
-"""NIQE: how unusual the local contrast of an image is among pristine photos, without a reference.
+"""NIQE: how far the local contrast statistics of an image are from those of pristine photos, without a reference.
 
 The model is fitted on photos that the user gives (`niqe:FOLDER`), as the method's authors fitted theirs; numbers of two
 fits are not comparable, so the metric's name carries the hash of the photos.
@@ -31,7 +31,7 @@ from shards.format.files import sha256_of
 from shards.format.photos import decode_photo, list_photos, read_file
 
 _BLOCK_PX = 96
-_SHARPNESS = 0.75  # of the sharpest block: duller blocks of pristine photos are no examples
+_SHARPNESS = 0.75  # of the sharpest block: blurred blocks of pristine photos are not fitted
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _MAX_PIXELS = 150_000_000
 _MIN_BLOCKS = 100
@@ -52,7 +52,7 @@ def fit(files: tuple[Path, ...]) -> Gaussian:
     """Fit the features of the sharp blocks of pristine photos.
 
     Raises:
-        InputError: A photo cannot be read, or they have too few blocks.
+        InputError: A photo cannot be read, or there are too few sharp blocks.
     """
     blocks = np.concatenate([block_features(to_y(_read(path)), sharp_only=True) for path in files])
     blocks = blocks[np.isfinite(blocks).all(axis=1)]
@@ -99,7 +99,7 @@ def _blocks(plane: Float64[ndarray, "h w"], block_px: int) -> Float64[ndarray, "
 
 
 def _normalise(plane: Float64[ndarray, "h w"]) -> tuple[Float64[ndarray, "h w"], Float64[ndarray, "h w"]]:
-    """Return the plane less its local mean, over its local deviation, and that deviation (7x7 Gaussian window)."""
+    """Return the plane minus its local mean, over its local deviation, and that deviation (7x7 Gaussian window)."""
     offsets = np.arange(-3, 4)
     weights = np.exp(-(offsets**2) / (2 * (7 / 6) ** 2))
     weights /= weights.sum()
@@ -176,7 +176,7 @@ def _configure(argument: str) -> Metric:
 
 
 def _niqe(files: Sequence[Path]) -> Metric:
-    """The metric of a fit; that of no files is listed as not computed."""
+    """Return the metric fitted on some files; without files it is listed as not computed."""
     digest = hashlib.sha256("".join(sorted(sha256_of(path) for path in files)).encode()).hexdigest()[:8]
     name = f"niqe-{digest}" if files else "niqe"
 

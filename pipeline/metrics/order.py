@@ -1,12 +1,12 @@
-"""The rule for numbers without order, in every mean, comparison and file.
+"""The rule for non-finite values, in every mean, comparison and file.
 
 A metric of an image is finite, infinite where the image is perfect (PSNR of equal pixels), or NaN where it is not
 defined:
 
-* a mean is that of the finite values; without a finite value there is none (None);
-* two models are compared on the images where both have finite values, and one that has NaN, or is not perfect, where
-  the other has a value, or is perfect, is never better (`pipeline.metrics.comparison`);
-* files hold no infinity and no NaN: strict JSON writes null, `metrics.jsonl` and MLflow have no entry.
+* a mean is over the finite values; without a finite value there is none (None);
+* two models are compared on the images where both have finite values, and one with NaN where the
+  other has a value, or imperfect where the other is perfect, is never better (`pipeline.metrics.comparison`);
+* files contain no infinity and no NaN: strict JSON has null, `metrics.jsonl` and MLflow have no entry.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ def only_finite(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def for_json(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return all entries, those that are no finite number as None."""
+    """Return all entries, with None for values that are not finite."""
     return dict.fromkeys(values) | only_finite(values)

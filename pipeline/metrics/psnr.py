@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio of 8-bit values, in dB; `psnr_y` and `psnr_rgb` say of which."""
+"""Peak signal-to-noise ratio of 8-bit values, in dB; `psnr_y` and `psnr_rgb` choose the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PSNR on the three channels together, as Real-ESRGAN's and the NTIRE challenges' tables have it."""
+"""PSNR over the three channels together, as in the tables of Real-ESRGAN and the NTIRE challenges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PSNR on luma: the first number in every table of super-resolution."""
+"""PSNR on luma: the first column of every super-resolution table."""
 
 from __future__ import annotations
 

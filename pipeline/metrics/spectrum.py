@@ -1,6 +1,6 @@
 """Distance of radial power spectra: whether an image has the ground truth's amount of detail at each frequency.
 
-Blind to where the detail is, so that texture which is plausible but not the original costs nothing; blur and noise do.
+It ignores where the detail is: plausible texture that differs from the original is not penalised; blur and noise are.
 
 References:
     After Durall et al. 2020, arXiv:2003.01826.
@@ -15,7 +15,7 @@ from numpy import ndarray
 from pipeline.metrics.metric import Metric
 from pipeline.metrics.pixels import cut_border, to_y
 
-_ROUNDING_VARIANCE = 1 / 12  # of 8-bit values: the floor below which a power is no detail
+_ROUNDING_VARIANCE = 1 / 12  # of 8-bit values: power below it is rounding noise, not detail
 _SMALLEST_SIDE_PX = 16
 
 

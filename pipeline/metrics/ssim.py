@@ -1,6 +1,6 @@
 """What `ssim_y` and `ms_ssim` share: the constants and the 11x11 Gaussian window, valid region only.
 
-Own code, since `ms_ssim` needs the window by itself; piq's SSIM is equal to 2e-15.
+Own code, since `ms_ssim` needs the window on its own; piq's SSIM agrees to 2e-15.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pipeline.metrics.ssim import C1, C2, WINDOW_PX, window_mean
 
 
 def _ssim_y(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
-    """SSIM, at most 1, which equal images have.
+    """SSIM, at most 1, the value of equal images.
 
     References:
         Wang et al. 2004, Image quality assessment: from error visibility to structural similarity, equation 13.

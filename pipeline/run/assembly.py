@@ -104,7 +104,7 @@ def build_gan(
     losses: GeneratorLosses,
     backend: Backend,
 ) -> tuple[Gan, GanStep]:
-    """Return the networks with their losses, and the function that makes a step with them.
+    """Return the networks with their losses, and the function that runs a step with them.
 
     `check_settings` has checked that a shared pass and CUDA graphs can be, where they are asked for.
     """

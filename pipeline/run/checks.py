@@ -83,20 +83,20 @@ def _check_step(config: TrainConfig) -> None:
 
 
 def _check_start(config: TrainConfig) -> None:
-    """Check that a new run's discriminator does not meet a generator with random weights, unless that is wanted.
+    """Check that a new run's discriminator does not train against a generator with random weights unintentionally.
 
     Raises:
-        ConfigError: There are neither initial weights nor a pixel stage; names the ways out.
+        ConfigError: There are neither initial weights nor a pixel stage; names the alternatives.
     """
     if not config.is_adversarial or config.schedule.pixel_only_images or config.generator.initial_weights is not None:
         return
     if RunFolder(config.run_dir).config.is_file():
-        return  # begun by an earlier version
+        return  # started by an earlier version
     raise ConfigError(
         "the discriminator would train from the first step against a generator with random weights, and the paper "
         "starts from one trained on pixels; name that file with --generator.initial-weights FILE (the export of a PSNR "
-        "preset, such as rrdb_psnr_x4), or begin this run on pixels with --schedule.pixel-only-images N; "
-        "--generator.initial-weights random insists"
+        "preset, such as rrdb_psnr_x4), or give this run a pixel stage with --schedule.pixel-only-images N; "
+        "--generator.initial-weights random overrides this check"
     )
 
 

@@ -1,4 +1,4 @@
-"""The dry run: the resolved plan of a run, its memory, and where it leaves the paper.
+"""The dry run: the resolved plan of a run, its memory, and where it departs from the paper.
 
 Networks on the meta device; the shards' manifest is read and checked if it is there, and nothing is written.
 """
@@ -200,17 +200,17 @@ def _learning_rate_lines(config: TrainConfig) -> list[str]:
     first, warmup = schedule.pixel_only_images, schedule.learning_rate_warmup_images
     offset = first if schedule.discriminator_clock == "own" else 0
 
-    def told(network: int, start: int, first: int) -> str:
+    def text(network: int, start: int, first: int) -> str:
         positions = [start + warmup, *(start + at for at in schedule.milestones_images)]
         rates = [f"{schedule.learning_rates(at)[network]:.3g} from {at:,}" for at in positions if first <= at < total]
         rise = f"rising over {warmup:,} images to " if warmup else ""
         fall = f", then by a cosine to 0 at {total:,}" if schedule.learning_rate_decay == "cosine" else ""
         return f"{rise}{', '.join(rates)} images{fall}"
 
-    lines = [f"learning rate    {told(0, 0, 0)} (generator)"]
+    lines = [f"learning rate    {text(0, 0, 0)} (generator)"]
     if not config.is_adversarial:
         return lines
-    return [*lines, f"learning rate    {told(1, offset, first)} (discriminator)"]
+    return [*lines, f"learning rate    {text(1, offset, first)} (discriminator)"]
 
 
 def _loss_line(config: TrainConfig) -> str:
@@ -225,7 +225,7 @@ def _loss_line(config: TrainConfig) -> str:
 
 
 def _shard_lines(config: TrainConfig) -> list[str]:
-    """Check the shards where they are there; what is not there yet is said where the paths are listed."""
+    """Check the shards if they exist; `_path_lines` marks what does not exist yet."""
     if not (config.data.shards / "manifest.json").exists():
         return []
     manifest = image_manifest(config.data.shards)

@@ -1,4 +1,4 @@
-"""What a finished run leaves for others: the averaged generator and the discriminator as safetensors files."""
+"""Export of a finished run: the averaged generator and the discriminator as safetensors files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run leaves the settings of the paper's released code: said by name, before it starts."""
+"""Settings of a run that depart from the paper's released code, listed by name before it starts."""
 
 from __future__ import annotations
 

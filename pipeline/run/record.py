@@ -28,7 +28,7 @@ def facts_of(
     mlflow_run_id: str | None,
     resumed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the plain values that every checkpoint of the run carries.
+    """Return the plain values stored in every checkpoint of the run.
 
     Args:
         config: The run's configuration.
@@ -83,7 +83,7 @@ def start_tracking(
 
 
 def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource | None, backend: Backend) -> list[str]:
-    """Return what a person should know before the first step, one line each."""
+    """Return the notes to show before the first step, one line each."""
     lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}", *backend.notes]
     lines.append(f"generator: initial weights {config.generator.initial_weights or 'random'}")
     if others := passed_over(folder / "HR" for folder in config.report.validation_sets):

@@ -35,7 +35,7 @@ def newest_checkpoint(
     """Return the checkpoint to resume from; None for a new run. All ranks must call.
 
     Raises:
-        CheckpointError: All checkpoints are damaged, the ranks see different ones, or the run has other shards.
+        CheckpointError: All checkpoints are damaged, the ranks see different ones, or the run used other shards.
     """
     checkpoint = store.newest()
     _check_same_position(config, checkpoint.images_seen if checkpoint else 0, backend)
@@ -49,7 +49,7 @@ def _check_same_position(config: TrainConfig, images_seen: int, backend: Backend
     if backend.any_rank(int(leaders) != images_seen):
         raise CheckpointError(
             f"the processes do not see the same checkpoints: rank 0 resumes at {int(leaders)} images, "
-            f"rank {backend.rank} at {images_seen}; --run-dir {config.run_dir} must lie on storage that "
+            f"rank {backend.rank} at {images_seen}; --run-dir {config.run_dir} must be on storage that "
             "all machines share"
         )
 
@@ -60,11 +60,11 @@ def _check_same_shards(config: TrainConfig, checkpoint: Checkpoint, manifest: Ma
         raise CheckpointError(
             f"the run in {config.run_dir} was started on other shards than {config.data.shards} "
             f"(manifest {began_with[:12]}, now {manifest.digest[:12]}); "
-            f"{_how_to_go_on(config, began_with, manifest)}or start a new run with --run-dir"
+            f"{_how_to_resume(config, began_with, manifest)}or start a new run with --run-dir"
         )
 
 
-def _how_to_go_on(config: TrainConfig, digest: str, manifest: Manifest) -> str:
+def _how_to_resume(config: TrainConfig, digest: str, manifest: Manifest) -> str:
     number = find_generation(config.data.shards, manifest, digest)
     if number is None:
         return "restore those shards, "

@@ -23,7 +23,7 @@ class LeaderScreen:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> LeaderScreen:
-        """Show nothing yet: where the run stands is known only once it has resumed."""
+        """Show nothing yet: the run's position is known only once it has resumed."""
         return self
 
     def __exit__(
@@ -71,7 +71,7 @@ class SilentScreen:
 
 
 def train(preset: Preset) -> Outcome:
-    """Train, or resume, on this rank until the run is finished or somebody asks to stop.
+    """Train, or resume, on this rank until the run is finished or a stop is requested.
 
     Raises:
         InputError: Shards, features, weights or folder cannot be used.
@@ -93,7 +93,7 @@ def train(preset: Preset) -> Outcome:
         outcome = session.run(begin, stop)
     session.close()
     backend.close()
-    # Last, so that it is what people see last; after it a launcher shows a traceback of its own for exit code 75.
+    # The last line, so that it is seen; after it a launcher shows a traceback of its own for exit code 75.
     if backend.is_leader:
         say(_ending(config, outcome))
     return outcome
@@ -101,7 +101,7 @@ def train(preset: Preset) -> Outcome:
 
 def _ending(config: TrainConfig, outcome: Outcome) -> str:
     if not outcome.is_finished:
-        return f"asked to stop: saved at {outcome.images_seen:,} images; rerun the same command to resume"
+        return f"stop requested: saved at {outcome.images_seen:,} images; rerun the same command to resume"
     if not outcome.has_trained:
         return f"{config.run_dir} is finished at {outcome.images_seen:,} images; nothing to do"
     patience = config.schedule.stop_after_no_improvement_images

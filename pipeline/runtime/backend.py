@@ -305,7 +305,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"DeepSpeed configuration {path} cannot be read: {error}") from error
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"DeepSpeed configuration {path} is no JSON object")
+        raise ConfigError(f"DeepSpeed configuration {path} is not a JSON object")
     decided = sorted(_DECIDED_BY_THE_PRESET & set(settings))
     if decided:
         raise ConfigError(

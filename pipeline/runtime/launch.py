@@ -23,7 +23,7 @@ def _number(name: str, default: int, *, least: int = 0) -> int:
     text = os.environ.get(name, str(default)).strip()
     if not (text.isascii() and text.isdecimal() and int(text) >= least):
         raise ConfigError(
-            f"{name}={text!r} in the environment is no number from {least} on; start with accelerate launch, or "
+            f"{name}={text!r} in the environment is not a number from {least} on; start with accelerate launch, or "
             "unset it"
         )
     return int(text)
@@ -54,7 +54,7 @@ def zero_settings() -> dict[str, Any]:
     """Return DeepSpeed's `zero_optimization` from the fields of accelerate's own configuration, without a JSON file.
 
     Raises:
-        ConfigError: The stage is no number, or an offload to NVMe has no path.
+        ConfigError: The stage is not a number, or an offload to NVMe has no path.
     """
     settings: dict[str, Any] = {"stage": _number("ACCELERATE_DEEPSPEED_ZERO_STAGE", 1)}
     for name in ("optimizer", "param"):

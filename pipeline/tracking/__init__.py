@@ -1,4 +1,4 @@
-"""MLflow: the only room that imports it. `runs` writes what a run does; `registry` keeps its best models."""
+"""MLflow: the only room that imports it. `runs` records training runs; `registry` stores their best models."""
 
 from pipeline.tracking.runs import NullTracker, Report, Tracker, open_tracker
 

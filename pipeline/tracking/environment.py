@@ -1,4 +1,4 @@
-"""How this project uses MLflow: quietly, and never waiting long for a dead server."""
+"""How this project uses MLflow: quietly, and with short timeouts for unreachable servers."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Set where the user has set nothing else."""
+"""Set unless the user has set them."""
 
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def prepare() -> None:
-    """Set the defaults and turn the chatter of MLflow's libraries down."""
+    """Set the defaults and silence the log messages of MLflow's libraries below errors."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     _move_password()
@@ -57,7 +57,7 @@ def _move_password() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's own warnings to itself while it works for us; errors still come out."""
+    """Suppress the warnings of MLflow in this block; errors are still raised."""
     prepare()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -65,10 +65,10 @@ def quiet() -> Iterator[None]:
 
 
 def check_reachable(uri: str) -> None:
-    """Check that a server responds at a tracking URI: MLflow itself would try again for minutes.
+    """Check that a server responds at a tracking URI: MLflow itself would retry for minutes.
 
     Raises:
-        ConnectionError: None does within seconds, or a SQLite file cannot be used; names the reason.
+        ConnectionError: There is no response within seconds, or a SQLite file cannot be used; names the reason.
     """
     scheme = urlsplit(uri).scheme
     if scheme in {"http", "https"}:
@@ -90,6 +90,6 @@ def _check_sqlite(path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, in one line; its kind where it says nothing."""
+    """Return the first line of an error's text; its type where the text is empty."""
     text = without_secrets(error, os.environ.get("MLFLOW_TRACKING_URI", ""))
     return text.splitlines()[0] if text.strip() else type(error).__name__

@@ -1,6 +1,6 @@
 """A project that was renamed or copied: MLflow's SQLite file keeps absolute paths of artifacts.
 
-Readers follow the artifacts to where the database is now; whoever writes corrects the database first, or a copy of a
+Readers look for the artifacts beside the database as it is now; writers correct the database first, or a copy of a
 project would write its artifacts into the original.
 """
 
@@ -49,19 +49,19 @@ def find_moves(tracking_uri: str) -> dict[str, str]:
 def _locations(path: Path) -> list[str]:
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as database:
         return [row[0] for row in database.execute("SELECT artifact_location FROM experiments") if row[0]]
-    return []  # no tables yet, or no database: MLflow says it better
+    return []  # no tables yet, or not a database: MLflow's own error is clearer
 
 
-def follow(tracking_uri: str, place: str) -> str:
-    """Return where the files of a place in the database are now."""
+def current_location(tracking_uri: str, location: str) -> str:
+    """Return where the files at a location in the database are now."""
     for old, new in find_moves(tracking_uri).items():
-        if place.startswith(old):
-            return new + place.removeprefix(old)
-    return place
+        if location.startswith(old):
+            return new + location.removeprefix(old)
+    return location
 
 
-def mend(tracking_uri: str) -> None:
-    """Correct the paths in the database of a project that was moved, and say so."""
+def correct_paths(tracking_uri: str) -> None:
+    """Correct the paths in the database of a project that was moved, and log it."""
     path = sqlite_file(tracking_uri)
     for old, new in find_moves(tracking_uri).items():
         with contextlib.closing(sqlite3.connect(str(path))) as database, database:

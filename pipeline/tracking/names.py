@@ -1,4 +1,4 @@
-"""Names as MLflow takes them. `metrics.jsonl` keeps the real ones."""
+"""Names that MLflow accepts. `metrics.jsonl` keeps the real ones."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 import re
 
 SCHEME = "models:/"
-"""Begins the name of a registered model."""
+"""Prefix of a registered model's URI."""
 
 MAX_NAME_BYTES = 250
-"""MLflow takes 250 characters; where it keeps a file per metric, the file system takes 255 bytes."""
+"""MLflow accepts 250 characters; where it keeps a file per metric, file systems accept 255 bytes."""
 MAX_PICTURE_BYTES = 120
-"""MLflow makes a file name of it, with 100 characters of its own."""
+"""MLflow builds a file name from it, with 100 characters of its own."""
 
 _NOT_IN_METRICS = re.compile(r"[^/\w.\- ]")
 _NOT_IN_PICTURES = re.compile(r"[^/\w.\- ]", re.ASCII)
@@ -19,22 +19,22 @@ _DIGEST_CHARACTERS = 8
 
 
 def metric_name(name: str) -> str:
-    """Return the name of a metric, parameter or tag: unchanged where MLflow takes it, else mapped to one of its own."""
+    """Return the name of a metric, parameter or tag: unchanged where MLflow accepts it, else a distinct one."""
     return _accepted(name, _NOT_IN_METRICS, MAX_NAME_BYTES)
 
 
 def picture_name(name: str) -> str:
-    """Return the name of a picture in the same way; MLflow takes fewer characters there."""
+    """Return the name of a picture in the same way; MLflow accepts fewer characters there."""
     return _accepted(name, _NOT_IN_PICTURES, MAX_PICTURE_BYTES)
 
 
 def text(value: object, max_characters: int) -> str:
-    """Return a parameter's or tag's value, cut; what no database stores (NUL, undecodable bytes of a path) is `?`."""
+    """Return a parameter's or tag's value, truncated; NUL and undecodable bytes, which databases refuse, become `?`."""
     return str(value)[:max_characters].encode(errors="replace").decode().replace("\0", "?")
 
 
 def title(name: str) -> str:
-    """Return the name of an experiment or run: any text that is not empty, too long, or out of control."""
+    """Return the name of an experiment or run: unchanged if it is printable, not empty and not too long."""
     printable = "".join(character if character.isprintable() else "_" for character in name)
     return name if name.strip() and printable == name and _fits(name, MAX_NAME_BYTES) else _mapped(name, printable)
 
@@ -50,7 +50,7 @@ def _fits(name: str, max_bytes: int) -> bool:
 
 
 def _mapped(name: str, accepted: str, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """Return the accepted part of a name, cut, with a digest of the real one: names stay distinct."""
+    """Return the accepted part of a name, truncated, with a digest of the real one: names stay distinct."""
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
     start = accepted.encode(errors="replace")[: max_bytes - _DIGEST_CHARACTERS - 1].decode(errors="ignore")
     return f"{start}-{digest}"

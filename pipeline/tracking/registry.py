@@ -1,7 +1,7 @@
 """The model registry: versions, their numbers, and the aliases `champion` and `challenger`.
 
 A version holds the network twice: as MLflow's own model (torch.export, no pickle, any image size) for those who serve
-it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for the programs of the ecosystem.
+it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for other programs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 from pipeline.errors import CheckpointError
 from pipeline.tracking.environment import check_reachable, first_line, quiet
-from pipeline.tracking.moved import follow, mend, sqlite_file
+from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
 from shards.secrets import without_secrets
 
@@ -46,7 +46,7 @@ def champion(name: str) -> Champion | None:
     """Return the champion of a registered model; None when there is no model or no alias yet.
 
     Raises:
-        CheckpointError: The server cannot be reached, or takes no model of this name.
+        CheckpointError: The server cannot be reached, or accepts no model of this name.
     """
     found = _find(name, lambda client: client.get_model_version_by_alias(name, CHAMPION))
     return None if found is None else Champion(str(found.version), dict(found.tags))
@@ -61,12 +61,12 @@ def register(
     metrics: Mapping[str, float],
     description: str = "",
 ) -> str:
-    """Register a generator as a new version and check that what was stored is what was given.
+    """Register a generator as a new version and check that the stored model computes the same.
 
     A version that cannot be completed is deleted again.
 
     Args:
-        name: Registered model; made if need be.
+        name: Registered model; created if needed.
         module: The generator, in evaluation mode on the CPU.
         weights: Its safetensors file.
         tags: Facts of the version.
@@ -80,10 +80,10 @@ def register(
     Raises:
         CheckpointError: The server cannot be reached, or the stored model gives another output.
     """
-    with _answering():
+    with _reporting_errors():
         import mlflow
 
-        mend(mlflow.get_tracking_uri())
+        correct_paths(mlflow.get_tracking_uri())
         example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
         with _run_to_log_in(name, run_id):
             version = _log_model(name, module, weights, example, metrics)
@@ -91,7 +91,7 @@ def register(
                 _describe(name, version, tags, description)
                 _check_stored(f"{SCHEME}{name}/{version}", module, example)
             except BaseException:
-                with contextlib.suppress(Exception):  # the first error says why
+                with contextlib.suppress(Exception):  # the first error is the one to report
                     mlflow.MlflowClient().delete_model_version(name, version)
                 raise
         return version
@@ -110,19 +110,19 @@ def _describe(name: str, version: str, tags: Mapping[str, str], description: str
 
 
 def registered_scale(name: str) -> int | None:
-    """Return the scale of a registered model's versions; None where none is registered, or none says so.
+    """Return the scale of a registered model's versions; None where none is registered, or none records it.
 
     Raises:
-        CheckpointError: The server cannot be reached, or takes no model of this name.
+        CheckpointError: The server cannot be reached, or accepts no model of this name.
     """
     found = _find(name, lambda client: client.get_registered_model(name))
     scale = "" if found is None else found.tags.get(_SCALE, "")
     return int(scale) if scale.isdecimal() else None
 
 
-def _find(name: str, look: Callable[[Any], Any]) -> Any:
-    """Return what a look through MLflow's client finds of a registered model; None where it does not exist."""
-    with _answering():
+def _find(name: str, look_up: Callable[[Any], Any]) -> Any:
+    """Return what a look-up with MLflow's client finds of a registered model; None where it does not exist."""
+    with _reporting_errors():
         import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.utils.validation import _validate_model_name
@@ -134,7 +134,7 @@ def _find(name: str, look: Callable[[Any], Any]) -> Any:
                 "another --name, without '?' and control characters"
             )
         try:
-            return look(mlflow.MlflowClient())
+            return look_up(mlflow.MlflowClient())
         except MlflowException as error:
             # The second is MLflow's answer for a model without the alias.
             if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
@@ -144,9 +144,9 @@ def _find(name: str, look: Callable[[Any], Any]) -> Any:
 
 @contextlib.contextmanager
 def _run_to_log_in(name: str, run_id: str | None) -> Iterator[None]:
-    """Make the run that trained the model, or one of its own, MLflow's active one; its status stays as it was.
+    """Make the run that trained the model, or one of its own, MLflow's active one; its status is preserved.
 
-    MLflow sets an active run to RUNNING, which a promotion that is killed would leave it.
+    MLflow sets an active run to RUNNING, and a killed promotion would leave it so.
     """
     import mlflow
 
@@ -195,7 +195,7 @@ def _log_model(name: str, module: nn.Module, weights: Path, example: np.ndarray,
     return str(info.registered_model_version)
 
 
-def crown(name: str, version: str) -> None:
+def name_champion(name: str, version: str) -> None:
     """Point the alias `champion` to a version.
 
     Raises:
@@ -214,7 +214,7 @@ def name_challenger(name: str, version: str) -> None:
 
 
 def _set_alias(name: str, alias: str, version: str) -> None:
-    with _answering():
+    with _reporting_errors():
         import mlflow
 
         mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
@@ -222,9 +222,9 @@ def _set_alias(name: str, alias: str, version: str) -> None:
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Let one promotion at a time change the registry where it is a SQLite file on this machine.
+    """Serialise promotions where the registry is a SQLite file on this machine.
 
-    A server has no lock to offer: between asking it for the champion and moving the alias pass some milliseconds.
+    A server offers no lock: some milliseconds pass between reading the champion and moving the alias.
     """
     import mlflow
 
@@ -232,7 +232,7 @@ def exclusive() -> Iterator[None]:
     if path is None:
         yield
         return
-    # Of its own, since SQLite's locks are of the database and lost when any handle of it is closed.
+    # A lock file of its own: POSIX locks on the database itself are lost when any handle of it is closed.
     with path.with_name(f"{path.name}.lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -242,7 +242,7 @@ def fetch(uri: str) -> Path:
     """Return the local path of the weights of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
-        CheckpointError: There is no such version, its files are gone, or it holds no weights of ours.
+        CheckpointError: There is no such version, its files are gone, or it was not registered by jobs/promote.py.
     """
     with quiet():
         import mlflow
@@ -251,7 +251,7 @@ def fetch(uri: str) -> Path:
         place = ""
         try:
             check_reachable(mlflow.get_tracking_uri())
-            place = follow(mlflow.get_tracking_uri(), _place_of(uri))
+            place = current_location(mlflow.get_tracking_uri(), _location_of(uri))
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
         except Exception as error:  # MLflow, its database and each store have errors of their own
             raise CheckpointError(
@@ -266,12 +266,12 @@ def fetch(uri: str) -> Path:
     return weights
 
 
-def _place_of(uri: str) -> str:
+def _location_of(uri: str) -> str:
     """Return where the files of a registered version are: a folder, or the address of a store."""
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
     place = uri
-    while place.startswith(SCHEME):  # a version names a logged model, which names a place
+    while place.startswith(SCHEME):  # a version names a logged model, which names a location
         place = str(ModelsArtifactRepository.get_underlying_uri(place))
     return place
 
@@ -290,7 +290,7 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
-    # Written out: an inferred signature would pin the example's height and width.
+    # Explicit: an inferred signature would fix the example's height and width.
     image = Schema([TensorSpec(np.dtype(np.float32), (-1, 3, -1, -1))])
     return ModelSignature(inputs=image, outputs=image)
 
@@ -299,7 +299,7 @@ def _check_stored(uri: str, module: nn.Module, example: np.ndarray) -> None:
     import mlflow.pytorch as mlflow_pytorch
 
     stored: Any = mlflow_pytorch.load_model(uri)
-    # Another size than the example's: a stored model that takes one size only must not pass.
+    # Another size than the example's: a stored model that accepts one size only must not pass.
     image = torch.from_numpy(example[:1, :, :17, :])
     with torch.inference_mode():
         difference = float((stored(image) - module(image)).abs().max())
@@ -308,8 +308,8 @@ def _check_stored(uri: str, module: nn.Module, example: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    """Turn whatever MLflow, its database or its store raise into one error that names the place."""
+def _reporting_errors() -> Iterator[None]:
+    """Turn any error of MLflow, its database or its store into one that names the tracking URI."""
     with quiet():
         import mlflow
 

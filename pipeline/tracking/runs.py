@@ -1,4 +1,4 @@
-"""A run in MLflow, and nothing that can stop it.
+"""A run in MLflow, which can never stop training.
 
 The run's own `metrics.jsonl` is the record; MLflow is a view of it. Calls go through a bounded queue and one thread of
 rank 0, so training waits for no server. A server that cannot be reached costs one warning.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from pipeline.tracking.environment import check_reachable, first_line, prepare
-from pipeline.tracking.moved import mend
+from pipeline.tracking.moved import correct_paths
 from pipeline.tracking.names import metric_name, picture_name, text, title
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _QUEUE_LENGTH = 1000
 _CLOSE_TIMEOUT_S = 60.0
-_DEAD_CLOSE_TIMEOUT_S = 5.0
+_UNREACHABLE_CLOSE_TIMEOUT_S = 5.0
 _BATCH_LENGTH = 500
 _MAX_PARAMETER_CHARACTERS = 500
 _MAX_TAG_CHARACTERS = 5000
-# A server that answers in another way than with these, or in words of its own, is ill as a whole.
+# Error codes that concern single values. Any other answer means that the server itself is faulty.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 # Opens the UI on training runs and their charts, not on traces of language models.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -43,15 +43,15 @@ Report: TypeAlias = tuple[int, Mapping[str, float]]
 
 
 class Tracker:
-    """One MLflow run, written from a thread; `NullTracker` has the same face.
+    """One MLflow run, written from a thread; `NullTracker` has the same interface.
 
     Args:
-        experiment: Name of the experiment; made if need be.
+        experiment: Name of the experiment; created if needed.
         run_name: Name of a new run.
         run_id: Run to resume, or None for a new one.
         parameters: Flat names to values, logged once.
         tags: Tags, logged on every call.
-        record: Reports of earlier calls; what MLflow does not have of them is sent.
+        record: Reports of earlier calls; those that MLflow does not have are sent.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Tracker:
         import mlflow
 
         check_reachable(mlflow.get_tracking_uri())
-        mend(mlflow.get_tracking_uri())
+        correct_paths(mlflow.get_tracking_uri())
         self._client = mlflow.MlflowClient()
         texts = {metric_name(name): text(value, _MAX_TAG_CHARACTERS) for name, value in tags.items()}
         self.run_id: str | None = self._open_run(title(experiment), title(run_name), run_id)
@@ -75,7 +75,7 @@ class Tracker:
         self._sent: dict[str, set[int]] | None = None if run_id == self.run_id else {}
         self._queue: queue.Queue[Callable[[], Any] | None] = queue.Queue(_QUEUE_LENGTH)
         self._failures = 0
-        self._is_dead = False
+        self._is_unreachable = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         self._submit(lambda: self._log_tags(texts))
@@ -92,7 +92,7 @@ class Tracker:
             with contextlib.suppress(MlflowException):
                 self._client.update_run(run_id, status="RUNNING")
                 return run_id
-            _LOG.warning("MLflow does not know run %s any more; starting a new one", run_id)
+            _LOG.warning("MLflow no longer knows run %s; starting a new one", run_id)
         found = self._client.get_experiment_by_name(experiment)
         experiment_id = (
             found.experiment_id if found else self._client.create_experiment(experiment, tags=_EXPERIMENT_TAGS)
@@ -144,7 +144,7 @@ class Tracker:
             sent.setdefault(point.key, set()).add(point.step)
 
     def _each_if_refused(self, log: Callable[[list[Any]], Any], values: list[Any]) -> None:
-        """Log values together; one that MLflow refuses does not take the others with it."""
+        """Log values together; one that MLflow refuses does not affect the others."""
         from mlflow.exceptions import MlflowException, RestException
 
         try:
@@ -160,7 +160,7 @@ class Tracker:
                     self._count_failure(f"{value.key}: {first_line(refusal)}")
 
     def picture(self, name: str, image: np.ndarray, images_seen: int) -> None:
-        """Log an (H, W, 3) uint8 picture; equal names at rising positions make a slider. Never blocks or raises."""
+        """Log an (H, W, 3) uint8 picture; equal names at increasing positions form a slider. Never blocks or raises."""
         self._submit(lambda: self._client.log_image(self.run_id or "", image, key=picture_name(name), step=images_seen))
 
     def file(self, path: Path) -> None:
@@ -170,7 +170,7 @@ class Tracker:
     def close(self, status: str) -> None:
         """End the run as FINISHED, KILLED or FAILED, waiting a bounded time for what is queued."""
         self._submit(lambda: self._client.set_terminated(self.run_id or "", status))
-        timeout_s = _DEAD_CLOSE_TIMEOUT_S if self._is_dead else _CLOSE_TIMEOUT_S
+        timeout_s = _UNREACHABLE_CLOSE_TIMEOUT_S if self._is_unreachable else _CLOSE_TIMEOUT_S
         deadline_s = time.monotonic() + timeout_s
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=timeout_s)
@@ -186,15 +186,15 @@ class Tracker:
         while (call := self._queue.get()) is not None:
             try:
                 call()
-                self._is_dead = False
+                self._is_unreachable = False
             except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training continues
-                self._is_dead = True
+                self._is_unreachable = True
                 self._count_failure(first_line(error))
 
     def _count_failure(self, reason: str) -> None:
         self._failures += 1
         if self._failures == 1:
-            _LOG.warning("MLflow does not take the metrics (%s); metrics.jsonl has them all", reason)
+            _LOG.warning("MLflow does not accept the metrics (%s); metrics.jsonl has them all", reason)
 
 
 class NullTracker:

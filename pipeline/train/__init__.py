@@ -1,1 +1,1 @@
-"""The GAN step, one function, and the training loop, one function; no file formats, no tracking library."""
+"""The GAN step and the training loop, one function each; no file formats, no tracking library."""

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class MovingAverage:
     """Exponential moving average of a network: parameters averaged, buffers copied.
 
-    Buffers are not averaged: a mean of spectral-norm vectors or indices is not one itself.
+    Buffers are not averaged: a mean of spectral-norm vectors is not one, nor is a mean of indices an index.
 
     Attributes:
         module: The averaged network, in evaluation mode, without gradients.
@@ -26,7 +26,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """Move the average to `decay * average + (1 - decay) * weights`; 0 copies the weights."""
+        """Update the average to `decay * average + (1 - decay) * weights`; 0 copies the weights."""
         get_ema_multi_avg_fn(decay)(self._averages, self._sources, 0)
         for average, source in self._buffers:
             average.copy_(source)

@@ -4,10 +4,10 @@
 one discriminator pass fewer. They have one signature, keep no state between calls and leave no gradient behind.
 
 * The update of a network is skipped on all ranks when its own loss or gradient is not finite on any of them
-  (`Trainable.step`). The other network's update, the schedules and the moving average carry on.
+  (`Trainable.step`). The other network's update, the schedules and the moving average continue.
 * Micro-batches add up to the gradients of the whole batch, and ranks reduce them once, with the last; ZeRO stages 2 and
   3, which hold no whole gradients, with each. Only a relativistic loss, whose means are over the images of a pass, and
-  stochastic depth depend on how a batch is cut.
+  stochastic depth depend on how a batch is split.
 * Nothing waits for the device.
 """
 
@@ -33,15 +33,15 @@ NO_PENALTY = GradientPenalty()
 
 @dataclass(frozen=True)
 class Gan:
-    """The networks of a run and what they learn from.
+    """The networks of a run and their losses.
 
     Attributes:
         generator: The network that upscales.
-        discriminator: The network that tells real from fake; None in a run on pixels alone.
+        discriminator: The network that tells real from fake; None in a run on pixels only.
         losses: The terms of the generator's loss, and the adversarial loss of both networks.
         average: Moving average of the generator, for losses that compare with it.
         autocast: The context that networks run in.
-        micro_batch_size: Images that pass together on each rank; 0 for all of them.
+        micro_batch_size: Images per forward and backward pass on each rank; 0 for all of them.
         penalty: On the discriminator's gradient at images.
     """
 
@@ -70,7 +70,7 @@ class Turn:
     """Which updates a step makes, and with which learning rates: numbers, or 0-dim tensors on the device.
 
     Attributes:
-        generator_learning_rate: None where the generator rests: in the discriminator's warm-up and between its turns.
+        generator_learning_rate: None where the generator is not updated: in the warm-up and between its turns.
         discriminator_learning_rate: None in the pixel stage, where the discriminator takes no part.
         is_reported: Whether a report follows, for which the step also measures the gradient of each term.
     """
@@ -105,7 +105,7 @@ class StepResult:
             self.scalars[key] = share * value.detach() + self.scalars.get(key, 0.0)
 
     def add_logits(self, share: float, side: str, loss: Tensor, logits: Tensor, accuracy: Tensor) -> None:
-        """Add what the discriminator said to the real or to the fake images of a micro-batch."""
+        """Add the discriminator's loss, mean logit and accuracy on the real or the fake images of a micro-batch."""
         self.add("discriminator", share, {side: loss, f"{side}_logit": logits.mean(), f"accuracy_{side}": accuracy})
 
     def add_gradients(self, share: float, norms: TermNorms) -> None:
@@ -175,9 +175,9 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
     eight units of work per step (a backward pass counts as two), and holds one graph of the discriminator at a time.
     Its spectral norms iterate twice per step instead of three times; nothing else differs.
 
-    Requires a loss that treats real and fake apart and a discriminator whose gradients of several backward passes add
-    up in `grad`, which those of a DeepSpeed engine do not. Steps with one update have nothing to share and go to
-    `gan_step`.
+    Requires a loss that treats real and fake separately, no gradient penalty, and a discriminator whose gradients of
+    several backward passes add up in `grad`, which those of a DeepSpeed engine do not. Steps with one update have
+    nothing to share and go to `gan_step`.
     """
     if turn.generator_learning_rate is None or turn.discriminator_learning_rate is None:
         return gan_step(gan, batch, turn)
@@ -232,7 +232,7 @@ def term_gradients(generator: Trainable, sr: Float[Tensor, "n 3 h w"], terms: Sc
     """Return the norm of each weighted term's gradient at each of the generator's outputs.
 
     A term is a mean over images, so the gradient at an image is multiplied by their number: the norms depend neither on
-    the batch size nor on how a batch is cut. One more backward pass per term, down to the output only.
+    the batch size nor on how a batch is split. One more backward pass per term, down to the output only.
     """
     return {name: len(sr) * generator.gradient_at(sr, term).flatten(1).norm(dim=1) for name, term in terms.items()}
 

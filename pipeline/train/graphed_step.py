@@ -18,7 +18,7 @@ from pipeline.train.gan_step import Gan, GanStep, StepResult, Turn
 from pipeline.train.micro_batches import StepInput
 
 WARMUP_STEPS = 3
-"""Steps of a kind before it is recorded: they allocate the optimizers' state, choose algorithms, and compile."""
+"""Steps of a kind that run before it is recorded: they allocate optimizer state, choose algorithms, and compile."""
 
 _Kind = tuple[bool, bool]
 
@@ -26,7 +26,7 @@ _Kind = tuple[bool, bool]
 class GraphedStep:
     """A `GanStep` that replays another one.
 
-    Needs one process, optimizers built with `capturable=True`, and batches of one shape.
+    Requires one process, optimizers built with `capturable=True`, and batches of one shape.
 
     Args:
         step: The step to record.
@@ -38,7 +38,7 @@ class GraphedStep:
         self._recorded: dict[_Kind, _Recording] = {}
 
     def __call__(self, gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
-        """Make a step. One that is reported measures more, and is rare: it runs as it is."""
+        """Run a step. A reported one measures more and is rare, so it is not recorded."""
         if turn.is_reported:
             return self._run(gan, batch, turn)
         kind = (turn.generator_learning_rate is None, turn.discriminator_learning_rate is None)
@@ -50,7 +50,7 @@ class GraphedStep:
         return self._recorded[kind].replay(gan, batch, turn)
 
     def _run(self, gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
-        # On a stream of its own, as recording does, so that nothing made here belongs to the current one.
+        # On a separate stream, as for recording, so that nothing allocated here belongs to the current one.
         current, own = torch.cuda.current_stream(), torch.cuda.Stream()
         own.wait_stream(current)
         with torch.cuda.stream(own), warnings.catch_warnings():
@@ -78,7 +78,7 @@ class _Recording:
         torch.cuda.empty_cache()  # the graph has memory of its own
 
     def replay(self, gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
-        """Make a step with other images and learning rates."""
+        """Run a step with other images and learning rates."""
         for field in fields(batch):
             own = getattr(self._batch, field.name)
             if own is not None:
@@ -87,7 +87,7 @@ class _Recording:
             if own is not None and rate is not None:
                 own.fill_(float(rate))
         self._graph.replay()
-        # Copies: reports and records of skipped updates keep them longer than until the next replay.
+        # Copies: reports and records of skipped updates keep them beyond the next replay.
         for trained, norms in zip(_trained(gan), self._norms, strict=True):
             trained.gradient_norms = None if norms is None else replace(norms, values=norms.values.clone())
         result = self._result

@@ -1,6 +1,6 @@
 """Warnings about the balance of generator and discriminator, from the values of the reports alone.
 
-A resumed run replays its metrics file, so that it warns where an undisturbed one would.
+A resumed run replays its metrics file, so that it warns where an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class _Symptom:
     """One imbalance.
 
     Attributes:
-        value: The number that shows it; None in a report without.
+        value: The number that shows it; None where a report does not have it.
         is_off: Whether the number is out of balance.
-        text: What it means and what to change.
+        text: Its meaning and what to change.
     """
 
     value: Callable[[Mapping[str, float]], float | None]
@@ -43,8 +43,8 @@ _SYMPTOMS = {
         _accuracy,
         lambda accuracy: AT_CHANCE[0] <= accuracy <= AT_CHANCE[1],
         "the discriminator is at chance (accuracy {value:.3f} over the last {images:,} images), so its gradient "
-        "carries no information. Raise schedule.discriminator_learning_rate, lower losses.adversarial_weight, or let "
-        "it learn first with schedule.discriminator_warmup_images",
+        "carries no information. Raise schedule.discriminator_learning_rate, lower losses.adversarial_weight, or train "
+        "it alone first with schedule.discriminator_warmup_images",
     ),
     "saturated": _Symptom(
         _accuracy,
@@ -76,7 +76,7 @@ class GanHealth:
         self._warned: set[str] = set()
 
     def add(self, images_seen: int, values: Mapping[str, float]) -> list[str]:
-        """Take a report; return the warnings that are due now."""
+        """Add a report; return the warnings that are due now."""
         due = []
         for name, symptom in _SYMPTOMS.items():
             value = symptom.value(values)

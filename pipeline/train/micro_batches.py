@@ -1,4 +1,4 @@
-"""The tensors of a step, and how a rank's images are cut to fit a large batch on a small device."""
+"""The tensors of a step, and the split of a rank's images into micro-batches that fit on the device."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class StepInput:
 
 @dataclass(frozen=True)
 class MicroBatch(StepInput):
-    """Some of a step's images, which pass the networks together.
+    """Part of a step's images, processed in one forward and backward pass.
 
     Attributes:
-        share: The fraction of the rank's images that they are.
-        is_last: Whether the gradients are whole after them.
+        share: Its fraction of the rank's images.
+        is_last: Whether the gradients are complete after it.
     """
 
     share: float
@@ -40,9 +40,9 @@ class MicroBatch(StepInput):
 
 
 def micro_batches(batch: StepInput, size: int, discriminator: nn.Module | None) -> Iterator[MicroBatch]:
-    """Cut a rank's images into micro-batches, in order; the last may be smaller.
+    """Split a rank's images into micro-batches, in order; the last may be smaller.
 
-    Every micro-batch meets the discriminator that the whole batch would have met: its spectral norms iterate in each
+    Every micro-batch sees the discriminator that the whole batch would have seen: its spectral norms iterate in each
     forward pass, so its buffers are restored before each micro-batch but the first.
 
     Args:

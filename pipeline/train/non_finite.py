@@ -1,7 +1,7 @@
-"""Where an update that is not finite began: the term of the loss, and the layer.
+"""Locates the origin of a non-finite update: the term of the loss, and the layer.
 
 A forward pass spreads NaN to every later layer, a backward pass to every earlier one. So the first layer of the forward
-pass whose output is not finite is where it began; if all are finite, the last layer, in the network's order, whose
+pass whose output is not finite is the origin; if all are finite, the last layer, in the network's order, whose
 gradient is not.
 """
 
@@ -25,7 +25,7 @@ def bad_terms(network: str, scalars: Mapping[str, Tensor]) -> list[str]:
 
 
 def first_bad_gradient(norms: GradientNorms | None) -> str | None:
-    """Return the parameter at which the backward pass first met a gradient that is not finite."""
+    """Return the parameter at which the backward pass first produced a non-finite gradient."""
     if norms is None:
         return None
     is_bad = norms.values.isfinite().logical_not().tolist()
@@ -35,8 +35,8 @@ def first_bad_gradient(norms: GradientNorms | None) -> str | None:
 def first_bad_output(gan: Gan, batch: StepInput, turn: Turn) -> str | None:
     """Run the forward passes of a step again and name the first layer whose output is not finite.
 
-    Weights and buffers stay as they are. Exact as long as the networks are as they were in the step, which a skipped
-    update leaves them. All ranks must call, since weights may be partitioned.
+    Weights and buffers stay as they are. Exact as long as the networks are as they were in the step, which holds
+    after a skipped update. All ranks must call, since weights may be partitioned.
     """
     for name in ("lq", "gt", "target", "semantics"):
         tensor = getattr(batch, name)

@@ -1,7 +1,7 @@
 """Running means of a report, kept on the device until they are read.
 
 Only `take` and `totals` wait for the device. Values that are not finite are excluded, as their updates are skipped. A
-checkpoint between two reports carries the sums, so that a resumed run writes the same lines as an undisturbed one.
+checkpoint between two reports carries the sums, so that a resumed run writes the same lines as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class MetricsFile:
         self._path = path
 
     def rewind(self, images_seen: int) -> None:
-        """Drop the lines after a position, and a torn last line: the resumed run writes them again."""
+        """Drop the lines after a position, and a truncated last line: the resumed run writes them again."""
         if self._path.is_file():
             kept = [line for line in self._lines() if _position(line) <= images_seen]
             with saving(self._path):
@@ -117,7 +117,7 @@ class MetricsFile:
 
 
 def _values(line: bytes) -> dict[str, float]:
-    """Return the finite numbers of a line; none of one that is no report, such as one that was torn by a kill."""
+    """Return the finite numbers of a line; none of one that is no report, such as one that was truncated by a kill."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Updates that were skipped because a loss or gradient was not finite: their counts, and the end of a stuck run.
+"""Updates that were skipped because a loss or gradient was not finite: counts, and the end of a stuck run.
 
 The flags stay on the device; only `counts` and `check` wait for it, at a report or a checkpoint. They are the same on
 every rank, so all ranks stop at the same step without communicating.

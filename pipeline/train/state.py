@@ -1,7 +1,7 @@
-"""The state of a run: everything that changes while it trains, in and out of a checkpoint.
+"""The state of a run: everything that changes while it trains, saved to and restored from checkpoints.
 
 There is no random state to save: every step seeds torch from (run seed, images seen, rank), so a resumed step draws
-what the undisturbed one would have drawn.
+what an uninterrupted run would have drawn.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TrainingState:
     _networks: dict[str, Trainable] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Name the networks like the files of a checkpoint."""
+        """The networks by the names of their files in a checkpoint."""
         named = {"generator": self.generator, "discriminator": self.discriminator}
         self._networks = {name: network for name, network in named.items() if network is not None}
 
@@ -60,7 +60,7 @@ class TrainingState:
         """Restore a checkpoint, whatever world size and backend wrote it. All ranks must call.
 
         Checkpoints of a run that was to end in its pixel stage hold no discriminator. If it is extended, the one built
-        from the seed is as untrained as it would be by then.
+        from the seed is used, which would still be untrained at that point.
 
         Raises:
             CheckpointError: It belongs to other networks.

@@ -1,1 +1,1 @@
-"""The law of degradations: recipes, draws, crops, parameters, MATLAB's bicubic."""
+"""Degradation recipes, the draws and crops of a sample, its parameters, and MATLAB's bicubic."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shards.errors import InputError
 
 SCALES = (1, 2, 3, 4, 8, 16)
-"""Those of the generators that are read; 1 changes nothing."""
+"""Scales of the generators that can be read; 1 changes nothing."""
 
 
 def cubic(distance: float) -> float:
@@ -49,7 +49,7 @@ def upscale_taps(scale: int, phase: int) -> list[tuple[int, float]]:
 
 
 def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Shrink an image `scale` times.
+    """Downscale an image by `scale`.
 
     Args:
         image: (H, W, C) uint8; both sides multiples of the scale.
@@ -73,7 +73,7 @@ def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def upscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Enlarge an image `scale` times.
+    """Upscale an image by `scale`.
 
     Args:
         image: (H, W, C) uint8, of any size.

@@ -1,4 +1,4 @@
-"""Random draws that are the same everywhere and forever.
+"""Random draws that are identical on every machine and in every version.
 
 A draw is a pure function of (dataset seed, sample, variant, stream): it does not depend on global state, worker or
 rank. The bits are Philox4x64-10's, whose raw words NumPy guarantees across versions. NumPy's conversion from words to

@@ -24,7 +24,7 @@ class Step(ABC):
 
     @abstractmethod
     def caption(self) -> str:
-        """One short line for people; empty where the step leaves the image unchanged."""
+        """One short caption; empty where the step leaves the image unchanged."""
 
     def size_after_px(self, size_px: int) -> int:
         """Side of the image after the step."""

@@ -26,7 +26,7 @@ class SampleParameters:
 
     Attributes:
         seed_hex: The variant's seed; also the key of its noise.
-        recipe: Name of the law they were drawn from.
+        recipe: Name of the recipe that they were drawn from.
         scale: Integer ratio of ground-truth to low-quality side.
         canvas_px: Side of the canvas.
         crop_px: Side of the crop of the ground truth, a multiple of the scale.
@@ -70,7 +70,7 @@ def draw_parameters(recipe: Recipe, seed_hex: str, *, scale: int, canvas_px: int
     """Draw one degradation.
 
     Args:
-        recipe: The law.
+        recipe: The recipe.
         seed_hex: The variant's seed, from `draws.variant_seed`.
         scale: Integer ratio of ground-truth to low-quality side.
         canvas_px: Side of the square canvas that is degraded (400 in Real-ESRGAN), a multiple of the scale.

@@ -2,7 +2,7 @@
 
 A recipe says which operations run, in which order, and how each parameter is distributed. It is data: users write
 their own files like those shipped in `recipes/`. A file with an unknown key, a missing one, a wrong type or an
-impossible value is refused, with every fault listed. A shipped recipe never changes; a changed law gets a new name
+impossible value is refused, with every fault listed. A shipped recipe never changes; a changed one gets a new name
 (`realesrgan-2`), because datasets record the name.
 """
 
@@ -72,7 +72,7 @@ class Recipe:
 
     Attributes:
         format: Version of this schema.
-        name: Recorded with every dataset that uses it; ends in the version of the law.
+        name: Recorded with every dataset that uses it; ends in the version of the recipe.
         end: What produces the low-quality size.
         stages: Up to two.
         sharpen: Without this table, the ground truth is used as it is.

@@ -1,7 +1,7 @@
-"""How a dataset records its degradation recipe: a shipped one by name, anybody's own with its whole content.
+"""How a dataset records its degradation recipe: a shipped one by name, a custom one with its whole content.
 
 A shipped recipe never changes, so its name says everything. The content of another one travels in the manifest:
-training applies the very recipe that the dataset was sharded with, also on a machine that has no such file.
+training applies exactly the recipe that the dataset was sharded with, also on a machine without that file.
 """
 
 from __future__ import annotations

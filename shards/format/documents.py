@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 """Version of everything that this package writes; see FORMAT.md."""
 
 MAX_DOCUMENT_BYTES = 2**30
-"""Larger files are no documents of ours: a plan of 2 million photos, or a sidecar of 7 million members."""
+"""Larger files are not documents of this format: a plan of 2 million photos, or a sidecar of 7 million members."""
 
 _REBUILD = "delete it and rerun jobs/shard.py with the same settings"
 
@@ -90,7 +90,7 @@ def parse_sealed(content: Mapping[str, Any], type_: type[T], path: StoragePath, 
         remedy: What an error tells the user to do.
 
     Raises:
-        ShardError: Lists every value that is no value of the schema.
+        ShardError: Lists every value that violates the schema.
     """
     try:
         return parse({key: value for key, value in content.items() if key != "digest"}, type_, str(path))

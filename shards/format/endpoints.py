@@ -1,4 +1,4 @@
-"""Whether a service answers at all, within seconds: the clients of stores and servers try for minutes."""
+"""Checks within seconds that a service responds: the clients of stores and servers retry for minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from shards.secrets import without_secrets
 
 ANSWER_TIMEOUT_S = 5.0
-"""How long a service may take to accept a connection, and again to answer."""
+"""How long a service may take to accept a connection, and again to respond."""
 
 
 def origin(url: str) -> str:
@@ -22,7 +22,7 @@ def origin(url: str) -> str:
 
 
 def check_answers(url: str) -> None:
-    """Send one request to a service and wait for any answer, a refusal included.
+    """Send one request to a service and wait for any response, including an error.
 
     Raises:
         ConnectionError: There is none within seconds; names the reason.
@@ -34,17 +34,17 @@ def check_answers(url: str) -> None:
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error) if isinstance(error, OSError) else "it is no address"
+        reason = getattr(error, "reason", error) if isinstance(error, OSError) else "not a valid address"
         if isinstance(reason, ssl.SSLError):
-            return  # the service's own client knows its certificates, and says better what is wrong
-        raise ConnectionError(f"nobody answers at {parts.netloc} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
+            return  # the service's own client knows its certificates, and reports the fault better
+        raise ConnectionError(f"no response from {parts.netloc} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
 
 
 def check_listens(url: str, default_port: int) -> None:
     """Connect to the host of a URL, for services that speak no HTTP; without a host, do nothing.
 
     Raises:
-        ConnectionError: Nobody accepts the connection within seconds; names the reason.
+        ConnectionError: The connection is not accepted within seconds; names the reason.
     """
     parts = urlsplit(without_secrets(url, url))
     if not parts.hostname:
@@ -52,8 +52,8 @@ def check_listens(url: str, default_port: int) -> None:
     try:
         socket.create_connection((parts.hostname, parts.port or default_port), ANSWER_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
-        reason = error if isinstance(error, OSError) else "it is no address"
-        raise ConnectionError(f"nobody answers at {parts.netloc} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
+        reason = error if isinstance(error, OSError) else "not a valid address"
+        raise ConnectionError(f"no response from {parts.netloc} within {ANSWER_TIMEOUT_S:g} s: {reason}") from error
 
 
 check_listens_once = functools.cache(check_listens)

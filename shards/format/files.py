@@ -32,7 +32,7 @@ def open_atomic(path: StoragePath, *, durable: bool = True) -> Iterator[BinaryIO
 
     Args:
         path: Final name; its folder must exist. An existing file is replaced.
-        durable: Wait until it is on disk. If False, a power cut may leave a torn local file under its final name.
+        durable: Wait until it is on disk. If False, a power cut may leave a truncated local file under its final name.
 
     Yields:
         The binary stream of the temporary file.
@@ -107,7 +107,7 @@ def sha256_of(path: StoragePath) -> str:
 
 
 def clean_stale(folder: StoragePath) -> int:
-    """Remove what killed writers left in a folder; return how many files that were."""
+    """Remove the files that killed writers left in a folder; return their number."""
     if isinstance(folder, RemotePath):
         return 0  # a killed writer leaves no object
     stale = [path for path in folder.iterdir() if path.name.endswith(_TEMPORARY_SUFFIX)]
@@ -117,14 +117,14 @@ def clean_stale(folder: StoragePath) -> int:
 
 
 def clean_stale_kind(folder: Path, suffix: str) -> int:
-    """Remove what killed writers of one kind of file left in a folder that others may use at the same time.
+    """Remove files of one kind that killed writers left in a folder that others may use at the same time.
 
     Args:
         folder: Need not exist.
         suffix: End of the finished files' names, such as `.png`; empty: any.
 
     Returns:
-        How many files that were. What a living process writes is locked by it, and stays.
+        Number of removed files. Files that a running process is writing are locked by it, and stay.
     """
     pattern = re.compile(rf"\..*{re.escape(suffix)}\.\d+-[0-9a-f]{{8}}{re.escape(_TEMPORARY_SUFFIX)}", re.DOTALL)
     stale = [path for path in folder.iterdir() if pattern.fullmatch(path.name)] if folder.is_dir() else []

@@ -42,7 +42,7 @@ class Manifest:
     generations: tuple[Generation, ...] = ()
     """Oldest first; their shards follow each other in `shards`. Features have none."""
     photo_notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Number of photos by what was lost or assumed of them."""
+    """Number of photos by what was lost or assumed in decoding them."""
 
     @property
     def kind(self) -> Literal["images", "features"]:
@@ -54,7 +54,7 @@ class Manifest:
         """Settings of image shards.
 
         Raises:
-            ShardError: These are no image shards.
+            ShardError: These are not image shards.
         """
         if isinstance(self.config, ImageSettings):
             return self.config
@@ -65,7 +65,7 @@ class Manifest:
         """Settings of cached features.
 
         Raises:
-            ShardError: These are no features.
+            ShardError: These are not features.
         """
         if isinstance(self.config, FeatureSettings):
             return self.config
@@ -146,7 +146,7 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
     schema = _SCHEMAS.get(str(content.get("kind")))
     if schema is None:
         raise ShardError(
-            f"{path} is no manifest of shards: its kind is {shown(content.get('kind'))}, neither images nor features; "
+            f"{path} is not a manifest of shards: its kind is {shown(content.get('kind'))}, not images or features; "
             "give the output of jobs/shard.py or jobs/cache_features.py"
         )
     document = parse_sealed(content, schema, path)
@@ -198,7 +198,7 @@ def _count_faults(manifest: Manifest, num_samples: int) -> Iterator[str]:
     if generations and sum(generation.num_shards for generation in generations) != len(manifest.shards):
         yield "its generations have other shards"
     if isinstance(manifest.config, ImageSettings) and manifest.config.sub_image_px % manifest.config.scale:
-        yield f"sub_image_px={manifest.config.sub_image_px} is no multiple of scale={manifest.config.scale}"
+        yield f"sub_image_px={manifest.config.sub_image_px} is not a multiple of scale={manifest.config.scale}"
 
 
 def _shard_faults(manifest: Manifest) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _shard_faults(manifest: Manifest) -> Iterator[str]:
 
 def _explain_missing(folder: StoragePath) -> str:
     if not folder.is_dir():
-        got = f"{folder} {'is no folder' if folder.exists() else 'does not exist'}"
+        got = f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}"
     elif any(folder.glob("*.tar")):
         got = f"{folder} holds tars but no {MANIFEST_FILE}: the job that wrote them did not finish"
     else:

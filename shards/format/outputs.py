@@ -1,4 +1,4 @@
-"""What a job may write: never over one of its inputs, and over nobody else's file unless the user says so.
+"""Where a job may write: never over one of its inputs, and over unrelated files only if the user allows it.
 
 The one place where every job that writes files checks its outputs, before any work.
 """
@@ -41,7 +41,7 @@ def check_output_files(
         elif path.is_dir():
             faults.append(f"{path} is a folder")
         elif not overwrite and not is_own(path):
-            faults.append(f"{path} exists and is no output of this job; --overwrite replaces it")
+            faults.append(f"{path} exists and is not an output of this job; --overwrite replaces it")
     if faults:
         more = f"\n  and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
         listed = "\n  ".join(faults[:_SHOWN_FAULTS])

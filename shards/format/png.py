@@ -87,7 +87,7 @@ def decode_png(payload: bytes, member: str, side_px: int | None = None) -> Pixel
         side_px: Side that the image must have; another one is refused before anything is decoded. None for any.
 
     Raises:
-        DamageError: The bytes are no RGB PNG of this size; names the member.
+        DamageError: The bytes are not an RGB PNG of this size; names the member.
     """
     _check_side(payload, member, side_px)
     try:
@@ -120,7 +120,7 @@ def decode_crop(payload: bytes, member: str, crop: Crop, side_px: int | None = N
     summed: a third of the time for 256 px of 480.
 
     Raises:
-        DamageError: The bytes are no RGB PNG, or of another size than `side_px` by itself; names the member.
+        DamageError: The bytes are not an RGB PNG, or of another size than `side_px` by itself; names the member.
         InputError: The crop does not lie in the image.
     """
     _check_side(payload, member, side_px)
@@ -172,7 +172,7 @@ _BAND_BYTES = 2**20
 def picture_chunks(
     bands: Iterable[UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]], height_px: int, text: Mapping[str, str]
 ) -> Iterator[bytes]:
-    """Encode a picture for people, in parts, so that a large one is never in memory whole.
+    """Encode a picture in parts, so that a large one is never in memory as a whole.
 
     Args:
         bands: At least one, from the top; gray, gray and alpha, RGB, or RGBA, by the number of channels.

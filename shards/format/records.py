@@ -59,12 +59,12 @@ def parse_record(data: bytes) -> SampleRecord:
     """Parse a record.
 
     Raises:
-        SchemaError: The bytes are no record of a sample.
+        SchemaError: The bytes are not a record of a sample.
     """
     try:
-        record = parse(parse_json(data), _Document, "no record of a sample")
+        record = parse(parse_json(data), _Document, "not a record of a sample")
     except UnicodeDecodeError as error:
-        raise SchemaError(f"no record of a sample: {error}") from error
+        raise SchemaError(f"not a record of a sample: {error}") from error
     degradation = record.degradation
     return SampleRecord(
         record.source,

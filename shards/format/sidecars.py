@@ -181,7 +181,7 @@ def name_fault(name: str) -> str | None:
     """
     key, dot, extension = name.partition(".")
     if not (key and dot and extension) or len(name) > 100 or "/" in name or extension[0] == "_":
-        return f"{name!r} is no KEY.EXTENSION of at most 100 characters"
+        return f"{name!r} is not KEY.EXTENSION of at most 100 characters"
     if not (name.isascii() and name.isprintable()):
         return f"{name!r} is not printable ASCII"
     return None

@@ -57,12 +57,12 @@ class RemotePath:
         """Check the form.
 
         Raises:
-            InputError: It is no URL.
+            InputError: It is not a URL.
         """
         protocol, separator, rest = self.url.partition("://")
         if not (protocol and separator and rest.strip("/")):
             raise InputError(
-                f"{without_secrets(self.url, self.url)!r} is no PROTOCOL://BUCKET/PREFIX, such as s3://bucket/shards"
+                f"{without_secrets(self.url, self.url)!r} is not PROTOCOL://BUCKET/PREFIX, such as s3://bucket/shards"
             )
         object.__setattr__(self, "url", f"{protocol}://{rest.rstrip('/')}")
 
@@ -286,7 +286,7 @@ def read_whole(path: StoragePath, max_bytes: int) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        OSError: It is missing, cannot be read, is no regular file, or is larger.
+        OSError: It is missing, cannot be read, is not a regular file, or is larger.
     """
     if isinstance(path, RemotePath):
         _check_size(path, path.size_bytes(), max_bytes)
@@ -300,12 +300,12 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, and nothing that only looks like one: a pipe would block, a device never end.
 
     Raises:
-        OSError: It is missing, cannot be read, or is no regular file.
+        OSError: It is missing, cannot be read, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
 
 
@@ -375,7 +375,7 @@ def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
 
 
 def _open_store(path: RemotePath) -> tuple[Any, str]:
-    """Return the client, once somebody answers at its address, and the key."""
+    """Return the client, once its address responds, and the key."""
     if path.protocol in _HTTP:
         check_answers_once(origin(path.url))
     elif port := _PORTS.get(path.protocol):

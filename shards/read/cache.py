@@ -5,7 +5,7 @@ final name; a corrupt download is retried once; the folder stays below its limit
 process killed during a download leaves nothing that another process would take for a shard, and the system releases its
 locks.
 
-The folder is this user's own: what others laid out there is refused, and what an earlier process left is hashed before
+The folder is this user's own: what others put there is refused, and what an earlier process left is hashed before
 its first use. A tar is named by its hash, so several datasets and runs may share a folder. A tar that is corrupt a
 second time is kept as `HASH.damaged.tar` for a while: most of its samples may be intact, and each is checked when it is
 read.
@@ -81,7 +81,7 @@ class ShardCache:
                 continue
             with self._lock(_slot(digest), wait=False) as acquired:
                 if acquired:
-                    self._remove_torn(digest)
+                    self._remove_partial(digest)
 
     def tar(self, home: StoragePath, entry: ShardEntry) -> Path:
         """Return the copy of a tar; fetch it if it is not there.
@@ -95,7 +95,7 @@ class ShardCache:
             evict it at any time.
 
         Raises:
-            ShardError: It cannot be fetched, or somebody else laid out a file under its name.
+            ShardError: It cannot be fetched, or another user created a file under its name.
         """
         found = self._cached_tar(entry)
         if found is not None:
@@ -187,7 +187,7 @@ class ShardCache:
 
     def _fetch_tar(self, home: StoragePath, entry: ShardEntry) -> Path:
         """Fetch, check and publish a tar. The caller holds its lock."""
-        self._remove_torn(entry.sha256)
+        self._remove_partial(entry.sha256)
         self._damaged(entry).unlink(missing_ok=True)
         self._make_room(entry.size_bytes)
         source, whole, damaged = child(home, entry.tar_name), self._whole(entry), self._damaged(entry)
@@ -202,7 +202,7 @@ class ShardCache:
         self._make_room(0)  # other processes may have fetched meanwhile
         return whole
 
-    def _remove_torn(self, digest: str) -> None:
+    def _remove_partial(self, digest: str) -> None:
         for path in self.folder.glob(f".{digest}.*.sed-tmp"):
             path.unlink(missing_ok=True)
 

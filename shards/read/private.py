@@ -1,7 +1,7 @@
-"""Folders and files that nobody but this user, or root, can have laid out.
+"""Folders and files that only this user, or root, can have created.
 
-A cache lies at a path that others can guess, perhaps below a folder that everybody may write to. What somebody else put
-there is never read, written to, or followed.
+The path of a cache can be guessed, and may be below a folder that everybody can write to. What another user put there
+is never read, written to, or followed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_private(folder: Path) -> None:
     """Create a folder for this user alone, or check that an existing one is the user's own or root's.
 
     Raises:
-        ShardError: It belongs to somebody else.
+        ShardError: It belongs to another user.
         OSError: It cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -44,14 +44,14 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     """Open a regular file of this user's or root's; a new one is for this user alone.
 
     Raises:
-        ShardError: It belongs to somebody else, or is a link or no regular file.
+        ShardError: It belongs to another user, is a link, or is not a regular file.
         OSError: It is missing or cannot be opened.
     """
     try:
         descriptor = os.open(path, flags | _FLAGS, 0o600)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise ShardError(f"{path} is a link or no regular file; {_remedy(path.parent)}") from error
+            raise ShardError(f"{path} is a link or not a regular file; {_remedy(path.parent)}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EISDIR):
             raise ShardError(f"{path} cannot be opened: {error.strerror}; {_remedy(path.parent)}") from error
         raise
@@ -59,7 +59,7 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ShardError(f"{path} is no regular file; {_remedy(path.parent)}")
+            raise ShardError(f"{path} is not a regular file; {_remedy(path.parent)}")
         _check_owner(path, status)
     except BaseException:
         stream.close()

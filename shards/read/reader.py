@@ -40,7 +40,7 @@ _MAX_EVICTIONS = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """All of one sample."""
+    """All members of one sample."""
 
     key: str
     members: dict[str, bytes]
@@ -51,7 +51,7 @@ class Sample:
         """The sample's `json` member, parsed.
 
         Raises:
-            ShardError: It has none, or it is no record.
+            ShardError: It has none, or it is not a record.
         """
         try:
             return parse_record(self.part("json"))

@@ -1,7 +1,7 @@
 """Photos to a dataset: survey, plan, write what is missing, publish the manifest last.
 
 Killed at any moment and called again, it keeps finished shards and the photos that were cut already, and the files are
-byte for byte those of an undisturbed run.
+byte for byte those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def survey_and_plan(
 
     Raises:
         InputError: Too many photos are rejected, or an evaluation image cannot be decoded.
-        ShardError: The output was begun with other settings or photos, or storage failed.
+        ShardError: The output was started with other settings or photos, or storage failed.
     """
     before = read_generations(config.output)
     # Evaluation images may have any size.

@@ -31,7 +31,7 @@ def read_generations(folder: StoragePath) -> tuple[Plan, ...]:
 
     Raises:
         ShardError: A plan is damaged, or of another dataset.
-        InputError: The folder holds files that are no shards of ours.
+        InputError: The folder holds files that are not shards of this format.
     """
     plans: list[Plan] = []
     while (folder / plan_file(len(plans))).exists():
@@ -99,7 +99,7 @@ def _refuse(folder: StoragePath, differences: Sequence[str] | Iterator[str]) -> 
     listed = "\n  ".join(differences)
     if listed:
         raise ShardError(
-            f"{folder} was begun with other settings or inputs:\n  {listed}\n"
+            f"{folder} was started with other settings or inputs:\n  {listed}\n"
             "  restore those, or choose a new output folder; nothing was changed"
         )
 
@@ -110,7 +110,7 @@ def _orphan_differences(folder: StoragePath, plan: Plan) -> Iterator[str]:
         try:
             fingerprint = read_sidecar(path).header.get("fingerprint")
         except ShardError:
-            continue  # a damaged sidecar is no finished shard; it is written again
+            continue  # a shard with a damaged sidecar is not finished; it is written again
         if fingerprint != plan.fingerprint:
             yield f"{plan.file_name} is gone, and {path.name} is of another plan"
             return

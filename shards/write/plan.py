@@ -252,7 +252,7 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
     document = parse_sealed(read_sealed(path, remedy=_NO_PLAN), _Document, path, remedy=_NO_PLAN)
     settings = document.settings
     if settings.sub_image_px % settings.scale:
-        raise ShardError(f"{path}: sub_image_px={settings.sub_image_px} is no multiple of scale; {_NO_PLAN}")
+        raise ShardError(f"{path}: sub_image_px={settings.sub_image_px} is not a multiple of scale; {_NO_PLAN}")
     for photo in document.photos:
         if min(photo.height_px, photo.width_px) < settings.sub_image_px:
             raise ShardError(f"{path}: {photo.name} is smaller than a sub-image; {_NO_PLAN}")

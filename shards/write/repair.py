@@ -1,4 +1,4 @@
-"""Rewrites the broken shards of a dataset from its photos."""
+"""Rewrites the corrupt shards of a dataset from its photos."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def repair(
     broken_files: Collection[str],
     executor: Executor,
 ) -> Manifest:
-    """Rewrite broken shards and the manifest.
+    """Rewrite corrupt shards and the manifest.
 
     Args:
         folder: The dataset.

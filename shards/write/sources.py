@@ -36,7 +36,7 @@ def list_folders(folders: Sequence[Path], *, flag: str = "--source") -> list[Lis
         flag: Flag that named the folders, for error texts.
 
     Raises:
-        InputError: A folder is missing, no folder, unreadable, empty, or holds no photo.
+        InputError: A folder is missing, not a folder, unreadable, empty, or holds no photo.
     """
     return [_list_folder(folder, flag) for folder in folders]
 
@@ -61,7 +61,7 @@ def name_photos(listings: Sequence[Listing]) -> tuple[SourceFile, ...]:
 def _list_folder(given: Path, flag: str) -> Listing:
     folder = given.resolve()
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{flag} {given} {what} (looked at {folder}); give a folder of photos")
     listing = list_photos(folder)
     if not listing.photos:

@@ -2,12 +2,12 @@
 
 The survey has to decode every photo before anything can be planned. Encoding is nine tenths of all the work, so the
 survey does it as well while it has the pixels, and no photo is decoded twice. A photo's sub-images lie in one file
-below `.spool` in the output folder; it goes when all shards that need it are there, so the room that spool and shards
-take together is hardly more than the shards'.
+below `.spool` in the output folder; it is deleted when all shards that need it exist, so that spool and shards
+together take hardly more space than the shards.
 
 A spool file is a shortcut and never trusted: a missing or damaged sub-image is cut from the photo again, with the same
 bytes. It is an uncompressed ZIP, which checks a CRC of every member. Nothing is flushed to disk: after a power cut, a
-torn file costs the work of one photo.
+truncated file costs the work of one photo.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shards.write.cutting import CutPhoto, SubImage
 
 _FOLDER = ".spool"
 _RECORD = "photo.json"
-# What Python's ZIP reader raises on files that are missing, torn or changed.
+# What Python's ZIP reader raises on files that are missing, truncated or changed.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -56,7 +56,7 @@ class Spool:
 
     @classmethod
     def beside(cls, output: StoragePath, settings: ImageSettings) -> Spool | None:
-        """Return the spool of an output; None for an object store, where every byte would travel twice."""
+        """Return the spool of an output; None for an object store, where every byte would be transferred twice."""
         return None if isinstance(output, RemotePath) else cls(output, settings)
 
     @functools.cached_property

@@ -5,7 +5,7 @@ sub-image and its LR image show the same thing to the pixel.
 
 References:
     BasicSR, scripts/data_preparation/extract_subimages.py: 480 px at stride 240. It drops a last strip that
-    is narrower than its threshold; here no pixel of the cut photo is lost.
+    is narrower than its threshold; here every pixel of the cut photo is used.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pipeline.tracking import NullTracker
 def on_rank(rank: int, world_size: int, folder: str) -> None:
     preset = tiny_preset(Path(folder), run_dir=str(Path(folder) / f"run{rank}"))
     session = Session(preset, Backend(preset.train.runtime, batch_size=preset.train.data.batch_size))
-    message = r"rank 0 resumes at 0 images, rank . at \d+; --run-dir .* must lie on storage that all machines share"
+    message = r"rank 0 resumes at 0 images, rank . at \d+; --run-dir .* must be on storage that all machines share"
     with pytest.raises(CheckpointError, match=message):
         session.run(lambda seen, total: None, lambda: False)
 

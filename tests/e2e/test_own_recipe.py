@@ -107,7 +107,7 @@ def test_changed_recipe_on_the_same_output_is_refused(preset: Preset, tmp_path: 
     config = dataclasses.replace(preset.shards, recipe=str(file), output=tmp_path / "shards")
     write_shards(config)
     file.write_text(RECIPE.replace("37.0", "38.0"))
-    with pytest.raises(InputError, match=r"begun with other settings or inputs:\n  recipe_table: "):
+    with pytest.raises(InputError, match=r"started with other settings or inputs:\n  recipe_table: "):
         write_shards(config)
 
 

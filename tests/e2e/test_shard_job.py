@@ -180,7 +180,7 @@ def test_straggler_when_no_work_is_left_is_run_twice_and_the_first_result_counts
     results = dict(patient.map(hang_on_the_first_try_at_seven, range(12)))
     assert results == {number: 2 if number == 7 else 1 for number in range(12)}
     assert len(list(tmp_path.glob("*[0-9]-[0-9]"))) == 13  # one try each, two at seven
-    for _ in range(600):  # the loser is told to stop, and not waited for
+    for _ in range(600):  # the slower attempt is cancelled, and not waited for
         if (tmp_path / "tidied-up").exists():
             break
         time.sleep(0.05)

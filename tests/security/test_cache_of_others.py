@@ -1,4 +1,4 @@
-"""A cache lies where others can guess it: what they laid out is never read, written to, or followed."""
+"""The path of a cache can be guessed: what other users put there is never read, written to, or followed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_folder_that_another_user_made_first_is_refused(remote: RemotePath, tmp_
 
 @needs_root
 @pytest.mark.parametrize("suffix", ["tar", "json", "damaged.tar"])
-def test_file_that_another_user_laid_out_is_refused(
+def test_file_that_another_user_created_is_refused(
     suffix: str, dataset: Path, remote: RemotePath, tmp_path: Path
 ) -> None:
     cache = everybodys(tmp_path)
@@ -112,7 +112,7 @@ def test_lock_file_that_is_a_link_is_not_followed(name: str, remote: RemotePath,
     for number in range(256):
         (cache / (name if name == "space.lock" else f"{number:02x}.lock")).unlink(missing_ok=True)
         (cache / (name if name == "space.lock" else f"{number:02x}.lock")).symlink_to(victim)
-    with pytest.raises(InputError, match="is a link or no regular file"):
+    with pytest.raises(InputError, match="is a link or not a regular file"):
         read_all(remote, cache)
     assert victim.read_text() == "precious"
 

@@ -83,7 +83,7 @@ def run_all_jobs(run: Jobs, store: PasswordStore, preset: str, tracking: str) ->
     """Shards to champion, each job with a password in what it reads and writes."""
     shards, features = store.url("shards"), store.url("features")
     run("shard", preset, "--output", shards)
-    run("verify", shards, says="is whole")
+    run("verify", shards, says="is intact")
     run("plan", preset, "--data.shards", shards)
     run("preview", shards, "--output", "preview.png", codes=REFUSED, says="is a URL")
     run("preview", "--shardz", shards, codes=REFUSED, says="Unrecognized options")
@@ -108,14 +108,22 @@ def run_all_jobs(run: Jobs, store: PasswordStore, preset: str, tracking: str) ->
     run("upscale", "models:/canary@champion", "validation/HR", "large")
 
 
-def run_against_the_dead(run: Jobs, preset: str) -> None:
-    """The same where nobody answers."""
-    dead = f"{USER}:{CANARY}@127.0.0.1:9"
+def run_against_unreachable(run: Jobs, preset: str) -> None:
+    """The same with stores, servers and a cluster that are unreachable."""
+    closed = f"{USER}:{CANARY}@127.0.0.1:9"
     for scheme in ("ftp", "http", "s3"):
-        run("verify", f"{scheme}://{dead}/shards", codes=REFUSED, AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    run("shard", preset, "--output", f"ftp://{dead}/shards", codes=REFUSED)
-    run("shard", preset, "--output", "elsewhere", codes=REFUSED, says="no Ray cluster", RAY_ADDRESS=f"ray://{dead}")
-    for uri in (f"http://{dead}", f"postgresql://{dead}/mlflow", f"sqlite:////proc/no.db?password={CANARY}"):
+        run("verify", f"{scheme}://{closed}/shards", codes=REFUSED, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    run("shard", preset, "--output", f"ftp://{closed}/shards", codes=REFUSED)
+    run(
+        "shard",
+        preset,
+        "--output",
+        "elsewhere",
+        codes=REFUSED,
+        says="Ray cluster unreachable",
+        RAY_ADDRESS=f"ray://{closed}",
+    )
+    for uri in (f"http://{closed}", f"postgresql://{closed}/mlflow", f"sqlite:////proc/no.db?password={CANARY}"):
         run("upscale", "models:/canary@champion", "validation/HR", "l", codes=REFUSED, MLFLOW_TRACKING_URI=uri)
         run("promote", "run", "--name", "canary", "--sets", "validation", codes=REFUSED, MLFLOW_TRACKING_URI=uri)
 
@@ -135,7 +143,7 @@ def test_password_in_a_url_is_used_and_is_in_no_output_file_or_database(tmp_path
     with password_store(USER, CANARY) as store, tracking_server(tmp_path / "server") as tracking:
         run = Jobs(tmp_path, MLFLOW_TRACKING_URI=tracking, HOME=str(tmp_path), RAY_TMPDIR=str(ray_folder))
         run_all_jobs(run, store, preset, tracking)
-        run_against_the_dead(run, preset)
+        run_against_unreachable(run, preset)
         assert store.num_logins > 10
     assert files_with_the_canary(tmp_path, ray_folder) == []
     assert [name for name, content in store.objects.items() if CANARY.encode() in content] == []

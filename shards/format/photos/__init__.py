@@ -1,4 +1,4 @@
-"""Photos as people have them: finds them in folders, reads them, decodes them to uint8 sRGB."""
+"""Photos of common formats: finds them in folders, reads them, decodes them to uint8 sRGB."""
 
 from shards.format.photos.decoding import DecodedPhoto as DecodedPhoto
 from shards.format.photos.decoding import decode_photo as decode_photo

@@ -27,7 +27,7 @@ _PARAMETERS = (1, 3, 4, 5, 7)
 
 
 def to_srgb_16_bit(image: UInt16[np.ndarray, "h w c"], profile: bytes) -> UInt16[np.ndarray, "h w c"] | None:
-    """Convert gray or RGB to sRGB by a profile; None where it is no matrix with curves, or of another colour space."""
+    """Convert gray or RGB to sRGB by a profile; None if it is not a matrix with curves, or of another colour space."""
     names = {1: ("k",), 3: ("r", "g", "b")}[image.shape[2]]
     space = {1: b"GRAY", 3: b"RGB "}[image.shape[2]]
     try:

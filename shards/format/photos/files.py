@@ -14,7 +14,7 @@ from shards.errors import InputError
 from shards.format.photos.errors import DecodeError
 from shards.format.photos.formats import photo_suffixes
 
-# Folders of thumbnails, waste and archives that other systems put beside photos. What begins with a dot is hidden.
+# Folders of thumbnails, deleted files and archives that other systems add to photos. What begins with a dot is hidden.
 _FOREIGN_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 )
@@ -131,7 +131,7 @@ def describe_passed_over(listings: Iterable[Listing]) -> str:
         return ""
     endings = [f"{ending or 'no ending'} {count}" for ending, count in sorted(counts.items())]
     listed = ", ".join(endings[:10]) + (" ..." if len(endings) > 10 else "")
-    return f"passed over: {counts.total()} file(s) of other kinds ({listed})"
+    return f"ignored: {counts.total()} file(s) of other kinds ({listed})"
 
 
 def read_file(path: Path, *, max_pixels: int) -> bytes:
@@ -142,7 +142,7 @@ def read_file(path: Path, *, max_pixels: int) -> bytes:
         max_pixels: No file of so many pixels, uncompressed, is longer than what is read.
 
     Raises:
-        DecodeError: It is missing, may not be read, is no regular file, or is longer than any photo allowed: this
+        DecodeError: It is missing, may not be read, is not a regular file, or is longer than any photo allowed: this
             photo's own fault.
         OSError: Storage failed.
     """
@@ -152,7 +152,7 @@ def read_file(path: Path, *, max_pixels: int) -> bytes:
         if stat.S_ISDIR(status.st_mode):
             list(os.scandir(path))
         if not stat.S_ISREG(status.st_mode):
-            raise DecodeError("unreadable", "it is no regular file")
+            raise DecodeError("unreadable", "it is not a regular file")
         if status.st_size > limit:
             raise DecodeError("too-large", f"{status.st_size} bytes for at most {max_pixels} pixels")
         return path.read_bytes()

@@ -1,6 +1,6 @@
-"""TIFF as far as Pillow goes wrong with it: the tags of the first page, and what to do about its layout.
+"""Layouts of TIFF that Pillow decodes wrongly: the tags of the first page, and how to decode it.
 
-Pillow decodes what is compressed; it gets the page's pixel tags alone. It takes 16-bit planes for gray images of their
+Pillow does the decompression; it gets only the page's pixel tags. It takes 16-bit planes for gray images of their
 own, ignores that white is zero at 16 bits, and cuts integers of 32 bits down to their low byte.
 """
 

@@ -1,4 +1,4 @@
-"""Where no job writes: where it cannot, over one of its inputs, or over somebody's file."""
+"""Where no job writes: where it cannot, over one of its inputs, or over another program's file."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_upscale_when_jpegs_would_be_joined_by_their_output(refuse: Callable[...
     refuse(jobs.upscale.main, [model, "photos", "photos"], "is the input folder", "give another")
 
 
-def test_upscale_when_the_output_is_somebodys_file(
+def test_upscale_when_the_output_belongs_to_another_program(
     refuse: Callable[..., None], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = model_file(here / "m.safetensors")
     Image.fromarray(photo(0, 9, 8)).save(here / "a.png")
     (here / "out").mkdir()
     Image.fromarray(photo(1, 5, 5)).save(here / "out" / "a.png")
-    refuse(jobs.upscale.main, [model, "a.png", "out"], "out/a.png exists and is no output of this job; --overwrite")
+    refuse(jobs.upscale.main, [model, "a.png", "out"], "out/a.png exists and is not an output of this job; --overwrite")
     assert run_job(jobs.upscale.main, [model, "a.png", "out", "--overwrite"]) == 0
     assert Image.open(here / "out" / "a.png").size == (32, 36)
     # Its own output it replaces without being told to.
@@ -91,7 +91,7 @@ def test_upscale_when_the_output_is_somebodys_file(
     assert "wrote 1 image(s)" in capsys.readouterr().err
 
 
-def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., None], here: Path) -> None:
+def test_evaluate_when_an_output_is_an_input_or_another_programs(refuse: Callable[..., None], here: Path) -> None:
     model = model_file(here / "m.safetensors")
     write_photos(here / "set" / "HR", [(24, 24)])
     (here / "notes.json").write_text('{"notes": 1}')
@@ -99,7 +99,9 @@ def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., 
     refuse(
         jobs.evaluate.main, [*arguments, "--output", "m.safetensors", "--overwrite"], "m.safetensors would be replaced"
     )
-    refuse(jobs.evaluate.main, [*arguments, "--output", "notes.json"], "notes.json exists and is no output of this job")
+    refuse(
+        jobs.evaluate.main, [*arguments, "--output", "notes.json"], "notes.json exists and is not an output of this job"
+    )
     image = "set/HR/photo0.png"
     refuse(jobs.evaluate.main, [*arguments, "--picture", image, "--overwrite"], f"{image} would be replaced")
     refuse(
@@ -109,10 +111,14 @@ def test_evaluate_when_an_output_is_an_input_or_somebodys(refuse: Callable[..., 
         assert run_job(jobs.evaluate.main, [*arguments, "--output", "a.json", "--picture", "a.png"]) == 0
 
 
-def test_preview_when_the_output_is_somebodys_file(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+def test_preview_when_the_output_belongs_to_another_program(
+    refuse: Callable[..., None], prepared: Path, here: Path
+) -> None:
     Image.fromarray(photo(0, 9, 8)).save(here / "a.png")
     refuse(
-        jobs.preview.main, [str(prepared / "shards"), "--output", "a.png"], "a.png exists and is no output of this job"
+        jobs.preview.main,
+        [str(prepared / "shards"), "--output", "a.png"],
+        "a.png exists and is not an output of this job",
     )
 
 

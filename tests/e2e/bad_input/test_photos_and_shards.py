@@ -33,7 +33,7 @@ def test_shard_when_the_source_holds_no_images(refuse: Callable[..., None], here
 
 def test_shard_when_the_source_is_a_file(refuse: Callable[..., None], here: Path) -> None:
     Image.new("RGB", (9, 9)).save(here / "one.png")
-    refuse(jobs.shard.main, ["--source", "one.png", "--exclude"], "--source one.png is no folder")
+    refuse(jobs.shard.main, ["--source", "one.png", "--exclude"], "--source one.png is not a folder")
 
 
 @pytest.mark.parametrize("main", [jobs.train_sed.main, jobs.cache_features.main])

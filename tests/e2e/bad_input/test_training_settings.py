@@ -39,7 +39,7 @@ def test_initial_weights_when_of_another_network(refuse: Callable[..., None], pr
 
 def test_discriminator_when_it_would_meet_a_random_generator(refuse: Callable[..., None], prepared: Path) -> None:
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--schedule.pixel-only-images", "0"]
-    words = ("--generator.initial-weights FILE", "--schedule.pixel-only-images N", "-weights random insists")
+    words = ("--generator.initial-weights FILE", "--schedule.pixel-only-images N", "-weights random overrides")
     refuse(jobs.train_sed.main, arguments, *words)
     refuse(jobs.train_sed.main, [*arguments, "--dry-run"], *words)
 

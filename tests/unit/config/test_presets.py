@@ -171,7 +171,10 @@ def test_dry_run_names_ablations_and_ldl() -> None:
     [
         (["--discriminator.no-semantic", "--discriminator.residual"], "residual set, but semantic=false builds no"),
         (["--discriminator.placement", "encoder"], "is an option of unet, but discriminator.architecture is patch"),
-        (["--losses.ldl-weight", "1", "--schedule.ema-half-life-images", "0"], "decay of 0.999 per step, here 5544"),
+        (
+            ["--losses.ldl-weight", "1", "--schedule.ema-half-life-images", "0"],
+            "decay of 0.999 per step is a half-life of 5544",
+        ),
     ],
 )
 def test_ablation_that_would_change_nothing_is_refused(
@@ -247,8 +250,8 @@ def test_fault_of_a_base_names_the_file_that_holds_it(tmp_path: Path) -> None:
     [
         ('"rrdb_sed_q_x4"', "base of preset .*mine.toml: unknown preset 'rrdb_sed_q_x4', did you mean 'rrdb_sed_"),
         ('"other.toml"', "base of preset .*mine.toml: preset file .*other.toml does not exist"),
-        ('"mine.toml"', "presets are each other's base: .*mine.toml -> .*mine.toml; remove one `base`"),
-        ('"back.toml"', "each other's base: .*mine.toml -> .*back.toml -> .*mine.toml"),
+        ('"mine.toml"', "preset bases form a cycle: .*mine.toml -> .*mine.toml; remove one `base`"),
+        ('"back.toml"', "form a cycle: .*mine.toml -> .*back.toml -> .*mine.toml"),
         ("3", "mine.toml: base=3 must be the name of a preset, or a file beside this one"),
     ],
 )
@@ -321,7 +324,7 @@ def test_bad_flag_ends_with_2_and_the_remedy(flags: list[str], words: str, capsy
 
 
 def test_rule_between_two_tables_is_checked_after_the_flags() -> None:
-    with pytest.raises(ConfigError, match=r"every_images=100 is no multiple of data\.batch_size=8; nearest is 96"):
+    with pytest.raises(ConfigError, match=r"every_images=100 is not a multiple of data\.batch_size=8; nearest is 96"):
         apply_flags(load("demo").train, ["--report.every-images", "100"], "job", "Job.")
 
 

@@ -1,4 +1,4 @@
-"""The shape of the source: files that fit in a head, rooms that say what they are, and a README that shows them."""
+"""The shape of the source: files of a readable size, rooms with a docstring, and a README that shows them."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_settings_when_the_file_sets_what_the_preset_decides_are_refused(
         deepspeed_settings(3, 0.0)
 
 
-@pytest.mark.parametrize(("content", "text"), [("{", "cannot be read"), ("[1]", "is no JSON object")])
+@pytest.mark.parametrize(("content", "text"), [("{", "cannot be read"), ("[1]", "is not a JSON object")])
 def test_settings_when_the_file_is_no_json_object_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, text: str
 ) -> None:

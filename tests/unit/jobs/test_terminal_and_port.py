@@ -141,11 +141,11 @@ def test_host_when_it_is_not_of_this_machine_is_refused() -> None:
 
 def test_job_when_its_store_is_unreachable_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     def main(argv: list[str]) -> int:
-        raise OSError(errno.EIO, "nobody answers at 127.0.0.1:9 within 5 s", "s3://bucket/shards/manifest.json")
+        raise OSError(errno.EIO, "no response from 127.0.0.1:9 within 5 s", "s3://bucket/shards/manifest.json")
 
     assert run_job(main, []) == EXIT_FAULTS
     text = capsys.readouterr().err
-    assert "s3://bucket/shards/manifest.json cannot be used: nobody answers at 127.0.0.1:9" in text
+    assert "s3://bucket/shards/manifest.json cannot be used: no response from 127.0.0.1:9" in text
     assert "AWS_*" in text
 
 

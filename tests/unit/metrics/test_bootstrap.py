@@ -1,4 +1,4 @@
-"""Intervals of means over images: against theory, by hand, and under the rule for values without order."""
+"""Intervals of means over images: against theory, by hand, and under the rule for non-finite values."""
 
 from __future__ import annotations
 

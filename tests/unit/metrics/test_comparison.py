@@ -1,4 +1,4 @@
-"""Comparisons of two models: coverage of their intervals on data whose truth is known, and values without order."""
+"""Comparisons of two models: coverage of their intervals on data whose truth is known, and non-finite values."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_metric_at_its_smallest_size_is_a_number_and_below_it_is_refused(metric:
     image = photo(7, side_px + 8, side_px + 8)
     assert math.isfinite(metric(noisy(image, 9), image, 4))
     small = image[: metric.smallest_side_px + 7]
-    with pytest.raises(InputError, match=r"px a side without the border|cannot cut a border"):
+    with pytest.raises(InputError, match=r"px per side without the border|cannot cut a border"):
         metric(small, small, 4)
 
 

@@ -41,7 +41,7 @@ def test_metrics_with_a_border_ignore_what_is_in_it() -> None:
         (GRAY.astype(float), 0, "float64"),
         (GRAY, 12, "border of 12"),
         (GRAY, -1, "border of -1"),
-        (GRAY, 8, "11 px a side"),
+        (GRAY, 8, "11 px per side"),
     ],
 )
 def test_metric_of_unfit_input_names_the_fault(sr: np.ndarray, border_px: int, text: str) -> None:

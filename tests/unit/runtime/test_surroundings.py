@@ -106,14 +106,14 @@ def test_zero_stage_and_offload_when_accelerate_writes_no_json_are_taken(monkeyp
     with pytest.raises(ConfigError, match="offload_param_device=nvme needs offload_param_nvme_path"):
         deepspeed_settings(2, 0.0)
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "two")
-    with pytest.raises(ConfigError, match="ACCELERATE_DEEPSPEED_ZERO_STAGE='two' in the environment is no number"):
+    with pytest.raises(ConfigError, match="ACCELERATE_DEEPSPEED_ZERO_STAGE='two' in the environment is not a number"):
         deepspeed_settings(2, 0.0)
 
 
 @pytest.mark.parametrize("text", ["all", "0", "-2", "²"])
 def test_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", text)
-    with pytest.raises(ConfigError, match=f"WORLD_SIZE='{text}' in the environment is no number from 1 on"):
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE='{text}' in the environment is not a number from 1 on"):
         launched_world_size()
 
 

@@ -251,7 +251,7 @@ def fetch_and_hang(remote: RemotePath, cache: ShardCache) -> None:
 
 
 @pytest.mark.distributed
-def test_processes_when_they_want_one_tar_fetch_it_once_and_a_killed_one_holds_nobody_up(
+def test_processes_when_they_want_one_tar_fetch_it_once_and_a_killed_one_blocks_no_other(
     dataset: Path, remote: RemotePath, cache: ShardCache, tmp_path: Path
 ) -> None:
     victim = run_in_child(fetch_and_hang, remote, cache)

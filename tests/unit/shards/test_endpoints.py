@@ -1,4 +1,4 @@
-"""A dead service is named within seconds, whatever its own client would do."""
+"""An unreachable service is named within seconds, whatever its own client would do."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_store_when_nobody_listens_is_named_at_once(
     s3: None, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(OSError, match=f"nobody answers at 127.0.0.1:{closed_port}") as caught:
-        RemotePath("s3://dead-bucket/shards/manifest.json").read_bytes()
-    assert caught.value.filename == "s3://dead-bucket/shards/manifest.json"
+    with pytest.raises(OSError, match=f"no response from 127.0.0.1:{closed_port}") as caught:
+        RemotePath("s3://unreachable-bucket/shards/manifest.json").read_bytes()
+    assert caught.value.filename == "s3://unreachable-bucket/shards/manifest.json"
 
 
 def test_service_that_never_answers_is_named_within_seconds(silent_port: int) -> None:
     start_s = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"nobody answers at .* within 5 s: timed out"):
+    with pytest.raises(ConnectionError, match=r"no response from .* within 5 s: timed out"):
         check_answers(f"http://127.0.0.1:{silent_port}")
     assert time.monotonic() - start_s < 20
 
@@ -57,6 +57,6 @@ def test_service_that_refuses_is_there() -> None:
 
 
 def test_name_that_leads_nowhere_is_named_without_the_password() -> None:
-    with pytest.raises(ConnectionError, match=r"nobody answers at nowhere\.invalid") as caught:
+    with pytest.raises(ConnectionError, match=r"no response from nowhere\.invalid") as caught:
         check_answers("http://user:password@nowhere.invalid/health")
     assert "password" not in str(caught.value)

@@ -99,9 +99,9 @@ def test_endings_that_hold_photos_are_read_and_the_others_counted(tmp_path: Path
     assert ".heic" not in photo_suffixes()  # its decoder is no dependency
     assert names(folder) == [f"in/{name}" for name in kinds]
     assert all(isinstance(result, Photo) for result in survey_folder(folder).values())
-    counted = "passed over: 5 file(s) of other kinds (no ending 1, .heic 1, .txt 3)"
+    counted = "ignored: 5 file(s) of other kinds (no ending 1, .heic 1, .txt 3)"
     assert describe_passed_over([list_photos(folder)]) == counted
-    assert passed_over([folder, folder]) == "passed over: 8 file(s) of other kinds (no ending 2, .heic 2, .txt 4)"
+    assert passed_over([folder, folder]) == "ignored: 8 file(s) of other kinds (no ending 2, .heic 2, .txt 4)"
 
 
 def test_files_that_cannot_be_read_are_rejects(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_read_are_rejects(tmp_path: Path) -> None:
         "in/Flickr2K": ("unreadable", "it is a link to nothing"),
         "in/circle.png": ("unreadable", "it is a link to nothing"),
         "in/dangling.png": ("unreadable", "it is a link to nothing"),
-        "in/fifo.png": ("unreadable", "it is no regular file"),
+        "in/fifo.png": ("unreadable", "it is not a regular file"),
         "in/gone.png": ("unreadable", "no such file or directory"),
     }
     assert len(results) == 7

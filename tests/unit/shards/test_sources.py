@@ -101,7 +101,7 @@ def test_discover_when_nested_sorts_and_passes_over_the_rest(tmp_path: Path) -> 
     ("make", "text"),
     [
         (lambda path: None, "does not exist"),
-        (lambda path: path.write_text("x"), "is no folder"),
+        (lambda path: path.write_text("x"), "is not a folder"),
         (lambda path: path.mkdir(), "an empty folder"),
         (lambda path: (path.mkdir(), (path / "a.txt").write_text("x")), r"1 other file\(s\), such as a.txt"),
     ],

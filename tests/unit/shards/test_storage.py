@@ -206,7 +206,7 @@ def test_store_when_the_keys_are_wrong_or_nobody_answers_says_so(bucket: str, mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    with pytest.raises(InputError, match=r"nobody answers at 127\.0\.0\.1:9 within 5 s.*credentials and endpoint"):
+    with pytest.raises(InputError, match=r"no response from 127\.0\.0\.1:9 within 5 s.*credentials and endpoint"):
         check_writable(folder)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

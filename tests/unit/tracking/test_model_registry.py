@@ -30,13 +30,13 @@ def saved_generator(folder: Path, seed: int) -> tuple[nn.Module, Path]:
     return generator, folder / registry.WEIGHTS
 
 
-def test_model_when_registered_crowned_and_fetched_is_the_same(store: str, tmp_path: Path) -> None:
+def test_model_when_registered_promoted_and_fetched_is_the_same(store: str, tmp_path: Path) -> None:
     assert registry.champion(NAME) is None
     generator, weights = saved_generator(tmp_path / "one", 1)
     tags = {"weights_sha256": "abc", "evaluation_sets": "s\udce9t"}  # a folder's name of before UTF-8
     first = registry.register(NAME, generator, weights, tags, None, {"psnr_y": 27.5}, "On s\udce9t.")
     assert registry.champion(NAME) is None
-    registry.crown(NAME, first)
+    registry.name_champion(NAME, first)
     assert registry.champion(NAME) == registry.Champion(first, {"weights_sha256": "abc", "evaluation_sets": "s?t"})
 
     uri = f"{registry.SCHEME}{NAME}@{registry.CHAMPION}"
@@ -58,7 +58,7 @@ def test_model_when_registered_crowned_and_fetched_is_the_same(store: str, tmp_p
     second = registry.register(NAME, other, other_weights, {}, None, {"psnr_y": 28.5})
     assert second != first
     assert registry.champion(NAME).version == first
-    registry.crown(NAME, second)
+    registry.name_champion(NAME, second)
     assert registry.champion(NAME).version == second
     with torch.inference_mode():
         assert torch.equal(open_model(uri).generator(image), other(image))

@@ -22,7 +22,7 @@ from torch import nn
 from pipeline.data.evaluation import EvaluationPair
 from pipeline.inference.evaluate import evaluate_image
 from pipeline.inference.named_model import open_model
-from pipeline.inference.promotion import Rule, judge, measure, parse_rule, promote
+from pipeline.inference.promotion import Rule, decide, measure, parse_rule, promote
 from pipeline.losses import ADVERSARIAL_LOSSES, GeneratorLosses, ImageTerm, L1Loss
 from pipeline.metrics import METRICS
 from pipeline.models.discriminators import PatchDiscriminator
@@ -199,11 +199,11 @@ def results(**values: list[float]) -> dict[str, list[float]]:
         ([math.nan] * 6, [31.0] * 6, False, "is worse"),
     ],
 )
-def test_verdict_has_a_rule_for_every_value(spectrum: list[float], psnr: list[float], wins: bool, words: str) -> None:
+def test_decision_has_a_rule_for_every_value(spectrum: list[float], psnr: list[float], wins: bool, words: str) -> None:
     theirs = results(spectrum=[2.0] * 6, psnr_y=[30.0] * 6)
-    verdict = judge(SPECTRUM, results(spectrum=spectrum, psnr_y=psnr), theirs, "1")
-    assert verdict.wins is wins
-    assert words in verdict.text
+    decision = decide(SPECTRUM, results(spectrum=spectrum, psnr_y=psnr), theirs, "1")
+    assert decision.wins is wins
+    assert words in decision.text
 
 
 @pytest.mark.parametrize(

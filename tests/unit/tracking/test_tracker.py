@@ -114,4 +114,4 @@ def test_run_when_the_server_forgot_it_begins_anew_with_a_warning(
     assert tracker.run_id not in (None, "0" * 32)
     tracker.close("FINISHED")
     (warning,) = warnings()
-    assert "does not know run 000" in warning
+    assert "no longer knows run 000" in warning

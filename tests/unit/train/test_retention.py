@@ -59,7 +59,7 @@ def test_validations_come_from_the_metrics_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keep_every_images": 12}, "keep_every_images=12 is no multiple of checkpoint_every_images=8"),
+        ({"keep_every_images": 12}, "keep_every_images=12 is not a multiple of checkpoint_every_images=8"),
         ({"keep_every_images": -8}, "keep_every_images=-8 must be 0 or above"),
         ({"keep_best": "psnr_y"}, "neither of validate_every_images=12 and checkpoint_every_images=8"),
         ({"keep_best": "psnr_y", "validation_sets": ()}, "keep_best='psnr_y' needs validation_sets"),

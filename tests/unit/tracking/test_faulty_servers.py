@@ -1,4 +1,4 @@
-"""No server or database, however ill, stops a run or holds it up."""
+"""No server or database, however faulty, stops a run or delays it."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_server_when_its_error_says_nothing_still_gives_a_null_tracker(monkeypat
 @pytest.mark.parametrize(
     "uri", ["postgresql://user@127.0.0.1:{port}/db", "mysql+pymysql://127.0.0.1:{port}/db", "http://127.0.0.1:{port}"]
 )
-def test_store_when_its_address_is_dead_is_named_at_once(uri: str, closed_port: int) -> None:
+def test_store_when_its_address_is_unreachable_is_named_at_once(uri: str, closed_port: int) -> None:
     start_s = time.monotonic()
     with pytest.raises(ConnectionError):
         check_reachable(uri.format(port=closed_port))
     assert time.monotonic() - start_s < 10
 
 
-def test_sqlite_file_when_it_is_no_database_is_named_at_once(
+def test_sqlite_file_when_it_is_not_a_database_is_named_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all, and long enough to be looked at" * 9)
@@ -82,7 +82,7 @@ def test_sqlite_file_when_it_is_no_database_is_named_at_once(
     assert ["cannot be used as a database" in line for line in warnings()] == [True, True]
 
 
-def test_server_when_it_dies_later_never_raises_and_warns_once(
+def test_server_when_it_becomes_unreachable_never_raises_and_warns_once(
     store: str,
     closed_port: int,
     impatient: None,
@@ -90,8 +90,8 @@ def test_server_when_it_dies_later_never_raises_and_warns_once(
     warnings: Callable[[], list[str]],
 ) -> None:
     tracker = open_run()
-    dead = MlflowClient(f"http://127.0.0.1:{closed_port}")
-    monkeypatch.setattr(tracker, "_client", dead)
+    unreachable = MlflowClient(f"http://127.0.0.1:{closed_port}")
+    monkeypatch.setattr(tracker, "_client", unreachable)
     for images_seen in range(3):
         tracker.metrics({"generator/pixel": 0.5}, images_seen)
     tracker.picture("validation/a", photo(0, 8, 8), 3)
@@ -100,17 +100,17 @@ def test_server_when_it_dies_later_never_raises_and_warns_once(
     tracker.close("FINISHED")
     assert time.monotonic() - start_s < 30
     (warning,) = warnings()
-    assert "MLflow does not take the metrics" in warning
+    assert "MLflow does not accept the metrics" in warning
 
 
-def test_server_when_it_dies_later_is_not_waited_for_at_the_end(
+def test_server_when_it_becomes_unreachable_is_not_waited_for_at_the_end(
     store: str, silent_port: int, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline.tracking.runs, "_CLOSE_TIMEOUT_S", 600.0)
     tracker = open_run()
     monkeypatch.setattr(tracker, "_client", MlflowClient(f"http://127.0.0.1:{silent_port}"))
     tracker.metrics({"generator/pixel": 0.5}, 4)
-    while not tracker._is_dead:
+    while not tracker._is_unreachable:
         time.sleep(0.05)
     start_s = time.monotonic()
     tracker.close("FINISHED")
@@ -118,7 +118,7 @@ def test_server_when_it_dies_later_is_not_waited_for_at_the_end(
 
 
 class Stuck:
-    """A client whose calls wait until they are let go."""
+    """A client whose calls block until released."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
