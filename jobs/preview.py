@@ -14,9 +14,9 @@ from jobs.terminal import run_job
 from pipeline.progress import say
 from shards.config import DEFAULT_RECIPE
 from shards.errors import InputError
+from shards.format.expansion import expand
 from shards.format.files import check_writable, clean_stale_kind
 from shards.format.outputs import check_output_files
-from shards.format.storage import expand
 
 _JOB = "preview"
 _MAX_PANELS = 64

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from shards.errors import InputError
-from shards.format.storage import StoragePath, expand
+from shards.format.expansion import expand
+from shards.format.storage import StoragePath
 
 MAX_DECODABLE_PIXELS = 178_956_970
 """Pillow itself refuses larger images; that limit is process-wide, so it is left unchanged."""

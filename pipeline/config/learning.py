@@ -10,7 +10,7 @@ from typing import Literal
 from pipeline.errors import not_negative, positive, refuse
 from pipeline.losses import IMAGE_LOSSES, AdversarialLossName, ImageLossName, PerceptualLossName
 from pipeline.registry import unregistered
-from shards.format.storage import expand
+from shards.format.expansion import expand
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import refuse
-from shards.format.storage import StoragePath, expand
+from shards.format.expansion import expand
+from shards.format.storage import StoragePath
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import fnmatch
 import hashlib
 import os
 import posixpath
-import re
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -33,10 +32,10 @@ import fsspec
 
 from shards.errors import InputError, ShardError
 from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers_once, check_listens_once, origin
+from shards.format.expansion import expand
 from shards.secrets import without_secrets
 
 _BLOCK_BYTES = 1 << 20
-_VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _S3 = frozenset({"s3", "s3a"})
 _HTTP = frozenset({"http", "https"})
 _PORTS = {"ftp": 21, "sftp": 22, "ssh": 22, "smb": 445}
@@ -240,26 +239,6 @@ def parse_local_path(text: str) -> Path:
     if "://" in text:
         raise InputError(f"{without_secrets(text, text)} is a URL; give a path on this machine")
     return Path(text)
-
-
-def expand(text: str) -> str:
-    """Replace a leading `~` and environment variables, as a shell does; a path that exists as written stays as it is.
-
-    Raises:
-        InputError: An environment variable is not set.
-    """
-    if not text.startswith("~") and "$" not in text:
-        return text
-    with contextlib.suppress(OSError):
-        if Path(text).exists():
-            return text
-    expanded = os.path.expandvars(text)
-    if expanded.startswith("~"):
-        expanded = os.path.expanduser(expanded)  # noqa: PTH111  # Path would make s3:/ of s3://
-    missing = sorted({name.strip("{}") for name in _VARIABLE.findall(text)} - os.environ.keys())
-    if missing:
-        raise InputError(f"a path names the environment variable {missing[0]}, which is not set; set it")
-    return expanded
 
 
 def size_bytes(path: StoragePath) -> int:

@@ -17,8 +17,9 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.inference.named_model import open_model
 from shards.config import ShardConfig
 from shards.errors import InputError
+from shards.format.expansion import expand
 from shards.format.files import clean_stale, fit_name, open_atomic, write_atomically
-from shards.format.storage import RemotePath, StoragePath, expand, parse_local_path, parse_path
+from shards.format.storage import RemotePath, StoragePath, parse_local_path, parse_path
 
 
 @dataclass(frozen=True)
