@@ -119,7 +119,7 @@ def test_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_restart_count_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "once")
-    with pytest.raises(ConfigError, match="TORCHELASTIC_RESTART_COUNT='once' in the environment is no number"):
+    with pytest.raises(ConfigError, match="TORCHELASTIC_RESTART_COUNT='once' in the environment is not a number"):
         restart_count()
 
 
