@@ -44,8 +44,10 @@ def prepare() -> None:
 
 def _move_password() -> None:
     """Move user and password from a server's address, which MLflow prints, to the variables where it looks for them."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    except ValueError:
+        return  # not an address, which is said where it is used
     user_info, at, host = parts.netloc.rpartition("@")
     if parts.scheme not in {"http", "https"} or not at:
         return
