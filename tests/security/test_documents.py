@@ -240,7 +240,7 @@ def test_metrics_file_when_any_field_is_anything_gives_finite_numbers_and_keeps_
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in [*lines, json.dumps(good | {"images_seen": 8}).encode()]))
     file = MetricsFile(path)
-    assert file.scores("psnr_y")[8] == 20.5
+    assert file.validations("psnr_y")[8] == 20.5
     for images_seen, values in file.reports():
         assert type(images_seen) is int
         assert all(type(value) in {int, float} and math.isfinite(value) for value in values.values())
