@@ -284,6 +284,8 @@ def _check_answers(address: str) -> None:
         OSError: The address is unreachable, or does not belong to Ray.
     """
     match = _HOST_AND_PORT.fullmatch(_shown(_recorded_cluster() if address == "auto" else address))
+    if match is None and address.startswith("ray://"):
+        raise ConnectionError("it is not ray://HOST:PORT")
     if match is None:
         return  # a session's name or an http address: Ray gives up on those within seconds
     host, port = match["host"].strip("[]"), int(match["port"])

@@ -13,8 +13,9 @@ import sys
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import EXIT_FAULTS, run_job, show_logs, show_traceback
-from pipeline.config.schema import Preset
+from pipeline.config.schema import Preset, TrainConfig
 from pipeline.runtime.signals import EXIT_PREEMPTED
+from shards.format.storage import parse_local_path
 
 COMMAND = CommandLine(
     "python jobs/train_sed.py",
@@ -30,7 +31,7 @@ COMMAND = CommandLine(
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/train_sed.py --help`."""
-    call = COMMAND.parse_preset(argv, lambda name: PRESETS.load(name, Preset).train)
+    call = COMMAND.parse_preset(argv, load_train)
     preset = dataclasses.replace(PRESETS.load(call.preset, Preset), train=call.config)
     if call.dry_run:
         from pipeline.run.dry_run import describe
@@ -47,6 +48,13 @@ def main(argv: list[str]) -> int:
     from pipeline.run.training import train
 
     return 0 if train(preset).is_finished else EXIT_PREEMPTED
+
+
+def load_train(name: str) -> TrainConfig:
+    """Return the training settings of a preset; those of a run folder are for that folder, wherever it was moved."""
+    train, given = PRESETS.load(name, Preset).train, parse_local_path(name)
+    is_run_folder = PRESETS.find(name) == given / "config.json"
+    return dataclasses.replace(train, run_dir=given) if is_run_folder else train
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:

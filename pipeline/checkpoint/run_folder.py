@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,11 +108,14 @@ class RunFolder:
         """Check that a command may train here, before anything is built or written.
 
         Raises:
-            ConfigError: The folder belongs to a run with other settings; lists them with both values.
+            ConfigError: The folder belongs to a run with other settings, which are listed with both values, or holds
+                files that a run would replace and none has written.
             InputError: The folder cannot be written.
         """
         check_writable(self.path)
-        if self.config.is_file():
+        if not self.config.is_file():
+            self._check_unclaimed()
+        else:
             differing = differences(to_plain(self.read_config()), to_plain(preset))
             refused = [line for path, line in differing.items() if not path.startswith(_free_to_change(preset))]
             if refused:
@@ -120,6 +124,15 @@ class RunFolder:
                     + "\n  ".join(refused)
                     + f"\n  Resume with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
                 )
+
+    def _check_unclaimed(self) -> None:
+        """A run begins with its configuration: without one, what lies where it would write is somebody's."""
+        ours = (self.metrics, self.status, self.generator, self.best_generator, self.discriminator)
+        if found := [str(path.relative_to(self.path)) for path in ours if os.path.lexists(path)]:
+            raise ConfigError(
+                f"{self.path} holds {', '.join(found)}, which a run would replace, and not the {self.config.name} of a "
+                "run; start the run with another --run-dir, or put back the file of the run that was here"
+            )
 
     def lock(self) -> BinaryIO | None:
         """Create the folder and lock it for this process; None if another process holds the lock.

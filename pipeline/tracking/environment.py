@@ -37,6 +37,9 @@ def prepare() -> None:
     """Set the defaults and silence the log messages of MLflow's libraries below errors."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if not any(Path("mlruns").glob("*/meta.yaml")):  # else MLflow's default is that folder, which it used to write
+        # MLflow would write its path with %20 and the like, and make an empty folder of that name beside this one.
+        os.environ.setdefault("MLFLOW_TRACKING_URI", DEFAULT_STORE)
     _move_password()
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -44,8 +47,10 @@ def prepare() -> None:
 
 def _move_password() -> None:
     """Move user and password from a server's address, which MLflow prints, to the variables where it looks for them."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    except ValueError:
+        return  # not an address, which is said where it is used
     user_info, at, host = parts.netloc.rpartition("@")
     if parts.scheme not in {"http", "https"} or not at:
         return

@@ -11,6 +11,7 @@ import logging
 import re
 import sqlite3
 from pathlib import Path
+from urllib.parse import unquote
 
 _LOG = logging.getLogger(__name__)
 _ARTIFACTS = "/mlruns/"
@@ -21,14 +22,17 @@ _COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)$")
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
 _FILE = "file://"
 
 
 def sqlite_file(tracking_uri: str) -> Path | None:
-    """Return the file of a SQLite tracking URI; None for a server or another database."""
+    """Return the file of a SQLite tracking URI; None for a server or another database.
+
+    MLflow decodes %20 and the like in the path, and writes its default so.
+    """
     match = _SQLITE.match(tracking_uri)
-    return Path(match["path"]) if match else None
+    return Path(unquote(match["path"])) if match else None
 
 
 def find_moves(tracking_uri: str) -> dict[str, str]:

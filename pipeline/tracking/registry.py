@@ -136,8 +136,8 @@ def _find(name: str, look_up: Callable[[Any], Any]) -> Any:
         try:
             return look_up(mlflow.MlflowClient())
         except MlflowException as error:
-            # The second is MLflow's answer for a model without the alias.
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            has_no_alias = error.error_code == "INVALID_PARAMETER_VALUE" and "alias" in error.message
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or has_no_alias:
                 return None
             raise
 

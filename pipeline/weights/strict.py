@@ -19,7 +19,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         state: Tensors by the network's own names, of any floating dtype.
 
     Raises:
-        CheckpointError: Entries are missing, unexpected or of another shape; counts them and shows some of each kind.
+        CheckpointError: Entries are missing, unexpected or of another shape, which are counted and some of each kind
+            shown; or integers stand where weights belong.
     """
     check_fit(module, state)
     module.load_state_dict(dict(state))
@@ -46,6 +47,12 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             "this architecture or build the network with their sizes\n  "
             + "\n  ".join(_sample(missing, unexpected, misshapen))
         )
+    for name, tensor in wanted.items():
+        if tensor.is_floating_point() and not state[name].is_floating_point():
+            raise CheckpointError(
+                f"{name} holds {state[name].dtype} where {type(module).__name__} has floating-point weights: quantized "
+                "values mean nothing without their scales; use the file before quantization"
+            )
 
 
 def _sample(*kinds: list[str]) -> list[str]:

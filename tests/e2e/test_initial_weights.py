@@ -72,7 +72,9 @@ def test_new_run_whose_discriminator_would_meet_a_random_generator_is_refused_an
     preset: Preset, tmp_path: Path
 ) -> None:
     silent = changed(preset, generator=replace(preset.train.generator, initial_weights=None))
-    with pytest.raises(ConfigError, match=r"(?s)initial-weights FILE.*pixel-only-images N.*initial-weights random ins"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)initial-weights FILE.*pixel-only-images N.*initial-weights random overrides"
+    ):
         run_session(silent, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     pixels = changed(silent, losses=replace(preset.train.losses, adversarial_weight=0.0))

@@ -142,4 +142,15 @@ def test_training_when_its_export_would_replace_its_initial_weights(
     (here / "run" / "export").mkdir(parents=True)
     weights = model_file(here / "run" / "export" / "generator.safetensors")
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--generator.initial-weights", weights]
-    refuse(jobs.train_sed.main, arguments, "generator.safetensors would be replaced by its own output")
+    refuse(jobs.train_sed.main, [*arguments, "--dry-run"], "generator.safetensors would be replaced by its own output")
+    refuse(jobs.train_sed.main, arguments, "run holds export/generator.safetensors, which a run would replace")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "status.json", "export/discriminator.safetensors"])
+def test_training_when_its_folder_holds_the_files_of_another_program(
+    refuse: Callable[..., None], prepared: Path, here: Path, name: str
+) -> None:
+    (here / "run" / name).parent.mkdir(parents=True)
+    (here / "run" / name).write_text("of another program")
+    arguments = [str(prepared / "preset.json"), "--run-dir", "run"]
+    refuse(jobs.train_sed.main, arguments, f"run holds {name}, which a run would replace", "another --run-dir")

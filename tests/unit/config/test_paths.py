@@ -9,8 +9,12 @@ from typing import Annotated
 
 import pytest
 import tyro
+from harness import tiny_preset
 
+import jobs.train_sed
 from jobs.command_line import PRESETS, CommandLine
+from jobs.terminal import run_job
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.plain import structure
 from pipeline.data.evaluation import read_pair
 from pipeline.errors import CheckpointError, ConfigError
@@ -130,3 +134,24 @@ def test_evaluation_image_with_a_name_of_255_bytes_is_paired(tmp_path: Path) -> 
     (tmp_path / "LRx4" / name).unlink()
     with pytest.raises(InputError, match="has neither"):
         read_pair(tmp_path / "HR" / name, 4)
+
+
+def test_run_folder_that_was_renamed_resumes_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    preset = tiny_preset(tmp_path)
+    preset.train.run_dir.mkdir()
+    RunFolder(preset.train.run_dir).write_config(preset)
+    preset.train.run_dir.rename("renamed")
+    Path("demo").mkdir()  # the name of a preset, not a run folder
+    Path("demo", "config.json").mkdir()
+    for arguments, folder in (
+        (["renamed"], "renamed"),
+        ([str(tmp_path / "renamed") + "/"], str(tmp_path / "renamed")),
+        (["renamed", "--run-dir", "new"], "new"),
+        (["renamed/config.json"], str(preset.train.run_dir)),
+        (["demo"], "demo/run"),
+    ):
+        assert run_job(jobs.train_sed.main, [*arguments, "--dry-run"]) == 0
+        assert f"\nwrites           {folder}: metrics.jsonl" in capsys.readouterr().out

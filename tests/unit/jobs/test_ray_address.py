@@ -25,6 +25,15 @@ def test_address_when_nobody_listens_is_refused_at_once(
     assert time.monotonic() - start_s < 10
 
 
+@pytest.mark.parametrize("address", ["ray://", "ray://localhost", "ray://localhost:port"])
+def test_client_address_without_host_and_port_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start_s = time.monotonic()
+    with pytest.raises(InputError, match=r"Ray cluster unreachable; got it is not ray://HOST:PORT"), ray_session():
+        pass
+    assert time.monotonic() - start_s < 10
+
+
 def test_address_when_the_port_never_answers_is_refused_within_seconds(
     silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

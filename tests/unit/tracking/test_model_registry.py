@@ -145,7 +145,11 @@ def test_model_when_the_project_was_renamed_is_found_and_when_its_files_are_gone
         registry.fetch(f"{registry.SCHEME}{NAME}/{version}")
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////proc/none/mlflow.db", "http://127.0.0.1:9", "postgresql://127.0.0.1:9/x"])
+NO_REGISTRIES = ("sqlite:////proc/none/mlflow.db", "http://127.0.0.1:9", "postgresql://127.0.0.1:9/x")
+NO_ADDRESSES = ("http://[::1", "http://host:port", "s3://bucket/x", "nonsense://x")
+
+
+@pytest.mark.parametrize("uri", [*NO_REGISTRIES, *NO_ADDRESSES])
 def test_registry_when_unreachable_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     start_s = time.monotonic()

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from pipeline.errors import CheckpointError
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.weights.files import read_metadata, read_weights
+from pipeline.weights.strict import load_strictly
 
 POINTER = b"""version https://git-lfs.github.com/spec/v1
 oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393
@@ -145,3 +146,10 @@ def test_truncated_torch_file_is_refused_at_every_length(options: dict, tmp_path
         path.write_bytes(content[:kept])
         with pytest.raises(CheckpointError, match=r"net\.pth"):
             read_weights(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_quantized_weights_are_refused_where_they_would_be_taken_for_numbers(dtype: torch.dtype) -> None:
+    quantized = {name: (tensor * 100).to(dtype) for name, tensor in state().items()}
+    with pytest.raises(CheckpointError, match=rf"holds {dtype} where SRVGGNetCompact has floating-point weights"):
+        load_strictly(SRVGGNetCompact(8, 1, 2), quantized)
