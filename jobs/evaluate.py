@@ -32,7 +32,8 @@ class EvaluateConfig:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
     """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
-    """Folders that hold HR/ and, optionally, LRx4/ (else LR is the bicubic downscale of HR)."""
+    """Evaluation sets: folders with HR/ and, optionally, LRx4/; with original/ or GTmod12/ and LRbicx4/; with
+    image_SRF_4/; DIV2K or its HR folder; or with images alone. LR that is missing is the bicubic downscale of HR."""
     metrics: tuple[str, ...] = ("psnr_y", "ssim_y")
     """Metrics by name; `--metrics help` lists them."""
     output: Path = Path("demo/evaluation.json")
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     from pipeline.data.evaluation import check_sets
 
     if not config.sets:
-        raise InputError("--sets names no evaluation set; give a folder that holds HR/")
+        raise InputError("--sets names no evaluation set; give a folder of HR images")
     prepare_validation_photos(config.sets)
     check_sets(config.sets)  # before torch is imported
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from pipeline.data.evaluation import EvaluationPair, evaluation_files, read_pair
+from pipeline.data.evaluation import EvaluationPair, read_pair, set_images
 from pipeline.inference.upscale import upscale
 from pipeline.metrics import METRICS, Metric
 from shards.degradation import bicubic
@@ -77,9 +77,9 @@ def evaluate_folder(
     Raises:
         InputError: The folder is no evaluation set; or, without `skip`, an image cannot be used.
     """
-    for hr_file in evaluation_files(folder):
+    for image in set_images(folder, scale):
         try:
-            pair = read_pair(hr_file, scale)
+            pair = read_pair(image, scale)
         except InputError as error:
             if skip is None:
                 raise
@@ -134,14 +134,14 @@ def validate(
     names = result_names(metrics)
     means: dict[str, float] = {}
     for folder in folders:
-        files = evaluation_files(folder)
+        images = set_images(folder, scale)
         sums, counts = np.zeros(len(names)), np.zeros(len(names))
         # Rounds of one image per rank: every rank checks equally often, even one with no image left.
-        for first in range(0, len(files), world_size):
+        for first in range(0, len(images), world_size):
             if must_leave():
                 return None
-            for hr_file in files[first + rank : first + rank + 1]:
-                evaluated = evaluate_image(generator, read_pair(hr_file, scale), scale, metrics)
+            for image in images[first + rank : first + rank + 1]:
+                evaluated = evaluate_image(generator, read_pair(image, scale), scale, metrics)
                 values = np.array([evaluated.metrics[name] for name in names])
                 sums += np.where(np.isfinite(values), values, 0.0)
                 counts += np.isfinite(values)

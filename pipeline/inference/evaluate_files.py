@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.evaluation import all_files, evaluation_files, passed_over
+from pipeline.data.evaluation import passed_over_in_sets, set_files, set_images
 from pipeline.inference.device import best_device
 from pipeline.inference.evaluate import evaluate_sets
 from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation, is_image_table
@@ -79,14 +79,13 @@ def evaluate_model(
         InputError: A metric is unknown, none can be computed, or a file cannot be written.
     """
     chosen, not_computed = choose_metrics(metrics)
-    num_images = sum(len(evaluation_files(folder)) for folder in sets)
-    if others := passed_over(folder / "HR" for folder in sets):
+    if others := passed_over_in_sets(sets):
         say(others)
-    inputs = [parse_local_path(name), *(file for folder in sets for file in all_files(folder))]
-    files.check(inputs, overwrite=overwrite)
+    files.check([parse_local_path(name), *set_files(sets)], overwrite=overwrite)
     model = open_model(name, unfinished=True)
     say(f"generator: {model.weights}")
     model.generator.to(best_device())
+    num_images = sum(len(set_images(folder, model.scale)) for folder in sets)
     report = EvaluationReport(name, model, tuple(chosen), not_computed)
     with Progress("evaluating", num_images, "images") as progress:
 

@@ -12,7 +12,7 @@ import tyro
 
 from jobs.command_line import PRESETS, CommandLine
 from pipeline.config.plain import structure
-from pipeline.data.evaluation import read_pair
+from pipeline.data.evaluation import read_pair, set_images
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.inference.named_model import open_model
 from shards.config import ShardConfig
@@ -125,7 +125,7 @@ def test_evaluation_image_with_a_name_of_255_bytes_is_paired(tmp_path: Path) -> 
     for folder, side_px in (("HR", 16), ("LRx4", 4)):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (side_px, side_px)).save(tmp_path / folder / name)
-    assert read_pair(tmp_path / "HR" / name, 4).lq.shape == (4, 4, 3)
+    assert read_pair(set_images(tmp_path, 4)[0], 4).lq.shape == (4, 4, 3)
     (tmp_path / "LRx4" / name).unlink()
     with pytest.raises(InputError, match="has neither"):
-        read_pair(tmp_path / "HR" / name, 4)
+        read_pair(set_images(tmp_path, 4)[0], 4)
