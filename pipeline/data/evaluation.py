@@ -130,14 +130,14 @@ def check_sets(folders: Sequence[Path]) -> Sequence[Path]:
 
 def _find_lq(image: SetImage) -> Path | None:
     """Return the LQ of an image; None where the set has no folder for it."""
-    if not image.lr:
-        return None
     for file in image.lr:
         if len(os.fsencode(file.name)) <= MAX_NAME_BYTES and file.is_file():
             return file
+    if len(image.lr) == 0:
+        return None
     names = " nor ".join(file.name for file in image.lr)
     which = f"has neither {names}" if len(image.lr) > 1 else f"has no {names}"
-    raise InputError(f"{image.lr[0].parent} {which}; add it, or remove the folder to use bicubic LR")
+    raise InputError(f"{image.lr[0].parent} {which}; add it, or remove the folder to make LR")
 
 
 def read_pair(image: SetImage, scale: int) -> EvaluationPair:

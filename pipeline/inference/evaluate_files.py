@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.evaluation import passed_over_in_sets, set_files, set_images
+from pipeline.data.evaluation import EvaluationPair, passed_over_in_sets, read_pair, set_files, set_images
+from pipeline.data.layouts import SetImage
 from pipeline.inference.device import best_device
-from pipeline.inference.evaluate import evaluate_sets
+from pipeline.inference.evaluate import Evaluated, measure_set
 from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation, is_image_table
 from pipeline.inference.named_model import open_model
 from pipeline.inference.pictures import before_and_after, is_picture_of, write_png
@@ -58,7 +59,7 @@ class EvaluationFiles:
         if self.table is not None:
             write_atomically(self.table, report.csv())
         if self.picture is not None and report.images:
-            write_png(self.picture, before_and_after(report.images), job=_JOB)
+            write_png(self.picture, before_and_after([image] for image in report.images), job=_JOB)
             say(f"picture: {self.picture}")
 
 
@@ -89,11 +90,16 @@ def evaluate_model(
     report = EvaluationReport(name, model, tuple(chosen), not_computed)
     with Progress("evaluating", num_images, "images") as progress:
 
-        def skip(error: InputError) -> None:
-            report.faults.append(str(error))
-            progress.advance(1)
+        def read(image: SetImage, scale: int) -> EvaluationPair | None:
+            try:
+                return read_pair(image, scale)
+            except InputError as error:
+                report.faults.append(str(error))
+                return None
 
-        for set_name, evaluated in evaluate_sets(model.generator, sets, model.scale, chosen, skip=skip):
-            report.add(set_name, evaluated)
-            progress.advance(1)
+        def keep(set_name: str, evaluated: list[Evaluated]) -> None:
+            report.add(set_name, evaluated[0])
+
+        for folder in sets:
+            measure_set([model.generator], folder, model.scale, chosen, read=read, keep=keep, advance=progress.advance)
     return report

@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.checkpoint import CheckpointStore
 from pipeline.data.evaluation import set_images
 from pipeline.inference.device import best_device
-from pipeline.inference.evaluate import DEFAULT_METRICS, evaluate_sets, protocol_of, result_names
+from pipeline.inference.evaluate import DEFAULT_METRICS, measure_set, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel, open_model
 from pipeline.metrics import Metric
 from pipeline.metrics.choice import best_perceptual, find_metric
@@ -257,10 +257,10 @@ def measure(model: NamedModel, sets: Sequence[Path], description: str, metrics: 
     num_images = sum(len(set_images(folder, model.scale)) for folder in sets)
     model.generator.to(best_device())
     with Progress(description, num_images, "images") as progress:
-        for _, evaluated in evaluate_sets(model.generator, sets, model.scale, metrics):
+        for folder in sets:
+            found = measure_set([model.generator], folder, model.scale, metrics, advance=progress.advance)
             for name, values in results.items():
-                values.append(evaluated.metrics[name])
-            progress.advance(1)
+                values += found.of(name)
     return results
 
 

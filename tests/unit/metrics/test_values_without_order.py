@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -70,9 +69,6 @@ def test_validation_of_a_perfect_image_has_no_entry_for_its_psnr(perfect: list[s
         generator,
         [tmp_path / "flat"],
         4,
-        rank=0,
-        world_size=1,
-        total=np.copy,
         keep=lambda *_: None,
         must_leave=lambda: False,
     )
