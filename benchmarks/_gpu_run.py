@@ -19,7 +19,7 @@ def run(preset_file: str) -> None:
     """Train, and print what was measured as JSON on the last line."""
     waited: list[tuple[float, float]] = []
     reports: list[tuple[float, int]] = []
-    load, line = Session._loader, LeaderScreen.line
+    load, report = Session._loader, LeaderScreen.report
 
     def timed_loader(self: Session) -> Iterator[Any]:
         batches = load(self)
@@ -31,13 +31,13 @@ def run(preset_file: str) -> None:
                 return
             yield batch
 
-    def timed_line(self: LeaderScreen, images_seen: int, values: dict[str, float]) -> None:
+    def timed_report(self: LeaderScreen, images_seen: int, values: dict[str, float]) -> None:
         # A report has just read the losses, so the device is done with all steps before it.
         reports.append((time.perf_counter(), images_seen))
-        line(self, images_seen, values)
+        report(self, images_seen, values)
 
     Session._loader = timed_loader
-    LeaderScreen.line = timed_line
+    LeaderScreen.report = timed_report
     start = time.perf_counter()
     code = train_sed.main([preset_file])
     if code:
