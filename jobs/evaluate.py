@@ -1,4 +1,4 @@
-"""Measure a model on evaluation sets: metrics per set and per image, beside those of bicubic upscaling."""
+"""Measure models side by side on evaluation sets: metrics per set and per image, beside those of bicubic upscaling."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from shards.errors import InputError
 
 COMMAND = CommandLine(
     "python jobs/evaluate.py",
-    "Measure a model on evaluation sets: metrics per set and per image, beside those of bicubic upscaling.",
+    "Measure models side by side on evaluation sets: metrics per set and per image, beside those of bicubic upscaling.",
     (
         "runs/rrdb_sed_p_x4 --sets data/benchmarks/Set5 data/benchmarks/Set14 --output numbers.json",
+        "runs/mine runs/other RRDB_PSNR_x4.pth --sets data/benchmarks/Set14 --metrics psnr_y gmsd",
         "models:/sed-x4@champion --sets data/benchmarks/Set5 --picture before_after.png",
         "--metrics help  # lists the metrics",
     ),
@@ -29,19 +30,20 @@ COMMAND = CommandLine(
 class EvaluateConfig:
     """What to measure. The defaults are the demo's run and its held-out photos."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
-    """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")] = ("demo/run",)
+    """.safetensors or .pth files, run folders, or models:/NAME@ALIAS, all of one scale; the first is what others are
+    compared with."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
     """Evaluation sets: folders with HR/ and, optionally, LRx4/; with original/ or GTmod12/ and LRbicx4/; with
     image_SRF_4/; DIV2K or its HR folder; or with images alone. LR that is missing is the bicubic downscale of HR."""
     metrics: tuple[str, ...] = ("psnr_y", "ssim_y")
     """Metrics by name; `--metrics help` lists them."""
     output: Path = Path("demo/evaluation.json")
-    """JSON file for the results, per set and per image."""
+    """JSON file for the results, per set and per image; of several models, with the differences to the first."""
     table: Path | None = None
-    """Also write a CSV: one line per image, one column per metric."""
+    """Also write a CSV: one line per model and image, one column per metric."""
     picture: Path | None = None
-    """Also write a PNG: bicubic upscaling | the model | HR, each with a detail."""
+    """Also write a PNG: bicubic upscaling | every model | HR, each with a detail."""
     overwrite: bool = False
     """Replace existing files that an earlier evaluation did not write; inputs are never replaced."""
 
@@ -57,18 +59,21 @@ def main(argv: list[str]) -> int:
         return 0
 
     from pipeline.data.evaluation import check_sets
+    from pipeline.inference.model_names import label_models
 
     if not config.sets:
         raise InputError("--sets names no evaluation set; give a folder of HR images")
     prepare_validation_photos(config.sets)
     check_sets(config.sets)  # before torch is imported
+    models = label_models(config.models)
 
-    from pipeline.inference.evaluate_files import EvaluationFiles, evaluate_model
+    from pipeline.inference.evaluate_files import EvaluationFiles, evaluate_models
+    from pipeline.inference.evaluation_table import tables
 
     files = EvaluationFiles(config.output, config.table, config.picture)
-    report = evaluate_model(config.model, config.sets, config.metrics, files, overwrite=config.overwrite)
-    print(report.text())
+    report = evaluate_models(models, config.sets, config.metrics, files, overwrite=config.overwrite)
     files.write(report)
+    print(tables(report))
     return end_with_faults(report.faults, report.num_images, "images")
 
 

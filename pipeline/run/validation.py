@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, saving
 from pipeline.inference.evaluate import Evaluated, Ranks, against_bicubic, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
 from pipeline.metrics import Metric
-from pipeline.metrics.choice import find_metric
+from pipeline.metrics.choice import find_metric, missing_anywhere
 from pipeline.metrics.criterion import Criterion, best_position, find_criterion
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker, Tracker
@@ -61,12 +61,7 @@ def find_validation_metrics(
     except InputError as error:
         raise ConfigError(f"report.metrics: {error}") from error
     needs = {name: metric.missing() for name, metric in metrics.items()}
-    anywhere = any_rank_of_each([need is not None for need in needs.values()])
-    not_computed = {
-        name: needs[name] or "the same on the other machines of this run"
-        for name, is_missing in zip(metrics, anywhere, strict=True)
-        if is_missing
-    }
+    not_computed = missing_anywhere(needs, any_rank_of_each)
     chosen = {name: metric for name, metric in metrics.items() if name not in not_computed}
     found = ValidationMetrics(chosen, not_computed, None)
     best, sets = config.report.keep_best, [folder.name for folder in config.report.validation_sets]
