@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import end_with_faults, run_job
+from jobs.terminal import end_with_faults, leave, run_rank
 from shards.errors import InputError
 
 COMMAND = CommandLine(
@@ -20,6 +19,7 @@ COMMAND = CommandLine(
     (
         "runs/rrdb_sed_p_x4 --sets data/benchmarks/Set5 data/benchmarks/Set14 --output numbers.json",
         "runs/mine runs/other RRDB_PSNR_x4.pth --sets data/benchmarks/Set14 --metrics psnr_y gmsd",
+        "runs/mine --sets data/benchmarks/DIV2K  # on several GPUs: accelerate launch jobs/evaluate.py ...",
         "models:/sed-x4@champion --sets data/benchmarks/Set5 --picture before_after.png",
         "--metrics help  # lists the metrics",
     ),
@@ -72,10 +72,12 @@ def main(argv: list[str]) -> int:
 
     files = EvaluationFiles(config.output, config.table, config.picture)
     report = evaluate_models(models, config.sets, config.metrics, files, overwrite=config.overwrite)
+    if report is None:  # the leader writes
+        return 0
     files.write(report)
     print(tables(report))
     return end_with_faults(report.faults, report.num_images, "images")
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(main))
+    leave(run_rank(main))
