@@ -20,6 +20,7 @@ COMMAND = CommandLine(
         "runs/rrdb_sed_p_x4 --sets data/benchmarks/Set5 data/benchmarks/Set14 --output numbers.json",
         "runs/mine runs/other RRDB_PSNR_x4.pth --sets data/benchmarks/Set14 --metrics psnr_y gmsd",
         "runs/mine --sets data/benchmarks/DIV2K  # on several GPUs: accelerate launch jobs/evaluate.py ...",
+        "runs/mine runs/other --sets data/benchmarks/Set14 --metrics psnr_y gmsd --figure plane.png",
         "models:/sed-x4@champion --sets data/benchmarks/Set5 --picture before_after.png",
         "--metrics help  # lists the metrics",
     ),
@@ -44,6 +45,9 @@ class EvaluateConfig:
     """Also write a CSV: one line per model and image, one column per metric."""
     picture: Path | None = None
     """Also write a PNG: bicubic upscaling | every model | HR, each with a detail."""
+    figure: Path | None = None
+    """Also write a PNG or SVG: perception against distortion, a point per model and set. The axes are the first metric
+    of distortion and the first perceptual one of --metrics."""
     overwrite: bool = False
     """Replace existing files that an earlier evaluation did not write; inputs are never replaced."""
 
@@ -70,7 +74,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.evaluate_files import EvaluationFiles, evaluate_models
     from pipeline.inference.evaluation_table import tables
 
-    files = EvaluationFiles(config.output, config.table, config.picture)
+    files = EvaluationFiles(config.output, config.table, config.picture, config.figure)
     report = evaluate_models(models, config.sets, config.metrics, files, overwrite=config.overwrite)
     if report is None:  # the leader writes
         return 0

@@ -1,4 +1,4 @@
-"""Evaluates models that a user names, and writes what was asked for: the JSON document, a table, a picture.
+"""Evaluates models that a user names, and writes what was asked for: the JSON document, a table, a picture, a figure.
 
 In several processes, started by accelerate or torchrun, each evaluates its share of the images; the leader writes.
 """
@@ -18,6 +18,7 @@ from pipeline.data.evaluation import EvaluationPair, passed_over_in_sets, read_p
 from pipeline.data.layouts import SetImage
 from pipeline.inference.evaluate import Evaluated, Ranks, measure_set
 from pipeline.inference.evaluation_report import EvaluatedModel, EvaluationReport, is_evaluation, is_image_table
+from pipeline.inference.figure import check_figure, is_figure, write_figure
 from pipeline.inference.named_model import NamedModel, open_model
 from pipeline.inference.pictures import OURS, before_and_after, is_picture_of, write_png
 from pipeline.metrics.choice import choose_metrics
@@ -43,11 +44,13 @@ class EvaluationFiles:
         document: The JSON document.
         table: CSV of one line per model and image; None for none.
         picture: PNG of every image beside bicubic and HR; None for none.
+        figure: PNG or SVG of perception against distortion; None for none.
     """
 
     document: Path
     table: Path | None
     picture: Path | None
+    figure: Path | None
 
     def check(self, inputs: Iterable[Path], *, overwrite: bool) -> None:
         """Check that they can be written, before any work.
@@ -61,11 +64,11 @@ class EvaluationFiles:
                 f"--picture shows every image, and each of {launched_world_size()} processes has only its share of "
                 "them; draw the picture in a call of one process"
             )
-        given = [path for path in (self.document, self.table, self.picture) if path is not None]
+        given = [path for path in (self.document, self.table, self.picture, self.figure) if path is not None]
         check_output_files(
             given,
             inputs,
-            is_own=lambda path: is_evaluation(path) or is_image_table(path) or is_picture_of(path, _JOB),
+            is_own=_is_own,
             overwrite=overwrite,
         )
         for path in given:
@@ -80,6 +83,13 @@ class EvaluationFiles:
             labels = OURS if len(report.models) == 1 else [model.label for model in report.models]
             write_png(self.picture, before_and_after(report.pictured, labels), job=_JOB)
             say(f"picture: {self.picture}")
+        if self.figure is not None:
+            write_figure(self.figure, report)
+            say(f"figure: {self.figure}")
+
+
+def _is_own(path: Path) -> bool:
+    return is_evaluation(path) or is_image_table(path) or is_picture_of(path, _JOB) or is_figure(path)
 
 
 def evaluate_models(
@@ -108,6 +118,8 @@ def evaluate_models(
     files.check([*map(parse_local_path, names.values()), *set_files(sets)], overwrite=overwrite)
     backend = Backend(_RUNTIME, batch_size=launched_world_size())
     chosen, not_computed = choose_metrics(metrics, backend.any_rank_of_each)
+    if files.figure is not None:
+        check_figure(files.figure, chosen)
     models = [open_model(name, unfinished=True) for name in names.values()]
     scale = _common_scale(names, models)
     report = EvaluationReport(_reported(names, models, backend), scale, chosen, not_computed)

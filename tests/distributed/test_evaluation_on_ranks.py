@@ -52,7 +52,7 @@ def test_two_processes_write_the_numbers_of_one_and_the_same_faults(arguments: l
 
 
 def on_rank(rank: int, world_size: int, folder: str) -> None:
-    files = EvaluationFiles(Path(folder) / "numbers.json", None, None)
+    files = EvaluationFiles(Path(folder) / "numbers.json", None, None, None)
     name = str(Path(folder) / f"rank{rank}.safetensors")
     with pytest.raises(InputError, match=rf"rank{rank}\.safetensors: other weights on some rank"):
         evaluate_models({"model": name}, [Path(folder) / "set"], METRICS, files, overwrite=False)
