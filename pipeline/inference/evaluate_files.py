@@ -78,6 +78,7 @@ class EvaluationFiles:
         """Write them all; no picture where no image could be used."""
         report.write(self.document)
         if self.table is not None:
+            self.table.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.table, report.csv())
         if self.picture is not None and report.pictured:
             labels = OURS if len(report.models) == 1 else [model.label for model in report.models]

@@ -69,13 +69,13 @@ def is_figure(path: Path) -> bool:
 
 def write_figure(path: Path, report: EvaluationReport) -> None:
     """Draw a report's models on its sets; the folder is created if need be."""
-    from matplotlib import rc_context
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     form = path.suffix.lower().removeprefix(".")
     drawn = io.BytesIO()
-    # Letters stay letters, and nothing in the file changes from call to call.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": _SIGNATURE}):
+    # Whatever the user's own style is; letters stay letters, and nothing in the file changes from call to call.
+    with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": _SIGNATURE}]):
         figure = Figure(figsize=(7.5, 5), dpi=160, layout="constrained")
         _draw(figure, report)
         metadata = {"Software": _SIGNATURE} if form == "png" else {"Creator": _SIGNATURE, "Date": None}

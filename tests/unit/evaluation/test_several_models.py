@@ -106,7 +106,7 @@ def test_table_at_the_terminal_is_aligned_and_marks_the_best_of_each_column(
 
 
 def test_csv_of_several_models_names_the_model_of_each_line(models: list[str], sets: list[str], tmp_path: Path) -> None:
-    table = tmp_path / "images.csv"
+    table = tmp_path / "new" / "images.csv"
     for _ in range(2):  # its own table may be replaced
         document = evaluate(tmp_path, *models, *sets, "--table", str(table))
     with table.open(newline="", encoding="utf-8") as opened:
@@ -169,3 +169,19 @@ def test_labels_are_short_and_distinct(tmp_path: Path, monkeypatch: pytest.Monke
         label_models(["runs/mine", "models/x.pth", "runs/mine"])
     with pytest.raises(CheckpointError, match="no such model: gone"):
         label_models(["gone"])
+
+
+def test_set_without_a_usable_image_has_no_means_and_the_others_have(
+    models: list[str], sets: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one" / "HR" / "photo0.png").write_bytes(b"no image")
+    output, table = tmp_path / "numbers.json", tmp_path / "images.csv"
+    files = ["--output", str(output), "--table", str(table), "--figure", str(tmp_path / "plane.png")]
+    command = [*models, *sets, "--metrics", *METRIC_NAMES, *files]
+    assert run_job(jobs.evaluate.main, command) == EXIT_FAULTS
+    assert "one (0 images)" in capsys.readouterr().out
+    document = json.loads(output.read_text())
+    results = document["models"][0]["sets"]["one"]
+    assert (results["mean"]["psnr_y"], results["interval"]["psnr_y"], results["images"]) == (None, None, {})
+    assert document["differences"][0]["sets"]["one"]["psnr_y"]["mean"] is None
+    assert len(table.read_text().splitlines()) == 1 + 2 * 6
