@@ -40,7 +40,7 @@ class PromoteConfig:
     name: str = "sed-demo"
     """Registered model in MLflow."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
-    """Evaluation sets that decide: folders with HR/ and, optionally, LRx4/."""
+    """Evaluation sets that decide, in any layout that jobs/evaluate.py takes."""
     metric: str = ""
     """Metric that decides; `--metric help` lists them. Empty: the best perceptual one that can be computed here."""
     floor: str = "psnr_y=-0.5"
@@ -59,12 +59,12 @@ def main(argv: list[str]) -> int:
         print(describe_metrics())
         return 0
 
-    from pipeline.data.evaluation import check_sets, passed_over
+    from pipeline.data.evaluation import check_sets, passed_over_in_sets
     from pipeline.inference.model_names import check_model_exists
 
     prepare_validation_photos(config.sets)
     check_sets(config.sets)
-    if others := passed_over(folder / "HR" for folder in config.sets):
+    if others := passed_over_in_sets(config.sets):
         say(others)
     check_model_exists(config.model)  # before torch is imported
 

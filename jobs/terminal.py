@@ -16,10 +16,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from pipeline.errors import RunStoppedError, TrackingError
 from pipeline.progress import say
+from pipeline.runtime.signals import EXIT_PREEMPTED
 from shards.errors import InputError
 from shards.secrets import without_secrets
 
@@ -77,6 +78,25 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     except _Terminated:
         say("stopped by SIGTERM; rerun the same command to resume")
         return EXIT_TERMINATED
+
+
+def run_rank(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
+    """Run a job that may be one of several processes; see `run_job`. Also an error of our own ends in an exit code."""
+    try:
+        return run_job(main, argv)
+    except Exception as error:  # noqa: BLE001 - a failed rank leaves by `os._exit`: the last place to show its traceback
+        show_traceback(type(error), error, error.__traceback__)
+        return EXIT_FAULTS
+
+
+def leave(code: int) -> NoReturn:
+    """End a process that may be one of several, which launchers end when this one failed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "RANK" in os.environ and code not in (0, EXIT_PREEMPTED):
+        # A rank that failed alone must not wait for the others in a destructor.
+        os._exit(code)
+    sys.exit(code)
 
 
 class _Terminated(BaseException):

@@ -7,12 +7,10 @@ resumes, on any number of processes that divides the batch.
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import EXIT_FAULTS, run_job, show_logs, show_traceback
+from jobs.terminal import leave, run_rank, show_logs
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.runtime.signals import EXIT_PREEMPTED
 from shards.format.storage import parse_local_path
@@ -58,19 +56,9 @@ def load_train(name: str) -> TrainConfig:
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:
-    """Return the job's exit code, whatever happens; shows the traceback of an internal error as Python would."""
-    try:
-        return run_job(main, argv)
-    except Exception as error:  # noqa: BLE001 - a failed rank exits by `os._exit`: the last place to show its traceback
-        show_traceback(type(error), error, error.__traceback__)
-        return EXIT_FAULTS
+    """Return the job's exit code, whatever happens."""
+    return run_rank(main, argv)
 
 
 if __name__ == "__main__":
-    code = run_to_exit_code()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if "RANK" in os.environ and code not in (0, EXIT_PREEMPTED):
-        # A rank that failed alone must not wait for the others in a destructor; the launcher ends them.
-        os._exit(code)
-    sys.exit(code)
+    leave(run_to_exit_code())

@@ -64,7 +64,7 @@ class ReportConfig:
     keep_checkpoints: int
     """Number of newest checkpoints to keep."""
     validation_sets: tuple[Path, ...]
-    """Folders with HR/ and, optionally, LRx4/."""
+    """Evaluation sets, in any layout that jobs/evaluate.py takes."""
     experiment: str
     """MLflow experiment."""
     metrics: tuple[str, ...] = ("psnr_y", "ssim_y")

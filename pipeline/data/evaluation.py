@@ -1,4 +1,4 @@
-"""Evaluation sets: a folder with HR/ and, optionally, LRx4/ (or LRx2/, LRx3/)."""
+"""Evaluation sets: reads and checks their images; `pipeline.data.layouts` knows where the files are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pipeline.data.layouts import SetImage, find_set, find_sets
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
 from shards.format.files import MAX_NAME_BYTES
@@ -86,7 +87,7 @@ def image_files(folder: Path) -> list[Path]:
         InputError: The folder is missing or holds no image.
     """
     if not folder.is_dir():
-        raise InputError(f"no such folder: {folder}; an evaluation set is a folder with HR/ and, optionally, LRx4/")
+        raise InputError(f"no such folder: {folder}")
     listing = list_photos(folder, recursive=False)
     if not listing.photos:
         got = describe_passed_over([listing]) or "it is empty"
@@ -99,14 +100,23 @@ def passed_over(folders: Iterable[Path]) -> str:
     return describe_passed_over(list_photos(folder, recursive=False) for folder in folders)
 
 
-def evaluation_files(folder: Path) -> list[Path]:
-    """Return the HR files of a set, sorted; see `image_files` for errors."""
-    return image_files(folder / "HR")
+def passed_over_in_sets(sets: Iterable[Path]) -> str:
+    """Return one line about what the HR folders of evaluation sets hold beside the images; see `passed_over`."""
+    return passed_over(find_set(folder).hr for folder in sets)
 
 
-def all_files(folder: Path) -> list[Path]:
-    """Return every file of a set that an evaluation may read: HR and LQ at any scale."""
-    return [path for part in (folder / "HR", *folder.glob("LRx*")) if part.is_dir() for path in part.iterdir()]
+def set_images(folder: Path, scale: int) -> list[SetImage]:
+    """Return the images of an evaluation set, sorted by file.
+
+    Raises:
+        InputError: The folder is no evaluation set.
+    """
+    return find_set(folder, scale).images(scale)
+
+
+def set_files(sets: Iterable[Path]) -> list[Path]:
+    """Return every file that an evaluation of some sets may read: HR, and LR at any scale."""
+    return [file for folder in sets for found in find_sets(folder) for file in found.files()]
 
 
 def check_sets(folders: Sequence[Path]) -> Sequence[Path]:
@@ -116,7 +126,7 @@ def check_sets(folders: Sequence[Path]) -> Sequence[Path]:
         InputError: One is missing or empty, or two have the same name, under which their numbers would be mixed.
     """
     for folder in folders:
-        evaluation_files(folder)
+        find_set(folder).hr_files()
     names = [folder.name for folder in folders]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -124,26 +134,26 @@ def check_sets(folders: Sequence[Path]) -> Sequence[Path]:
     return folders
 
 
-def _find_lq(hr_file: Path, scale: int) -> Path | None:
-    """Return the LQ of an image: NAME or NAMEx4 in LRx4/; None where the set has no such folder."""
-    folder = hr_file.parent.parent / f"LRx{scale}"
-    if not folder.is_dir():
+def _find_lq(image: SetImage) -> Path | None:
+    """Return the LQ of an image; None where the set has no folder for it."""
+    for file in image.lr:
+        if len(os.fsencode(file.name)) <= MAX_NAME_BYTES and file.is_file():
+            return file
+    if len(image.lr) == 0:
         return None
-    names = (hr_file.name, f"{hr_file.stem}x{scale}{hr_file.suffix}")
-    for name in names:
-        if len(os.fsencode(name)) <= MAX_NAME_BYTES and (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder} has neither {' nor '.join(names)}; add it, or remove the folder to use bicubic LR")
+    names = " nor ".join(file.name for file in image.lr)
+    which = f"has neither {names}" if len(image.lr) > 1 else f"has no {names}"
+    raise InputError(f"{image.lr[0].parent} {which}; add it, or remove the folder to make LR")
 
 
-def read_pair(hr_file: Path, scale: int, metrics: Sequence[Metric] = ()) -> EvaluationPair:
-    """Read one image of a set; the LQ is its file in LRx{scale}/, or bicubic where there is no such folder.
+def read_pair(image: SetImage, scale: int, metrics: Sequence[Metric] = ()) -> EvaluationPair:
+    """Read one image of a set; the LQ is its file, or bicubic where the set has no LR of this scale.
 
     Raises:
         InputError: The two do not fit, or are too small for one of the metrics.
     """
-    gt, lq, notes = _read_files(hr_file, scale, metrics)
-    return EvaluationPair(hr_file.stem, downscale(gt, scale) if lq is None else lq, gt, notes)
+    gt, lq, notes = _read_files(image, scale, metrics)
+    return EvaluationPair(image.name, downscale(gt, scale) if lq is None else lq, gt, notes)
 
 
 def check_images(folders: Sequence[Path], scale: int, metrics: Sequence[Metric]) -> list[str]:
@@ -163,9 +173,9 @@ def check_images(folders: Sequence[Path], scale: int, metrics: Sequence[Metric])
     faults: list[str] = []
     notes: list[tuple[PhotoNote, ...]] = []
     for folder in folders:
-        for hr_file in evaluation_files(folder):
+        for image in set_images(folder, scale):
             try:
-                notes.append(_read_files(hr_file, scale, metrics)[2])
+                notes.append(_read_files(image, scale, metrics)[2])
             except InputError as error:
                 faults.append(str(error))
     if faults:
@@ -176,26 +186,26 @@ def check_images(folders: Sequence[Path], scale: int, metrics: Sequence[Metric])
 
 
 def _read_files(
-    hr_file: Path, scale: int, metrics: Sequence[Metric]
+    image: SetImage, scale: int, metrics: Sequence[Metric]
 ) -> tuple[Pixels, Pixels | None, tuple[PhotoNote, ...]]:
     """Return HR, with sides that are multiples of the scale, LQ where the set has it, and the notes of both."""
-    gt, notes = read_image(hr_file)
+    gt, notes = read_image(image.hr)
     height, width = (side - side % scale for side in gt.shape[:2])
     gt = gt[:height, :width]
     if not gt.size:
-        raise InputError(f"{hr_file} is smaller than one LQ pixel at x{scale}; remove it from the set")
+        raise InputError(f"{image.hr} is smaller than one LQ pixel at x{scale}; remove it from the set")
     for metric in metrics:
         try:
             metric.check_size(gt.shape[:2], scale)
         except InputError as error:
-            raise InputError(f"{hr_file}: {error}") from error
-    lq_file = _find_lq(hr_file, scale)
+            raise InputError(f"{image.hr}: {error}") from error
+    lq_file = _find_lq(image)
     if lq_file is None:
         return gt, None, notes
     lq, notes_of_lq = read_image(lq_file)
     if (lq.shape[0] * scale, lq.shape[1] * scale) != gt.shape[:2]:
         raise InputError(
-            f"{lq_file} has {lq.shape[1]}x{lq.shape[0]} px, but {hr_file} has {gt.shape[1]}x{gt.shape[0]}; "
-            f"expected {gt.shape[1] // scale}x{gt.shape[0] // scale}"
+            f"{lq_file} has {lq.shape[1]}x{lq.shape[0]} px, but {image.hr} has {gt.shape[1]}x{gt.shape[0]}; "
+            f"expected {gt.shape[1] // scale}x{gt.shape[0] // scale}; correct it, or remove the folder to make LR"
         )
     return gt, lq, tuple(sorted({*notes, *notes_of_lq}))

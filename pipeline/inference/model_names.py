@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.errors import CheckpointError
 from pipeline.tracking.names import SCHEME
+from shards.errors import InputError
 from shards.format.storage import parse_local_path
+
+BICUBIC = "bicubic"
+"""Upscaling without a model, in tables of models."""
 
 
 def check_model_exists(name: str) -> None:
@@ -20,3 +26,32 @@ def check_model_exists(name: str) -> None:
         raise CheckpointError(
             f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
         )
+
+
+def label_models(names: Sequence[str]) -> dict[str, str]:
+    """Return models by short labels for tables and figures, in their order.
+
+    A label is a run folder's name, a file's without its ending, or a registered name with its alias; where that is not
+    distinct, all labels are that much more of the path.
+
+    Raises:
+        CheckpointError: A local model does not exist.
+        InputError: A model is given twice.
+    """
+    for name in names:
+        check_model_exists(name)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{', '.join(twice)} is given twice; a model is not compared with itself")
+    parts = [_parts(name) for name in names]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-depth:]) for part in parts]
+        if len({BICUBIC, *labels}) > len(names):
+            return dict(zip(labels, names, strict=True))
+    return {name: name for name in names}
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    if name.startswith(SCHEME):
+        return (name.removeprefix(SCHEME),)
+    path = parse_local_path(name)
+    return path.absolute().parts if path.is_dir() else path.absolute().with_suffix("").parts

@@ -1,4 +1,4 @@
-"""Pictures written as PNG, and comparisons of enlarged LR, output and HR with names and metrics."""
+"""Pictures written as PNG, and comparisons of the enlarged LR, models and HR with names and metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from shards.format.png import picture_chunks
 
 if TYPE_CHECKING:
     from pipeline.inference.evaluate import Evaluated
+
+OURS = ("ours",)
+"""Caption of the model where there is only one."""
 
 _SOFTWARE = "Software"
 _HEAD_BYTES = 256
@@ -55,29 +58,35 @@ def _signature(job: str) -> str:
     return f"sed-trainer {job}\n"
 
 
-def side_by_side(evaluated: Evaluated) -> np.ndarray:
-    """Return LR enlarged by bicubic | ours | HR of one image as (H, W, 3) uint8; see `captioned_panels`."""
-    return _row(captioned_panels(evaluated))
+def side_by_side(image: Sequence[Evaluated], labels: Sequence[str] = OURS) -> np.ndarray:
+    """Return LR enlarged by bicubic | every model | HR of one image as (H, W, 3) uint8; see `captioned_panels`."""
+    return _row(captioned_panels(image, labels))
 
 
-def before_and_after(evaluated: Sequence[Evaluated]) -> np.ndarray:
+def before_and_after(images: Iterable[Sequence[Evaluated]], labels: Sequence[str] = OURS) -> np.ndarray:
     """Return a picture of several images: for each the whole row, and under it a detail enlarged without smoothing."""
     rows = []
-    for image in evaluated:
-        rows.append(_row(captioned_panels(image)))
+    for image in images:
+        rows.append(side_by_side(image, labels))
         rows.append(_fit(_row(_details(image)), rows[-1].shape[1]))
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, _GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded)
 
 
-def captioned_panels(evaluated: Evaluated) -> list[np.ndarray]:
-    """Return the three panels of one image, captioned, with PSNR-Y where it was computed."""
-    name = evaluated.pair.name
+def captioned_panels(image: Sequence[Evaluated], labels: Sequence[str] = OURS) -> list[np.ndarray]:
+    """Return the panels of one image, captioned, with PSNR-Y where it was computed.
+
+    Args:
+        image: The image as each model upscaled it.
+        labels: Of the models.
+    """
+    first = image[0]
+    models = zip(labels, image, strict=True)
     return [
-        _captioned(evaluated.bicubic, f"{name}: LR enlarged, bicubic{_decibels(evaluated, 'bicubic_psnr_y')}"),
-        _captioned(evaluated.sr, f"ours{_decibels(evaluated, 'psnr_y')}"),
-        _captioned(evaluated.pair.gt, "HR"),
+        _captioned(first.bicubic, f"{first.pair.name}: LR enlarged, bicubic{_decibels(first, 'bicubic_psnr_y')}"),
+        *(_captioned(model.sr, f"{label}{_decibels(model, 'psnr_y')}") for label, model in models),
+        _captioned(first.pair.gt, "HR"),
     ]
 
 
@@ -85,10 +94,11 @@ def _decibels(evaluated: Evaluated, result: str) -> str:
     return f", {evaluated.metrics[result]:.2f} dB" if result in evaluated.metrics else ""
 
 
-def _details(evaluated: Evaluated) -> list[np.ndarray]:
-    top, left = _busiest_window(evaluated.pair.gt)
+def _details(image: Sequence[Evaluated]) -> list[np.ndarray]:
+    gt = image[0].pair.gt
+    top, left = _busiest_window(gt)
     window = (slice(top, top + _DETAIL_PX), slice(left, left + _DETAIL_PX))
-    panels = (evaluated.bicubic, evaluated.sr, evaluated.pair.gt)
+    panels = (image[0].bicubic, *(model.sr for model in image), gt)
     return [panel[window].repeat(_DETAIL_ENLARGEMENT, 0).repeat(_DETAIL_ENLARGEMENT, 1) for panel in panels]
 
 

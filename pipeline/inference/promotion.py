@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoint import CheckpointStore
-from pipeline.data.evaluation import check_images, evaluation_files
+from pipeline.data.evaluation import check_images, set_images
 from pipeline.inference.device import best_device
-from pipeline.inference.evaluate import DEFAULT_METRICS, evaluate_sets, protocol_of, result_names
+from pipeline.inference.evaluate import DEFAULT_METRICS, measure_set, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel, open_model
 from pipeline.metrics import Metric
 from pipeline.metrics.choice import best_perceptual, find_metric
@@ -256,13 +256,13 @@ def _check_above_bicubic(floor: Metric, ours: Results) -> None:
 def measure(model: NamedModel, sets: Sequence[Path], description: str, metrics: Sequence[Metric]) -> Results:
     """Return the values of every metric, of the model and of bicubic upscaling."""
     results: Results = {name: [] for name in result_names(metrics)}
-    num_images = sum(len(evaluation_files(folder)) for folder in sets)
+    num_images = sum(len(set_images(folder, model.scale)) for folder in sets)
     model.generator.to(best_device())
     with Progress(description, num_images, "images") as progress:
-        for _, evaluated in evaluate_sets(model.generator, sets, model.scale, metrics):
+        for folder in sets:
+            found = measure_set([model.generator], folder, model.scale, metrics, advance=progress.advance)
             for name, values in results.items():
-                values.append(evaluated.metrics[name])
-            progress.advance(1)
+                values += found.of(name)
     return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS
@@ -28,19 +28,43 @@ def find_metric(text: str) -> Metric:
     return metric.configure(argument)
 
 
-def choose_metrics(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+def choose_metrics(
+    names: Sequence[str], any_rank_of_each: Callable[[list[bool]], list[bool]] = lambda flags: flags
+) -> tuple[list[Metric], dict[str, str]]:
     """Return the metrics that can be computed here, and what each of the others needs.
+
+    Args:
+        names: As users name them.
+        any_rank_of_each: Whether each flag is true on any rank.
 
     Raises:
         InputError: A name is unknown, or none of the metrics can be computed.
     """
     chosen = {metric.name: metric for metric in map(find_metric, names)}
-    not_computed = {name: needs for name, metric in chosen.items() if (needs := metric.missing()) is not None}
+    needs = {name: metric.missing() for name, metric in chosen.items()}
+    not_computed = missing_anywhere(needs, any_rank_of_each)
     metrics = [metric for name, metric in chosen.items() if name not in not_computed]
     if not metrics:
-        needs = "".join(f"\n  {name}: not computed: needs {what}" for name, what in not_computed.items())
-        raise InputError(f"--metrics leaves nothing to compute; `--metrics help` lists all{needs}")
+        listed = "".join(f"\n  {name}: not computed: needs {what}" for name, what in not_computed.items())
+        raise InputError(f"--metrics leaves nothing to compute; `--metrics help` lists all{listed}")
     return metrics, not_computed
+
+
+def missing_anywhere(
+    needs: Mapping[str, str | None], any_rank_of_each: Callable[[list[bool]], list[bool]]
+) -> dict[str, str]:
+    """Return what is missing for metrics that some rank cannot compute, the same metrics on every rank.
+
+    Args:
+        needs: What is missing on this rank, by metric; None where nothing is.
+        any_rank_of_each: Whether each flag is true on any rank.
+    """
+    anywhere = any_rank_of_each([need is not None for need in needs.values()])
+    return {
+        name: need or "the same on the other machines of this run"
+        for (name, need), is_missing in zip(needs.items(), anywhere, strict=True)
+        if is_missing
+    }
 
 
 def best_perceptual() -> Metric:

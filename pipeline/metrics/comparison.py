@@ -51,6 +51,11 @@ class Comparison:
             return bool(self.num_lost)
         return self.interval.high < 0 if self.metric.is_higher_better else self.interval.low > 0
 
+    @property
+    def verdict(self) -> str:
+        """Whether the challenger is proven better, proven worse, or neither, in words."""
+        return "better" if self.is_better else "worse" if self.is_worse else "not proven"
+
     def holds(self, floor: float) -> bool:
         """Return whether the mean difference is no worse than `floor`, which is below 0 where higher is better."""
         if self.num_lost or self.interval is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
-from pipeline.data.evaluation import passed_over
+from pipeline.data.evaluation import passed_over_in_sets
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
@@ -86,7 +86,7 @@ def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource 
     """Return the notes to show before the first step, one line each."""
     lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}", *backend.notes]
     lines.append(f"generator: initial weights {config.generator.initial_weights or 'random'}")
-    if others := passed_over(folder / "HR" for folder in config.report.validation_sets):
+    if others := passed_over_in_sets(config.report.validation_sets):
         lines.append(f"validation sets: {others}")
     if semantics is not None:
         lines.append(f"semantics: {semantics.description}")

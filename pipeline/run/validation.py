@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,10 @@ from torch import nn
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
 from pipeline.errors import ConfigError, saving
-from pipeline.inference.evaluate import Evaluated, against_bicubic, result_names, validate
+from pipeline.inference.evaluate import Evaluated, Ranks, against_bicubic, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
 from pipeline.metrics import Metric
-from pipeline.metrics.choice import find_metric
+from pipeline.metrics.choice import find_metric, missing_anywhere
 from pipeline.metrics.criterion import Criterion, best_position, find_criterion
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker, Tracker
@@ -61,12 +61,7 @@ def find_validation_metrics(
     except InputError as error:
         raise ConfigError(f"report.metrics: {error}") from error
     needs = {name: metric.missing() for name, metric in metrics.items()}
-    anywhere = any_rank_of_each([need is not None for need in needs.values()])
-    not_computed = {
-        name: needs[name] or "the same on the other machines of this run"
-        for name, is_missing in zip(metrics, anywhere, strict=True)
-        if is_missing
-    }
+    not_computed = missing_anywhere(needs, any_rank_of_each)
     chosen = {name: metric for name, metric in metrics.items() if name not in not_computed}
     found = ValidationMetrics(chosen, not_computed, None)
     best, sets = config.report.keep_best, [folder.name for folder in config.report.validation_sets]
@@ -107,12 +102,12 @@ class Validation:
         """
         backend, pictures = self._backend, RunFolder(self._config.run_dir).pictures
 
-        def keep(name: str, evaluated: Evaluated) -> None:
-            picture = side_by_side(evaluated)
-            path = pictures / fit_name(f"{name}_{evaluated.pair.name}.png")
+        def keep(name: str, evaluated: Sequence[Evaluated]) -> None:
+            picture, image = side_by_side(evaluated), evaluated[0].pair.name
+            path = pictures / fit_name(f"{name}_{image}.png")
             with saving(path):
                 write_png(path, picture, job="train_sed")
-            tracker.picture(f"{name}/{evaluated.pair.name}", picture, images_seen)
+            tracker.picture(f"{name}/{image}", picture, images_seen)
 
         def total(values: np.ndarray) -> np.ndarray:
             return backend.sum(torch.from_numpy(values)).numpy()
@@ -122,9 +117,7 @@ class Validation:
             self._config.report.validation_sets,
             self._config.generator.scale,
             tuple(self._metrics.chosen.values()),
-            rank=backend.rank,
-            world_size=backend.world_size,
-            total=total,
+            ranks=Ranks(backend.rank, backend.world_size, total),
             keep=keep,
             must_leave=lambda: backend.any_rank(must_stop()),
         )

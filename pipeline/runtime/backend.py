@@ -203,7 +203,7 @@ class Backend:
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the element-wise sum over all ranks, on the CPU. Collective."""
-        values = values.detach().to("cpu", torch.float64)
+        values = values.detach().to("cpu", torch.float64, copy=True)
         if self._control_group is not None:
             dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._control_group)
         return values

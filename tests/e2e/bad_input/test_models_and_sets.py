@@ -62,7 +62,7 @@ def test_set_when_it_is_no_evaluation_set(
     refuse: Callable[..., None], here: Path, main: Main, arguments: Callable
 ) -> None:
     (here / "validation").mkdir()
-    refuse(main, arguments("nothing.pth", here), "no such folder", "validation/HR", "LRx4/")
+    refuse(main, arguments("nothing.pth", here), "no evaluation set in validation", "got an empty folder", "LRx4/")
     (here / "validation" / "HR").mkdir()
     refuse(main, arguments("nothing.pth", here), "no images in", "expected .avif, .bmp")
 

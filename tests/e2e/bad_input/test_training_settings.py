@@ -117,5 +117,5 @@ def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first
     (here / "validation" / "HR" / "page.jpg").write_text("<html>")
     Image.fromarray(photo(0, 40, 18)).save(here / "validation" / "HR" / "tiny.png")
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
-    words = ("3 image(s) of the sets", "photo1.png", "truncated", "page.jpg", "tiny.png: ssim_y needs 11 px a side")
+    words = ("3 image(s) of the sets", "photo1.png", "truncated", "page.jpg", "tiny.png: ssim_y needs 11 px per side")
     refuse(jobs.train_sed.main, arguments, *words)

@@ -16,7 +16,7 @@ from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.plain import structure
-from pipeline.data.evaluation import read_pair
+from pipeline.data.evaluation import read_pair, set_images
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.inference.named_model import open_model
 from shards.config import ShardConfig
@@ -130,10 +130,10 @@ def test_evaluation_image_with_a_name_of_255_bytes_is_paired(tmp_path: Path) -> 
     for folder, side_px in (("HR", 16), ("LRx4", 4)):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (side_px, side_px)).save(tmp_path / folder / name)
-    assert read_pair(tmp_path / "HR" / name, 4).lq.shape == (4, 4, 3)
+    assert read_pair(set_images(tmp_path, 4)[0], 4).lq.shape == (4, 4, 3)
     (tmp_path / "LRx4" / name).unlink()
     with pytest.raises(InputError, match="has neither"):
-        read_pair(tmp_path / "HR" / name, 4)
+        read_pair(set_images(tmp_path, 4)[0], 4)
 
 
 def test_run_folder_that_was_renamed_resumes_where_it_is(

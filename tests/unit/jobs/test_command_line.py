@@ -83,8 +83,8 @@ def test_help_shows_an_example_and_imports_nothing_heavy(name: str, tmp_path: Pa
         ("verify", ["none"], "no shards here yet"),
         ("shard", ["--source", "none", "--output", "out"], "--source none does not exist"),
         ("upscale", ["none.pth", str(ROOT / "docs"), "out"], "no images in"),
-        ("evaluate", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
-        ("promote", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
+        ("evaluate", ["none.pth", "--sets", "none"], "no such folder: none;"),
+        ("promote", ["none.pth", "--sets", "none"], "no such folder: none;"),
     ],
 )
 def test_bad_input_is_refused_without_importing_anything_heavy(

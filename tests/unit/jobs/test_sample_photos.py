@@ -8,7 +8,7 @@ import pytest
 
 import jobs.sample_photos
 from jobs.sample_photos import TRAIN, VALIDATION, prepare_training_photos, prepare_validation_photos
-from pipeline.data.evaluation import evaluation_files, read_image
+from pipeline.data.evaluation import read_image, set_images
 from shards.errors import InputError
 from shards.write.sources import discover
 
@@ -27,8 +27,8 @@ def test_photos_when_another_folder_is_read_are_not_copied(here: Path) -> None:
 
 def test_validation_photos_when_asked_for_are_an_evaluation_set() -> None:
     prepare_validation_photos([VALIDATION])
-    assert [file.name for file in evaluation_files(VALIDATION)] == ["chelsea.png", "china.jpg"]
-    assert min(min(read_image(file).pixels.shape[:2]) for file in evaluation_files(VALIDATION)) >= 300
+    assert [image.hr.name for image in set_images(VALIDATION, 4)] == ["chelsea.png", "china.jpg"]
+    assert min(min(read_image(image.hr).pixels.shape[:2]) for image in set_images(VALIDATION, 4)) >= 300
     prepare_validation_photos([VALIDATION / "HR"])
 
 

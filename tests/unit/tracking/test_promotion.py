@@ -85,7 +85,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     pairs = [EvaluationPair("", downscale(crop, 4), crop) for crop in crops(skimage.data.chelsea(), 96, 96)[:12]]
 
     def quality(network: nn.Module) -> dict[str, float]:
-        found = [evaluate_image(network, pair, 4, SPECTRUM.metrics).metrics for pair in pairs]
+        found = [evaluate_image([network], pair, 4, SPECTRUM.metrics)[0].metrics for pair in pairs]
         return {name: float(np.mean([values[name] for values in found])) for name in found[0]}
 
     start = quality(pixel)
