@@ -13,7 +13,9 @@ import sys
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import EXIT_FAULTS, run_job, show_logs, show_traceback
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset
+from pipeline.errors import ConfigError
 from pipeline.runtime.signals import EXIT_PREEMPTED
 
 COMMAND = CommandLine(
@@ -40,13 +42,27 @@ def main(argv: list[str]) -> int:
 
     from pipeline.data.features import image_manifest
 
-    image_manifest(preset.train.data.shards)  # before anything starts, torch included: the most common mistake
+    image_manifest(preset.train.data.shards)  # before anything starts, torch included: the most common mistakes
+    _check_start(preset)
     prepare_validation_photos(preset.train.report.validation_sets)
     show_logs()
 
     from pipeline.run.training import train
 
     return 0 if train(preset).is_finished else EXIT_PREEMPTED
+
+
+def _check_start(preset: Preset) -> None:
+    """Name the preset that trains the initial weights, where they are missing."""
+    file = preset.train.generator.initial_file
+    if file is None or file.is_file():
+        return
+    for name in PRESETS.names():
+        if RunFolder(PRESETS.load(name, Preset).train.run_dir).generator == file:
+            raise ConfigError(
+                f"generator.initial_weights: {file} is not there yet; python jobs/train_sed.py {name} trains it; "
+                "or give another file, or 'random'"
+            )
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:
