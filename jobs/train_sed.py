@@ -11,7 +11,9 @@ import dataclasses
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import leave, run_rank, show_logs
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
+from pipeline.errors import ConfigError
 from pipeline.runtime.signals import EXIT_PREEMPTED
 from shards.format.storage import parse_local_path
 
@@ -39,7 +41,8 @@ def main(argv: list[str]) -> int:
 
     from pipeline.data.features import image_manifest
 
-    image_manifest(preset.train.data.shards)  # before anything starts, torch included: the most common mistake
+    image_manifest(preset.train.data.shards)  # before anything starts, torch included: the most common mistakes
+    _check_start(preset)
     prepare_validation_photos(preset.train.report.validation_sets)
     show_logs()
 
@@ -53,6 +56,19 @@ def load_train(name: str) -> TrainConfig:
     train, given = PRESETS.load(name, Preset).train, parse_local_path(name)
     is_run_folder = PRESETS.find(name) == given / "config.json"
     return dataclasses.replace(train, run_dir=given) if is_run_folder else train
+
+
+def _check_start(preset: Preset) -> None:
+    """Name the preset that trains the initial weights, where they are missing."""
+    file = preset.train.generator.initial_file
+    if file is None or file.is_file():
+        return
+    for name in PRESETS.names():
+        if RunFolder(PRESETS.load(name, Preset).train.run_dir).generator == file:
+            raise ConfigError(
+                f"generator.initial_weights: {file} is not there yet; python jobs/train_sed.py {name} trains it; "
+                "or give another file, or 'random'"
+            )
 
 
 def run_to_exit_code(argv: list[str] | None = None) -> int:

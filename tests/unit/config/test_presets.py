@@ -15,6 +15,7 @@ from pipeline.config.presets import PresetFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.run.dry_run import describe
+from pipeline.run.record import random_networks
 from shards.config import ShardConfig
 
 PSNR_PRESETS = ["rrdb_psnr_x4", "swinir_psnr_x4", "realworld_rrdb_psnr_x4"]
@@ -33,10 +34,10 @@ def parse(*arguments: str) -> Call[TrainConfig]:
 
 
 def test_presets_named_in_the_readme_exist() -> None:
-    assert set(PRESETS.names()) == {"demo", *PSNR_PRESETS, *PAPER_PRESETS}
+    assert set(PRESETS.names()) == {"demo", "demo_clip", "demo_psnr", *PSNR_PRESETS, *PAPER_PRESETS}
 
 
-@pytest.mark.parametrize("name", ["demo", *PSNR_PRESETS, *PAPER_PRESETS])
+@pytest.mark.parametrize("name", ["demo", "demo_clip", "demo_psnr", *PSNR_PRESETS, *PAPER_PRESETS])
 def test_preset_reads_what_its_own_shards_table_writes(name: str) -> None:
     preset = load(name)
     assert preset.train.data.shards == preset.shards.output
@@ -189,7 +190,7 @@ def test_ablation_that_would_change_nothing_is_refused(
 def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Path) -> None:
     text = (PRESETS.path / "demo.toml").read_text(encoding="utf-8")
     path = tmp_path / "faulty.toml"
-    text = text.replace("crop_px = 64", "crop_pxx = 64").replace("total_images = 13_200", 'total_images = "many"')
+    text = text.replace("crop_px = 96", "crop_pxx = 96").replace("total_images = 6_000", 'total_images = "many"')
     path.write_text(text.replace('architecture = "patch"', 'architecture = "pach"'), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(str(path))
@@ -338,3 +339,15 @@ def test_run_folder_refuses_another_runs_settings_and_names_both_values(tmp_path
     RunFolder(tmp_path).check(Preset(shards, third))
     with pytest.raises(ConfigError, match=r"train.data.batch_size: the run has 8, the command says 4"):
         RunFolder(tmp_path).check(Preset(shards, second))
+
+
+@pytest.mark.parametrize("name", ["demo", "demo_clip"])
+def test_demo_has_no_frozen_network_with_random_weights(name: str) -> None:
+    assert random_networks(load(name).train) == []
+
+
+def test_demo_starts_from_what_its_psnr_preset_leaves() -> None:
+    start, demo = load("demo_psnr").train, load("demo").train
+    assert RunFolder(start.run_dir).generator == demo.generator.initial_file
+    assert replace(start.generator, initial_weights=None) == replace(demo.generator, initial_weights=None)
+    assert not start.is_adversarial

@@ -12,6 +12,8 @@ from pipeline.data.evaluation import read_image, set_images
 from shards.errors import InputError
 from shards.write.sources import discover
 
+HELD_OUT = ["brick.png", "chelsea.png", "china.jpg", "coffee.png", "grace_hopper.jpg"]
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -27,7 +29,7 @@ def test_photos_when_another_folder_is_read_are_not_copied(here: Path) -> None:
 
 def test_validation_photos_when_asked_for_are_an_evaluation_set() -> None:
     prepare_validation_photos([VALIDATION])
-    assert [image.hr.name for image in set_images(VALIDATION, 4)] == ["chelsea.png", "china.jpg"]
+    assert [image.hr.name for image in set_images(VALIDATION, 4)] == HELD_OUT
     assert min(min(read_image(image.hr).pixels.shape[:2]) for image in set_images(VALIDATION, 4)) >= 300
     prepare_validation_photos([VALIDATION / "HR"])
 
@@ -36,7 +38,7 @@ def test_training_photos_when_asked_for_are_a_source_without_the_held_out_ones()
     prepare_training_photos([TRAIN])
     names = {file.path.name for file in discover([TRAIN])}
     assert len(names) == 9
-    assert not names & {"chelsea.png", "china.jpg"}
+    assert not names & set(HELD_OUT)
     assert not VALIDATION.exists()
 
 
@@ -49,7 +51,7 @@ def test_photos_when_there_are_kept_and_missing_ones_restored() -> None:
     prepare_validation_photos([VALIDATION])
     assert ours.read_bytes() == b"changed by the user"
     assert other.read_bytes() == content
-    assert len(list(ours.parent.iterdir())) == 2
+    assert len(list(ours.parent.iterdir())) == len(HELD_OUT)
 
 
 def test_photos_when_the_folder_cannot_be_made_say_so(here: Path) -> None:
