@@ -85,6 +85,9 @@ def test_help_shows_an_example_and_imports_nothing_heavy(name: str, tmp_path: Pa
         ("upscale", ["none.pth", str(ROOT / "docs"), "out"], "no images in"),
         ("evaluate", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
         ("promote", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
+        ("report", ["none.pth", "--sets", "none"], "no such folder: none/HR"),
+        ("report", ["none.pth", "none.pth"], "a model is given twice"),
+        ("report", ["none.pth", "--max-photo", "3"], "--max-photos"),
     ],
 )
 def test_bad_input_is_refused_without_importing_anything_heavy(
