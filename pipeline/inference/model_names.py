@@ -12,6 +12,9 @@ from shards.format.storage import parse_local_path
 BICUBIC = "bicubic"
 """Upscaling without a model, in tables of models."""
 
+HR = "HR"
+"""The ground truth, next to pictures of models."""
+
 
 def check_model_exists(name: str) -> None:
     """Check that a local name is a file or folder; a registered version is not looked up.
@@ -45,7 +48,7 @@ def label_models(names: Sequence[str]) -> dict[str, str]:
     parts = [_parts(name) for name in names]
     for depth in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-depth:]) for part in parts]
-        if len({BICUBIC, *labels}) > len(names):
+        if len({BICUBIC, HR, *labels}) == len(names) + 2:
             return dict(zip(labels, names, strict=True))
     return {name: name for name in names}
 

@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch.nn.functional as F
@@ -46,6 +47,13 @@ class Attention(nn.Module):
         # The fused kernels require an axis of heads.
         attended = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])
         return self.to_out(attended[:, 0])
+
+    def weights(
+        self, tokens: Float[Tensor, "n queries dim"], context: Float[Tensor, "n keys dim"]
+    ) -> Float[Tensor, "n queries keys"]:
+        """Return softmax(Q K^T / sqrt(d)), which `forward` applies to the values without keeping it."""
+        query, key = self.to_query(tokens), self.to_key(context)
+        return (query @ key.mT / math.sqrt(query.shape[-1])).softmax(dim=-1)
 
 
 class GegluFeedForward(nn.Module):
@@ -144,22 +152,47 @@ class SemanticFusionBlock(nn.Module):
         Raises:
             ValueError: The grids do not fit; names both.
         """
+        tokens = self._interpret(semantics, features)
+        if self.fusion == "cross_attention":
+            context = _to_tokens(self.project_image(features))
+            tokens = self._around(lambda inner: self.cross_attention(self.norm_cross(inner), context), tokens)
+        tokens = self._around(lambda inner: self.feed_forward(self.norm_feed_forward(inner)), tokens)
+        spread = self.conv_out(_shuffle(self.project_out(_to_map(tokens, *semantics.shape[-2:])), self.upscale))
+        if self.fusion != "modulation":
+            return spread
+        scale, shift = spread.chunk(2, dim=1)
+        return self.project_image(features) * (1 + scale) + shift
+
+    def cross_attention_weights(
+        self, semantics: Float[Tensor, "n c_s grid_h grid_w"], features: Float[Tensor, "n c_f h w"]
+    ) -> Float[Tensor, "n grid_h grid_w h w"]:
+        """Return where each cell of the semantics looks in an image; training never computes it.
+
+        Args:
+            semantics: As for `forward`.
+            features: As for `forward`.
+
+        Returns:
+            For each cell its weights over the positions of the features, whose sum is 1.
+
+        Raises:
+            ValueError: The block has no cross-attention, or the grids do not fit.
+        """
+        if self.fusion != "cross_attention":
+            raise ValueError(f"a block with fusion={self.fusion!r} has no cross-attention")
+        tokens = self.norm_cross(self._interpret(semantics, features))
+        weights = self.cross_attention.weights(tokens, _to_tokens(self.project_image(features)))
+        return weights.unflatten(2, features.shape[-2:]).unflatten(1, semantics.shape[-2:])
+
+    def _interpret(self, semantics: Tensor, features: Tensor) -> Float[Tensor, "n cells dim"]:
+        """Return S1, what is where, if the grids fit."""
         grid = self._semantic_grid(features)
         if semantics.shape[-2:] != grid:
             raise ValueError(
                 f"semantics must have the grid {grid[0]}x{grid[1]} for image features of "
                 f"{features.shape[-2]}x{features.shape[-1]}; got {semantics.shape[-2]}x{semantics.shape[-1]}"
             )
-        tokens = self._around(self._attend_to_semantics, _to_tokens(self.project_semantics(self.norm(semantics))))
-        if self.fusion == "cross_attention":
-            context = _to_tokens(self.project_image(features))
-            tokens = self._around(lambda inner: self.cross_attention(self.norm_cross(inner), context), tokens)
-        tokens = self._around(lambda inner: self.feed_forward(self.norm_feed_forward(inner)), tokens)
-        spread = self.conv_out(_shuffle(self.project_out(_to_map(tokens, *grid)), self.upscale))
-        if self.fusion != "modulation":
-            return spread
-        scale, shift = spread.chunk(2, dim=1)
-        return self.project_image(features) * (1 + scale) + shift
+        return self._around(self._attend_to_semantics, _to_tokens(self.project_semantics(self.norm(semantics))))
 
     def _around(self, layer: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
         """Apply a layer, with a skip connection around it if the block has them."""

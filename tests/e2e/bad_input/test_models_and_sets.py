@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Main
+from harness import Main, model_file
 
 import jobs.evaluate
 import jobs.promote
+import jobs.report
 import jobs.upscale
+from pipeline.models.generators import SRVGGNetCompact, save_generator
 
 
 def evaluate(model: str, prepared: Path) -> list[str]:
@@ -25,8 +27,18 @@ def promote(model: str, prepared: Path) -> list[str]:
     return [model, "--sets", str(prepared / "validation"), "--name", "tests"]
 
 
-MODEL_JOBS = [(jobs.evaluate.main, evaluate), (jobs.upscale.main, upscale), (jobs.promote.main, promote)]
-each_model_job = pytest.mark.parametrize(("main", "arguments"), MODEL_JOBS, ids=["evaluate", "upscale", "promote"])
+def report(model: str, prepared: Path) -> list[str]:
+    return [model, "--sets", str(prepared / "validation"), "--output", "report.html"]
+
+
+MODEL_JOBS = {
+    "evaluate": (jobs.evaluate.main, evaluate),
+    "upscale": (jobs.upscale.main, upscale),
+    "promote": (jobs.promote.main, promote),
+    "report": (jobs.report.main, report),
+}
+SET_JOBS = {name: both for name, both in MODEL_JOBS.items() if name != "upscale"}
+each_model_job = pytest.mark.parametrize(("main", "arguments"), MODEL_JOBS.values(), ids=MODEL_JOBS)
 
 
 @each_model_job
@@ -57,7 +69,7 @@ def test_model_when_registered_where_no_server_is(
     refuse(main, arguments("models:/sed@champion", prepared), "models:/sed@champion cannot be fetched", "127.0.0.1:9")
 
 
-@pytest.mark.parametrize(("main", "arguments"), [MODEL_JOBS[0], MODEL_JOBS[2]], ids=["evaluate", "promote"])
+@pytest.mark.parametrize(("main", "arguments"), SET_JOBS.values(), ids=SET_JOBS)
 def test_set_when_it_is_no_evaluation_set(
     refuse: Callable[..., None], here: Path, main: Main, arguments: Callable
 ) -> None:
@@ -75,3 +87,13 @@ def test_upscale_when_input_or_output_does_not_fit(refuse: Callable[..., None], 
     refuse(jobs.upscale.main, ["m.pth", str(prepared / "photos"), "taken"], "cannot write to the output folder")
     refuse(jobs.upscale.main, ["m.pth", str(prepared / "shards"), "out"], "no images in")
     refuse(jobs.upscale.main, ["m.pth", image, "out.png", "--tile-px", "8", "--overlap-px", "5"], "at least twice")
+
+
+def test_report_when_models_do_not_fit_together(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+    arguments = ["--sets", str(prepared / "validation"), "--output", "report.html"]
+    four, two = model_file(here / "four.safetensors"), str(here / "two.safetensors")
+    save_generator(two, SRVGGNetCompact(4, 1, 2))
+    refuse(jobs.report.main, [four, two, *arguments], "different scales", "four.safetensors: x4", "two.safetensors: x2")
+    refuse(jobs.report.main, [four, four, *arguments], "is given twice")
+    refuse(jobs.report.main, [four, *arguments, "--metrics", "psnry"], "did you mean psnr_y or psnr_rgb")
+    refuse(jobs.report.main, [four, *arguments, "--max-photos", "-1"], "at least 0; got -1")

@@ -13,6 +13,7 @@ from PIL import Image
 import jobs.cache_features
 import jobs.evaluate
 import jobs.preview
+import jobs.report
 import jobs.shard
 import jobs.train_sed
 import jobs.upscale
@@ -109,6 +110,21 @@ def test_evaluate_when_an_output_is_an_input_or_another_programs(refuse: Callabl
     )
     for _ in range(2):
         assert run_job(jobs.evaluate.main, [*arguments, "--output", "a.json", "--picture", "a.png"]) == 0
+
+
+def test_report_when_the_output_is_an_input_or_another_programs(refuse: Callable[..., None], here: Path) -> None:
+    model = model_file(here / "m.html")  # weights are known by what they hold
+    write_photos(here / "set" / "HR", [(24, 24)])
+    (here / "notes.html").write_text("<p>notes")
+    arguments = [model, "--sets", "set", "--metrics", "psnr_y", "--output"]
+    refuse(jobs.report.main, [*arguments, "m.html", "--overwrite"], "m.html would be replaced by its own output")
+    refuse(
+        jobs.report.main, [*arguments, "notes.html"], "notes.html exists and is not an output of this job; --overwrite"
+    )
+    refuse(jobs.report.main, [*arguments, "report.json"], "report.json does not end in .html")
+    refuse(jobs.report.main, [*arguments, "notes.html/report.html"], "cannot write to the output folder")
+    for _ in range(2):
+        assert run_job(jobs.report.main, [*arguments, "report.html"]) == 0
 
 
 def test_preview_when_the_output_belongs_to_another_program(

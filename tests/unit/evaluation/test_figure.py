@@ -32,7 +32,7 @@ def report_of(values: dict[str, tuple[float, float]], labels: tuple[str, ...] = 
     report = EvaluationReport([EvaluatedModel(label, label, "") for label in labels], 4, metrics, {})
     for name, (psnr_y, gmsd) in values.items():
         table = np.broadcast_to([psnr_y, gmsd, 20.0, 0.2], (len(labels), 2, 4)).copy()
-        report.sets[name] = SetResults(["a", "b"], [], table, result_names(metrics))
+        report.sets[name] = SetResults(["a", "b"], [], {}, table, result_names(metrics))
     return report
 
 
@@ -93,7 +93,7 @@ def test_job_draws_it_replaces_its_own_and_nobody_else_s(
     figure.write_bytes(b"mine")
     (tmp_path / "numbers.json").write_text("{}")
     assert run_job(jobs.evaluate.main, command) == EXIT_BAD_INPUT
-    assert f"{figure} exists and is no output of this job" in capsys.readouterr().err
+    assert f"{figure} exists and is not an output of this job" in capsys.readouterr().err
     assert figure.read_bytes() == b"mine"
     assert run_job(jobs.evaluate.main, [*command, "--overwrite"]) == 0
     assert figure.read_bytes() == first

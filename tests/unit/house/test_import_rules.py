@@ -21,6 +21,7 @@ OWNERS = {
     "accelerate": {"pipeline.runtime"},
     "cattrs": {"pipeline.config", "shards"},
     "deepspeed": {"pipeline.runtime"},
+    "jinja2": {"pipeline.inference.html_report"},
     "matplotlib": {"pipeline.inference"},
     "mlflow": {"pipeline.tracking"},
     "open_clip": {"pipeline.models.semantics"},

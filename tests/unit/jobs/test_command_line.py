@@ -85,6 +85,8 @@ def test_help_shows_an_example_and_imports_nothing_heavy(name: str, tmp_path: Pa
         ("upscale", ["none.pth", str(ROOT / "docs"), "out"], "no images in"),
         ("evaluate", ["none.pth", "--sets", "none"], "no such folder: none;"),
         ("promote", ["none.pth", "--sets", "none"], "no such folder: none;"),
+        ("report", ["none.pth", "--sets", "none"], "no such folder: none;"),
+        ("report", ["none.pth", "--max-photo", "3"], "--max-photos"),
     ],
 )
 def test_bad_input_is_refused_without_importing_anything_heavy(

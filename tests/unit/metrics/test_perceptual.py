@@ -12,7 +12,7 @@ from harness import photo
 from spoiled_photos import blurred, noisy
 
 from pipeline.metrics import METRICS, Metric
-from pipeline.metrics.spectrum import radial_power_db
+from pipeline.metrics.spectrum import high_frequency_energy, radial_power_db
 from shards.errors import InputError
 
 FULL_REFERENCE = [metric for metric in METRICS if metric.needs_reference and metric.missing() is None]
@@ -66,6 +66,32 @@ def test_spectrum_of_white_noise_is_flat_at_its_variance() -> None:
     assert power_db.shape == (100,)
     assert power_db[:50].mean() == pytest.approx(20.0, abs=0.3)
     assert power_db[50:].mean() == pytest.approx(20.0, abs=0.1)
+
+
+def wave(cycles_per_pixel: float, amplitude_255: float) -> np.ndarray:
+    """A gray image of 128 with a wave in each row."""
+    columns = np.arange(200)
+    gray = 128 + amplitude_255 * np.sin(2 * np.pi * cycles_per_pixel * columns)
+    return np.rint(np.tile(gray[None, :, None], (160, 1, 3))).astype(np.uint8)
+
+
+def test_high_frequency_energy_is_the_squared_ratio_of_amplitudes_above_a_quarter_of_nyquist() -> None:
+    coarse = wave(0.05, 60).astype(int) - 128
+
+    def image(cycles_per_pixel: float, amplitude_255: float) -> np.ndarray:
+        return (wave(cycles_per_pixel, amplitude_255) + coarse).astype(np.uint8)
+
+    for cycles_per_pixel in (0.1437, 0.2613, 0.4071):  # no fractions, whose rounding repeats
+        gt = image(cycles_per_pixel, 40)
+        assert high_frequency_energy(gt, gt, 4) == 1.0
+        assert high_frequency_energy(image(cycles_per_pixel, 20), gt, 4) == pytest.approx(0.25, rel=0.01)
+        assert high_frequency_energy(image(cycles_per_pixel, 60), gt, 4) == pytest.approx(2.25, rel=0.01)
+        assert high_frequency_energy(image(0.11, 40), gt, 4) < 0.01  # below the quarter, 0.125
+
+
+def test_high_frequency_energy_over_a_flat_ground_truth_is_not_defined() -> None:
+    flat = np.full((64, 64, 3), 77, np.uint8)
+    assert math.isnan(high_frequency_energy(photo(1, 64, 64), flat, 4))
 
 
 def test_libraries_of_metrics_are_imported_at_their_first_use_only() -> None:

@@ -1,0 +1,199 @@
+"""Line charts over images seen, as the coordinates that the page draws: scales, ticks, paths and hover texts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 40
+_NUM_TICKS = 4
+_LOGARITHMIC_FROM = 10  # a smaller ratio of largest to smallest value is read from a linear axis
+_MAX_DOTS = 30
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line.
+
+    Attributes:
+        label: In the legend.
+        points: Images seen, and the value there.
+        colour: Number of its colour.
+        is_reference: Drawn dashed: what the others are compared with.
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    colour: int
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a chart shows.
+
+    Attributes:
+        title: Above it.
+        unit: Of the vertical axis.
+        series: Its lines; each has a point.
+        limits: Ends of the vertical axis; None to fit the values.
+        may_be_logarithmic: Use a logarithmic axis where values are positive and far apart.
+        levels: Horizontal lines, each a label and a value, such as chance.
+    """
+
+    title: str
+    unit: str
+    series: Sequence[Series]
+    limits: tuple[float, float] | None = None
+    may_be_logarithmic: bool = False
+    levels: Sequence[tuple[str, float]] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale: its ends and its ticks."""
+
+    low: float
+    high: float
+    ticks: Sequence[float]
+    is_logarithmic: bool = False
+
+    def fraction(self, value: float) -> float:
+        """Return where a value lies between the ends, 0 to 1."""
+        low, high, value = (math.log10(each) if self.is_logarithmic else each for each in (self.low, self.high, value))
+        return (value - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A drawn series: the path of an SVG, and dots where the points are few."""
+
+    series: Series
+    path: str
+    dots: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Band:
+    """The part of the chart that is nearest to a position, with what all lines are there."""
+
+    left: float
+    width: float
+    middle: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart in the coordinates of its SVG."""
+
+    chart: Chart
+    is_logarithmic: bool
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+    levels: Sequence[tuple[float, str]]
+    lines: Sequence[Line]
+    bands: Sequence[Band]
+
+
+def draw(chart: Chart) -> Drawing:
+    """Lay a chart out."""
+    horizontal, vertical = _horizontal_axis(chart), _vertical_axis(chart)
+
+    def x(value: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * horizontal.fraction(value), 1)
+
+    def y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * vertical.fraction(value), 1)
+
+    lines = [_line(series, [(x(images), y(value)) for images, value in series.points]) for series in chart.series]
+    positions = sorted({images for series in chart.series for images, _ in series.points})
+    return Drawing(
+        chart=chart,
+        is_logarithmic=vertical.is_logarithmic,
+        x_ticks=[(x(tick), short_count(tick)) for tick in horizontal.ticks],
+        y_ticks=list(zip(map(y, vertical.ticks), _tick_labels(vertical.ticks), strict=True)),
+        levels=[(y(value), label) for label, value in chart.levels],
+        lines=lines,
+        bands=_bands(chart, positions, [x(position) for position in positions]),
+    )
+
+
+def linear_axis(low: float, high: float) -> Axis:
+    """Return an axis around two values, whose ticks are 1, 2 or 5 times a power of ten apart."""
+    if low == high:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / _NUM_TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def logarithmic_axis(low: float, high: float) -> Axis:
+    """Return an axis around two positive values, whose ticks are powers of ten."""
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    step = max(1, round((last - first) / _NUM_TICKS))
+    ticks = [10.0**power for power in range(first, last + 1, step)]
+    return Axis(10.0**first, 10.0**last, ticks, is_logarithmic=True)
+
+
+def short_count(count: float) -> str:
+    """Return a number of images as an axis shows it: `800`, `12k`, `1.5M`."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:g}{unit}"
+    return f"{count:g}"
+
+
+def _tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Return numbers with equally many decimals, as few as tell all."""
+    shortest = [f"{tick:g}" for tick in ticks]
+    if any("e" in label for label in shortest):
+        return shortest
+    decimals = max(len(label.partition(".")[2]) for label in shortest)
+    return [f"{tick:.{decimals}f}" for tick in ticks]
+
+
+def _horizontal_axis(chart: Chart) -> Axis:
+    positions = [images for series in chart.series for images, _ in series.points]
+    axis = linear_axis(min(0.0, *positions), max(positions))
+    return Axis(axis.low, max(positions), [tick for tick in axis.ticks if tick <= max(positions)])
+
+
+def _vertical_axis(chart: Chart) -> Axis:
+    if chart.limits is not None:
+        return linear_axis(*chart.limits)
+    values = [value for series in chart.series for _, value in series.points]
+    low, high = min(values), max(values)
+    if chart.may_be_logarithmic and low > 0 and high / low >= _LOGARITHMIC_FROM:
+        return logarithmic_axis(low, high)
+    return linear_axis(low, high)
+
+
+def _line(series: Series, points: Sequence[tuple[float, float]]) -> Line:
+    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+    return Line(series, path, points if len(points) <= _MAX_DOTS else ())
+
+
+def _bands(chart: Chart, positions: Sequence[float], middles: Sequence[float]) -> list[Band]:
+    """Return a band around each position, from half-way to the one before it to half-way to the next."""
+    borders = [
+        LEFT,
+        *(round((one + other) / 2, 1) for one, other in itertools.pairwise(middles)),
+        WIDTH - RIGHT,
+    ]
+    at = [dict(series.points) for series in chart.series]
+    bands = []
+    for position, middle, (left, right) in zip(positions, middles, itertools.pairwise(borders), strict=True):
+        values = [
+            f"{series.label}: {points[position]:.4g}"
+            for series, points in zip(chart.series, at, strict=True)
+            if position in points
+        ]
+        bands.append(Band(left, round(right - left, 1), middle, "\n".join([f"{position:,.0f} images", *values])))
+    return bands

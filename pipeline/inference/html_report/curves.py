@@ -1,0 +1,115 @@
+"""The curves of a run, from its metrics file: losses, the discriminator's accuracy, gradient shares, validations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.inference.html_report.charts import Chart, Drawing, Series, draw
+from pipeline.metrics import METRICS
+from pipeline.train.report import MetricsFile
+
+_MAX_POINTS = 150
+_BICUBIC = "bicubic_"
+CHANCE = 0.5
+
+Reports = Sequence[tuple[int, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The drawn charts of a run.
+
+    Attributes:
+        drawings: One per chart that the run has values for.
+        reports_per_point: How many reports a point of a training curve is the mean of.
+    """
+
+    drawings: Sequence[Drawing]
+    reports_per_point: int
+
+
+def curves_of(file: MetricsFile) -> Curves:
+    """Return the curves of a run; none where it has no reports yet."""
+    reports = file.reports()
+    training = [(images, values) for images, values in reports if any(name.startswith("generator/") for name in values)]
+    reports_per_point = max(1, math.ceil(len(training) / _MAX_POINTS))
+    charts = [*_training_charts(_thinned(training, reports_per_point)), *_validation_charts(reports)]
+    return Curves([draw(chart) for chart in charts if chart.series], reports_per_point)
+
+
+def _training_charts(reports: Reports) -> list[Chart]:
+    losses = _family(reports, "generator/", skip=("skipped_updates",))
+    shares = _family(reports, "gradient_share/", factor=100)
+    return [
+        Chart("Generator's losses", "loss, unweighted", _coloured(losses), may_be_logarithmic=True),
+        Chart("Discriminator's losses", "loss", _coloured(_sides(reports, "discriminator/"))),
+        Chart(
+            *("Discriminator's accuracy", "share of logits on their side"),
+            series=_coloured(_sides(reports, "discriminator/accuracy_")),
+            limits=(0, 1),
+            levels=[("chance", CHANCE)],
+        ),
+        Chart("Each loss term's share of the generator's gradient", "%", _coloured(shares), limits=(0, 100)),
+    ]
+
+
+def _validation_charts(reports: Reports) -> list[Chart]:
+    """Return a chart for each validation metric, with a line per set, and bicubic dashed in its colour."""
+    found = dict.fromkeys(
+        name.replace(f"/{_BICUBIC}", "/") for _, values in reports for name in values if f"/{_BICUBIC}" in name
+    )
+    charts: dict[str, list[Series]] = {}
+    for name in found:
+        set_name, _, metric = name.rpartition("/")
+        lines = charts.setdefault(metric, [])
+        colour = len(lines) // 2
+        own, bicubic = _points(reports, name), _points(reports, f"{set_name}/{_BICUBIC}{metric}")
+        lines += [Series(set_name, own, colour), Series(f"{set_name}, bicubic", bicubic, colour, is_reference=True)]
+    return [_validation_chart(metric, [line for line in lines if line.points]) for metric, lines in charts.items()]
+
+
+def _validation_chart(name: str, series: Sequence[Series]) -> Chart:
+    known = {metric.name: metric for metric in METRICS}
+    if name not in known:
+        return Chart(f"Validation: {name}", name, series)
+    metric = known[name]
+    better = "higher" if metric.is_higher_better else "lower"
+    return Chart(f"Validation: {metric.label}, {better} is better", metric.unit or metric.label, series)
+
+
+def _sides(reports: Reports, prefix: str) -> dict[str, list[tuple[float, float]]]:
+    return {side: _points(reports, f"{prefix}{side}") for side in ("real", "fake")}
+
+
+def _family(
+    reports: Reports, prefix: str, *, skip: Sequence[str] = (), factor: float = 1
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the points of all values whose names begin alike, by the rest of the name."""
+    names = dict.fromkeys(name for _, values in reports for name in values if name.startswith(prefix))
+    short = {name.removeprefix(prefix): name for name in names}
+    return {label: _points(reports, name, factor) for label, name in short.items() if label not in skip}
+
+
+def _points(reports: Reports, name: str, factor: float = 1) -> list[tuple[float, float]]:
+    finite = [(images, values[name]) for images, values in reports if math.isfinite(values.get(name, math.nan))]
+    return [(images, factor * value) for images, value in finite]
+
+
+def _coloured(lines: Mapping[str, list[tuple[float, float]]]) -> list[Series]:
+    return [Series(label, points, colour) for colour, (label, points) in enumerate(lines.items()) if points]
+
+
+def _thinned(reports: Reports, count: int) -> list[tuple[int, dict[str, float]]]:
+    """Return the means of `count` reports each, at the position of the last."""
+    groups = [reports[first : first + count] for first in range(0, len(reports), count)]
+    return [(group[-1][0], _means([values for _, values in group])) for group in groups]
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    means = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if name in row]
+        means[name] = sum(values) / len(values)
+    return means

@@ -1,0 +1,101 @@
+"""The page: what it shows, and the templates that lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jinja2
+
+from pipeline.inference.html_report import charts, embedding
+from pipeline.inference.html_report.attention import STRONGEST, Attention
+from pipeline.inference.html_report.columns import Column
+from pipeline.inference.html_report.curves import Curves
+from pipeline.inference.html_report.origin import Origin
+from pipeline.inference.html_report.output import GENERATOR
+from pipeline.inference.html_report.tables import Table
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A part of a photo, enlarged: each method's as a data URI, and its place in percent of the photo."""
+
+    letter: str
+    side_px: int
+    left: float
+    top: float
+    width: float
+    height: float
+    uris: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ComparedPhoto:
+    """One photo: each method's picture as a data URI, HR last."""
+
+    set_name: str
+    name: str
+    width_px: int
+    height_px: int
+    uris: Mapping[str, str]
+    details: Sequence[Detail]
+    table: Table
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """What a run folder adds for its model.
+
+    Attributes:
+        name: Of the model.
+        curves: From its metrics file.
+        attention: Of its discriminator; None where there is none to show.
+        no_attention: Why it could not be drawn; empty otherwise.
+    """
+
+    name: str
+    curves: Curves
+    attention: Attention | None
+    no_attention: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page.
+
+    Attributes:
+        models: Short names, in the order given.
+        scale: Enlargement.
+        columns: Of the tables.
+        tables: One per set.
+        num_photos: That were measured.
+        not_computed: Metrics that could not be computed, with what each needs.
+        faults: Photos that could not be used, with the reason.
+        photos: Those that are shown.
+        runs: Of the models that are run folders.
+        origin: How the page was made.
+    """
+
+    models: Sequence[str]
+    scale: int
+    columns: Sequence[Column]
+    tables: Sequence[Table]
+    num_photos: int
+    not_computed: Mapping[str, str]
+    faults: Sequence[str]
+    photos: Sequence[ComparedPhoto]
+    runs: Sequence[RunSection]
+    origin: Origin
+
+
+def render(page: Page) -> bytes:
+    """Return the page as one HTML file that needs no other."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.inference.html_report", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(charts=charts, embedding=embedding, generator=GENERATOR, strongest=STRONGEST)
+    return environment.get_template("page.html.jinja").render(page=page).encode()

@@ -1,0 +1,203 @@
+"""Writes the report of one or several models: checks everything, evaluates the models, draws the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.data.evaluation import set_images
+from pipeline.inference.evaluate import Evaluated
+from pipeline.inference.evaluation import Evaluation, open_evaluation
+from pipeline.inference.evaluation_report import EvaluationReport, MeansOfSet
+from pipeline.inference.html_report.attention import Attention, draw_attention
+from pipeline.inference.html_report.columns import HIGH_FREQUENCY_ENERGY, columns_of
+from pipeline.inference.html_report.curves import curves_of
+from pipeline.inference.html_report.details import where_most_different
+from pipeline.inference.html_report.embedding import photo_uri, png_uri
+from pipeline.inference.html_report.origin import origin_of
+from pipeline.inference.html_report.output import check_report_file
+from pipeline.inference.html_report.page import ComparedPhoto, Detail, Page, RunSection, render
+from pipeline.inference.html_report.tables import table_of
+from pipeline.inference.model_names import BICUBIC, HR
+from pipeline.metrics.bootstrap import mean_interval
+from pipeline.metrics.spectrum import high_frequency_energy
+from pipeline.progress import say
+from pipeline.train.report import MetricsFile
+from shards.errors import InputError
+from shards.format.files import clean_stale_kind, write_atomically
+
+_FIRST_METRIC = "psnr_y"
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a report is about.
+
+    Attributes:
+        models: As users name them, by label; the details show where the last and the first differ most.
+        sets: Checked evaluation sets.
+        metrics: Names of metrics; PSNR-Y is always the first.
+        output: The HTML file.
+        overwrite: Replace an existing file that is not a report.
+        max_photos: Photos shown, evenly spread; all are measured.
+        command: That the user called, for the page.
+    """
+
+    models: Mapping[str, str]
+    sets: Sequence[Path]
+    metrics: Sequence[str]
+    output: Path
+    overwrite: bool
+    max_photos: int
+    command: str
+
+
+@dataclass
+class _Photos:
+    """What a report adds to its evaluation: the high-frequency energy of all photos, and the pictures of some."""
+
+    evaluation: EvaluationReport
+    shown: set[tuple[str, str]]
+    """Set and name of the photos that the page shows."""
+    energies: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    """By set and method, photo by photo."""
+    compared: list[ComparedPhoto] = field(default_factory=list)
+    hr: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def keep(self, set_name: str, evaluated: Sequence[Evaluated]) -> None:
+        pair, scale = evaluated[0].pair, self.evaluation.scale
+        labels = [model.label for model in self.evaluation.models]
+        results = {BICUBIC: evaluated[0].bicubic} | dict(zip(labels, (one.sr for one in evaluated), strict=True))
+        energies = {method: high_frequency_energy(picture, pair.gt, scale) for method, picture in results.items()}
+        for method, energy in energies.items():
+            self.energies.setdefault((set_name, method), []).append(energy)
+        if (set_name, pair.name) in self.shown:
+            self.compared.append(self._compared(set_name, evaluated, results | {HR: pair.gt}, energies))
+            self.hr[f"{set_name}/{pair.name}"] = pair.gt
+
+    def _compared(
+        self,
+        set_name: str,
+        evaluated: Sequence[Evaluated],
+        pictures: Mapping[str, np.ndarray],
+        energies: Mapping[str, float],
+    ) -> ComparedPhoto:
+        name, (height_px, width_px) = evaluated[0].pair.name, evaluated[0].pair.gt.shape[:2]
+        metrics = self.evaluation.metrics
+        values = [
+            {metric.name: evaluated[0].metrics[f"bicubic_{metric.name}"] for metric in metrics},
+            *({metric.name: one.metrics[metric.name] for metric in metrics} for one in evaluated),
+        ]
+        rows = [
+            MeansOfSet(
+                method,
+                {key: mean_interval([value]) for key, value in {**row, HIGH_FREQUENCY_ENERGY.name: energy}.items()},
+            )
+            for row, (method, energy) in zip(values, energies.items(), strict=True)
+        ]
+        return ComparedPhoto(
+            set_name=set_name,
+            name=name,
+            width_px=width_px,
+            height_px=height_px,
+            uris={method: photo_uri(picture) for method, picture in pictures.items()},
+            details=_details(pictures),
+            table=table_of(name, columns_of(metrics), rows),
+        )
+
+    def means(self, set_name: str) -> list[MeansOfSet]:
+        """Return the means on a set, with those of the high-frequency energy."""
+        name = HIGH_FREQUENCY_ENERGY.name
+        return [
+            MeansOfSet(row.label, row.intervals | {name: mean_interval(self.energies.get((set_name, row.label), []))})
+            for row in self.evaluation.means(set_name)
+        ]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a report: photos that could not be used, and how many there are."""
+
+    faults: Sequence[str]
+    num_photos: int
+
+
+def write_report(request: ReportRequest) -> Written:
+    """Evaluate the models and write the page.
+
+    Raises:
+        CheckpointError: A model cannot be loaded.
+        InputError: A metric is unknown, the models' scales differ, no photo can be used, or the file cannot be
+            written.
+    """
+    names, output = list(request.models.values()), request.output
+    check_report_file(output, names, request.sets, overwrite=request.overwrite)
+    metrics = tuple(dict.fromkeys((_FIRST_METRIC, *request.metrics)))
+    evaluation = open_evaluation(request.models, request.sets, metrics)
+    report = evaluation.report
+    photos = _Photos(report, _evenly_spread(request.sets, report.scale, request.max_photos))
+    evaluation.measure(photos.keep)
+    if len(report.faults) == report.num_images:
+        raise InputError("no photo of the sets can be used; no report was written:\n  " + "\n  ".join(report.faults))
+    page = Page(
+        models=tuple(request.models),
+        scale=report.scale,
+        columns=columns_of(report.metrics),
+        tables=[table_of(name, columns_of(report.metrics), photos.means(name)) for name in report.sets],
+        num_photos=report.num_images - len(report.faults),
+        not_computed=report.not_computed,
+        faults=report.faults,
+        photos=photos.compared,
+        runs=_run_sections(evaluation, photos.hr),
+        origin=origin_of(request.command, evaluation),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    clean_stale_kind(output.parent, output.name)
+    write_atomically(output, render(page))
+    say(f"report: {output}")
+    return Written(report.faults, report.num_images)
+
+
+def _evenly_spread(sets: Sequence[Path], scale: int, count: int) -> set[tuple[str, str]]:
+    """Return set and name of some photos."""
+    photos = [(folder.name, image.name) for folder in sets for image in set_images(folder, scale)]
+    return {photos[number * len(photos) // count] for number in range(count)}
+
+
+def _details(pictures: Mapping[str, np.ndarray]) -> list[Detail]:
+    """Return what is enlarged: where the last model and the first differ most; with one model, it and bicubic."""
+    bicubic, *models, hr = pictures.values()
+    first = models[0] if len(models) > 1 else bicubic
+    height_px, width_px = hr.shape[:2]
+    return [
+        Detail(
+            letter="AB"[number],
+            side_px=window.side_px,
+            left=100 * window.left_px / width_px,
+            top=100 * window.top_px / height_px,
+            width=100 * window.side_px / width_px,
+            height=100 * window.side_px / height_px,
+            uris={method: png_uri(window.cut(picture)) for method, picture in pictures.items()},
+        )
+        for number, window in enumerate(where_most_different(first, models[-1]))
+    ]
+
+
+def _run_sections(evaluation: Evaluation, photos: Mapping[str, np.ndarray]) -> list[RunSection]:
+    opened = zip(evaluation.models, evaluation.report.models, strict=True)
+    return [_run_section(one.label, model.run, photos) for model, one in opened if model.run is not None]
+
+
+def _run_section(name: str, run: RunFolder, photos: Mapping[str, np.ndarray]) -> RunSection:
+    attention: Attention | None = None
+    reason = ""
+    try:
+        attention = draw_attention(run, photos)
+    except InputError as error:
+        reason = str(error)
+        say(f"{name}: the attention map is not drawn: {reason}")
+    return RunSection(name, curves_of(MetricsFile(run.metrics)), attention, reason)
