@@ -31,7 +31,7 @@ COMMAND = CommandLine(
 class EvaluateConfig:
     """What to evaluate. The defaults are the demo's run and its held-out photos."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")] = ("demo/run",)
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")] = ("demo/sed",)
     """.safetensors or .pth files, run folders, or models:/NAME@ALIAS, all of one scale; the first is what others are
     compared with."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)

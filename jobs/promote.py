@@ -35,7 +35,7 @@ COMMAND = CommandLine(
 class PromoteConfig:
     """What to register. The defaults are the demo's run, as sed-demo."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/sed"
     """A .safetensors or .pth file, or a run folder."""
     name: str = "sed-demo"
     """Registered model in MLflow."""

@@ -29,7 +29,7 @@ COMMAND = CommandLine(
 class ReportConfig:
     """What to show. The defaults are the demo's run and its held-out photos."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")] = ("demo/run",)
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL [MODEL ...]")] = ("demo/sed",)
     """Each a .safetensors or .pth file, a run folder (which adds its curves), or models:/NAME@ALIAS."""
     sets: tuple[Path, ...] = (Path("demo/photos/validation"),)
     """Evaluation sets, in the layouts of jobs/evaluate.py."""

@@ -30,7 +30,7 @@ COMMAND = CommandLine(
 class UpscaleConfig:
     """What to upscale. The defaults are the demo's held-out photos and its run."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/run"
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "demo/sed"
     """A .safetensors or .pth file, a run folder, or models:/NAME@ALIAS."""
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = Path("demo/photos/validation/HR")
     """An image, or a folder of images."""

@@ -151,7 +151,7 @@ def test_run_folder_that_was_renamed_resumes_where_it_is(
         ([str(tmp_path / "renamed") + "/"], str(tmp_path / "renamed")),
         (["renamed", "--run-dir", "new"], "new"),
         (["renamed/config.json"], str(preset.train.run_dir)),
-        (["demo"], "demo/run"),
+        (["demo"], "demo/sed"),
     ):
         assert run_job(jobs.train_sed.main, [*arguments, "--dry-run"]) == 0
         assert f"\nwrites           {folder}: metrics.jsonl" in capsys.readouterr().out

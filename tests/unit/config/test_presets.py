@@ -190,7 +190,7 @@ def test_ablation_that_would_change_nothing_is_refused(
 def test_faulty_preset_lists_every_fault_with_path_and_nearest_name(tmp_path: Path) -> None:
     text = (PRESETS.path / "demo.toml").read_text(encoding="utf-8")
     path = tmp_path / "faulty.toml"
-    text = text.replace("crop_px = 96", "crop_pxx = 96").replace("total_images = 6_000", 'total_images = "many"')
+    text = text.replace("crop_px = 96", "crop_pxx = 96").replace("total_images = 2_800", 'total_images = "many"')
     path.write_text(text.replace('architecture = "patch"', 'architecture = "pach"'), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(str(path))
