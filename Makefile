@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@RAY_AUTH_MODE=token $(BIN)/ray get-auth-token --generate > /dev/null 2>&1
 	@touch $@
 
-demo: setup  ## the whole pipeline on real photos, about five minutes on two cores
+demo: setup  ## the whole pipeline on real photos, about ten minutes on two cores
 	$(BIN)/python jobs/demo.py
 
 test: setup  ## every test that needs no GPU, without the slow repeats
