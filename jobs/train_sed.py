@@ -11,7 +11,6 @@ import dataclasses
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import leave, run_rank, show_logs
-from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.runtime.signals import EXIT_PREEMPTED
@@ -63,6 +62,9 @@ def _check_start(preset: Preset) -> None:
     file = preset.train.generator.initial_file
     if file is None or file.is_file():
         return
+
+    from pipeline.checkpoint.run_folder import RunFolder
+
     for name in PRESETS.names():
         if RunFolder(PRESETS.load(name, Preset).train.run_dir).generator == file:
             raise ConfigError(
