@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 
-.PHONY: help setup demo test test-all check fix ui bench bench-gpu clean
+.PHONY: help setup demo test test-all browser check fix ui bench bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ test: setup  ## every test that needs no GPU, without the slow repeats
 
 test-all: setup  ## the same with the slow repeats, as CI runs them
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+browser:  ## Chromium for the tests of the HTML report (Debian, Ubuntu; as root); without it they are skipped
+	command -v chromium && command -v chromedriver || { apt-get update && apt-get install -y chromium chromium-driver; }
 
 check: setup  ## lint, format, types, import rules
 	$(BIN)/ruff check .

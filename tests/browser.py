@@ -28,7 +28,7 @@ def open_browser(profile: Path) -> Iterator[webdriver.Chrome]:
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     missing = [name for name, path in programs.items() if path is None]
     if missing:
-        pytest.skip(f"needs {' and '.join(missing)}: apt-get install chromium chromium-driver")
+        pytest.skip(f"requires {' and '.join(missing)}; make browser installs them")
     options = webdriver.ChromeOptions()
     options.binary_location = programs["chromium"]
     for flag in (*FLAGS, f"--user-data-dir={profile}"):

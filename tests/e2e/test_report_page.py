@@ -30,7 +30,7 @@ PAGE_WIDTH = "return document.documentElement.scrollWidth"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a finished run beside another model."""
+    """The report of a finished run next to another model."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
@@ -78,14 +78,14 @@ def test_curves_have_the_runs_values(opened: Chrome) -> None:
         "Generator's losses",
         "Discriminator's losses",
         "Discriminator's accuracy",
-        "Each loss term's share of the generator's gradient",
+        "Generator's gradient by loss term",
         "Validation: PSNR-Y, higher is better",
         "Validation: SSIM-Y, higher is better",
     ]
     hovers = opened.find_elements(By.CSS_SELECTOR, ".chart .band title")
     texts = [hover.get_attribute("textContent") for hover in hovers]
     assert any(text.startswith("24 images\nreal: ") for text in texts)
-    assert "chance" in [text.text for text in opened.find_elements(By.CSS_SELECTOR, ".chart text")]
+    assert "chance 0.5" in [entry.text for entry in opened.find_elements(By.CSS_SELECTOR, ".legend li")]
 
 
 def test_divider_follows_arrow_keys_and_pointer(opened: Chrome) -> None:

@@ -32,19 +32,18 @@ _EVEN = 1.5
 _COLOUR = np.array([255.0, 120.0, 20.0])
 _BACKGROUND = 0.7
 _NO_RANGE = 1e-12
-_SMALL_RANGE = 0.1
 
 
 @dataclass(frozen=True)
 class Query:
-    """One cell of the semantics, and where it looks.
+    """One cell of the semantics, and its weights over the image features.
 
     Attributes:
         left: Of the cell, in percent of the crop.
         top: Likewise.
         side: Likewise.
         overlay: The crop in gray, coloured by the weights: not at all at the smallest, fully at the largest.
-        smallest: Weight as a multiple of the mean weight.
+        smallest: Weight, in percent above the mean weight.
         largest: Likewise.
         share: Of all weight, what the strongest tenth of the positions holds.
     """
@@ -58,17 +57,27 @@ class Query:
     share: float
 
     @property
-    def range(self) -> str:
-        """From which to which weight the colours run."""
-        if self.largest - self.smallest > _SMALL_RANGE:
-            return f"{self.smallest:.2f} to {self.largest:.2f} times the mean weight"
-        low, high = (100 * (weight - 1) for weight in (self.smallest, self.largest))
-        return f"{low:+.1g}% to {high:+.1g}% from the mean weight"
+    def ends(self) -> tuple[str, str]:
+        """The weights at which the colours begin and end: `-62%` and `+240%` from the mean weight."""
+        return _percent(self.smallest), _percent(self.largest)
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.0f}%" if abs(value) >= 1 else f"{value:+.1g}%"
 
 
 @dataclass(frozen=True)
 class Attention:
-    """The attention of one run's discriminator on one crop of HR."""
+    """The attention of one run's discriminator on one crop of HR.
+
+    Attributes:
+        photo: Name of the photo.
+        crop_px: Side of the crop.
+        crop: As a data URI.
+        queries: Two cells, and where each looks.
+        positions: Grid of the image features.
+        extractor: Of the semantics.
+    """
 
     photo: str
     crop_px: int
@@ -79,7 +88,7 @@ class Attention:
 
     @property
     def is_almost_even(self) -> bool:
-        """Whether no query looks anywhere in particular, so that the colours show small differences."""
+        """Whether no query prefers some positions, so that the colours would show differences of no weight."""
         return all(query.share < _EVEN * STRONGEST for query in self.queries)
 
 
@@ -92,32 +101,36 @@ class _Choice:
     difference: float
 
 
-def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]) -> Attention | None:
+def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]) -> Attention | str:
     """Draw the attention of a run's discriminator.
 
     Args:
-        run: Of a finished run.
+        run: The run.
         photos: HR photos by name.
 
     Returns:
-        None where the run exported no discriminator, its blocks have no cross-attention, or no photo is large enough.
+        The attention, or why there is none to show.
 
     Raises:
-        InputError: The weights of the extractor or of the discriminator cannot be loaded.
+        InputError: The configuration, or the weights of the extractor or of the discriminator cannot be loaded.
     """
-    if not run.discriminator.is_file() or not run.config.is_file():
-        return None
     config = run.read_config().train
+    if not config.is_adversarial:
+        return "the run trains no discriminator"
     if not config.discriminator.semantic:
-        return None
+        return "its discriminator is not semantic-aware (discriminator.semantic is false), so it has no attention"
+    if not run.discriminator.is_file():
+        return f"no {run.discriminator.relative_to(run.path)}, which a run writes at its end"
     discriminator = _load_discriminator(config, run)
     extractor = build_extractor(config.semantics)
     smallest_px = max(2 * SEMANTIC_STRIDE_PX, discriminator.smallest_side_px)
     choice = _choose(extractor, photos, config.data.crop_px, smallest_px)
     if choice is None:
-        return None
+        return f"no photo that the report shows has {smallest_px} px per side"
     maps = first_attention_maps(discriminator, to_tensor(choice.crop, torch.device("cpu")), choice.semantics)
-    return None if maps is None else _drawn(choice, maps[0].numpy(), extractor.description)
+    if maps is None:
+        return "its fusion blocks have no cross-attention (discriminator.fusion)"
+    return _drawn(choice, maps[0].numpy(), extractor.description)
 
 
 def _load_discriminator(config: TrainConfig, run: RunFolder) -> Discriminator:
@@ -169,8 +182,8 @@ def _query(crop: UInt8[ndarray, "h w 3"], maps: Float[ndarray, "grid_h grid_w h 
         top=row * side,
         side=side,
         overlay=png_uri(_overlay(crop, weights)),
-        smallest=float(weights.min() / weights.mean()),
-        largest=float(weights.max() / weights.mean()),
+        smallest=100 * float(weights.min() / weights.mean() - 1),
+        largest=100 * float(weights.max() / weights.mean() - 1),
         share=float(np.sort(weights, axis=None)[-num_strongest:].sum()),
     )
 

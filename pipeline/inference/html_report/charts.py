@@ -69,9 +69,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn series: the path of an SVG, and dots where the points are few."""
+    """A drawn series: the path of an SVG, dots where the points are few, and its last value for the legend."""
 
     series: Series
+    last: str
     path: str
     dots: Sequence[tuple[float, float]]
 
@@ -94,7 +95,7 @@ class Drawing:
     is_logarithmic: bool
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    levels: Sequence[tuple[float, str]]
+    levels: Sequence[float]
     lines: Sequence[Line]
     bands: Sequence[Band]
 
@@ -116,7 +117,7 @@ def draw(chart: Chart) -> Drawing:
         is_logarithmic=vertical.is_logarithmic,
         x_ticks=[(x(tick), short_count(tick)) for tick in horizontal.ticks],
         y_ticks=list(zip(map(y, vertical.ticks), _tick_labels(vertical.ticks), strict=True)),
-        levels=[(y(value), label) for label, value in chart.levels],
+        levels=[y(value) for _, value in chart.levels],
         lines=lines,
         bands=_bands(chart, positions, [x(position) for position in positions]),
     )
@@ -177,7 +178,7 @@ def _vertical_axis(chart: Chart) -> Axis:
 
 def _line(series: Series, points: Sequence[tuple[float, float]]) -> Line:
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
-    return Line(series, path, points if len(points) <= _MAX_DOTS else ())
+    return Line(series, f"{series.points[-1][1]:.4g}", path, points if len(points) <= _MAX_DOTS else ())
 
 
 def _bands(chart: Chart, positions: Sequence[float], middles: Sequence[float]) -> list[Band]:

@@ -15,10 +15,10 @@ class Column:
 
     Attributes:
         name: Identifies it.
-        label: Heads the column.
+        label: Heads the column, with the unit.
         better: Which of two values is better, in words.
         protocol: What exactly is computed.
-        text: The number as it is shown.
+        decimals: Shown.
         distance: How far a value is from the best there can be, or a number that orders values alike.
     """
 
@@ -26,8 +26,12 @@ class Column:
     label: str
     better: str
     protocol: str
-    text: Callable[[float | None], str]
+    decimals: int
     distance: Callable[[float], float]
+
+    def text(self, value: float | None) -> str:
+        """The number as it is shown; `none` where there is no mean."""
+        return "none" if value is None else f"{value:.{self.decimals}f}"
 
 
 def column_of(metric: Metric) -> Column:
@@ -35,10 +39,10 @@ def column_of(metric: Metric) -> Column:
     sign = -1.0 if metric.is_higher_better else 1.0
     return Column(
         name=metric.name,
-        label=metric.label,
+        label=f"{metric.label}, {metric.unit}" if metric.unit else metric.label,
         better="higher is better" if metric.is_higher_better else "lower is better",
         protocol=metric.protocol,
-        text=metric.text,
+        decimals=metric.decimals,
         distance=lambda value: sign * value,
     )
 
@@ -46,9 +50,9 @@ def column_of(metric: Metric) -> Column:
 HIGH_FREQUENCY_ENERGY = Column(
     name="high_frequency_energy",
     label="high-frequency energy",
-    better="HR has 1",
+    better="HR = 1, nearest is best",
     protocol="BT.601 Y of the rounded 8-bit image, border = scale; energy above a quarter of Nyquist relative to HR's",
-    text=lambda value: "none" if value is None else f"{value:.3f}",
+    decimals=3,
     distance=lambda value: abs(value - 1),
 )
 

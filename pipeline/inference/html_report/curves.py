@@ -13,6 +13,7 @@ from pipeline.train.report import MetricsFile
 _MAX_POINTS = 150
 _BICUBIC = "bicubic_"
 CHANCE = 0.5
+_DISCRIMINATOR_LOSSES = {"real": "real", "fake": "fake", "r1": "R1 penalty", "r2": "R2 penalty"}
 
 Reports = Sequence[tuple[int, Mapping[str, float]]]
 
@@ -23,49 +24,67 @@ class Curves:
 
     Attributes:
         drawings: One per chart that the run has values for.
-        reports_per_point: How many reports a point of a training curve is the mean of.
+        notes: What a reader should know of them, and why some are missing.
     """
 
     drawings: Sequence[Drawing]
-    reports_per_point: int
+    notes: Sequence[str]
 
 
 def curves_of(file: MetricsFile) -> Curves:
     """Return the curves of a run; none where it has no reports yet."""
     reports = file.reports()
-    training = [(images, values) for images, values in reports if any(name.startswith("generator/") for name in values)]
+    training = [report for report in reports if _has(report, "generator/") or _has(report, "discriminator/")]
     reports_per_point = max(1, math.ceil(len(training) / _MAX_POINTS))
-    charts = [*_training_charts(_thinned(training, reports_per_point)), *_validation_charts(reports)]
-    return Curves([draw(chart) for chart in charts if chart.series], reports_per_point)
+    charts = [*_training_charts(_thinned(training, reports_per_point)), *_validation_charts(file)]
+    notes = []
+    if not reports:
+        notes.append("No curves: the run has no reports yet.")
+    if reports_per_point > 1:
+        notes.append(f"Each point of a training curve is the mean of {reports_per_point} reports.")
+    if training and not any(_has(report, "discriminator/") for report in training):
+        notes.append("No curves of a discriminator: none was trained so far.")
+    return Curves([draw(chart) for chart in charts if chart.series], notes)
+
+
+def _has(report: tuple[int, Mapping[str, float]], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in report[1])
 
 
 def _training_charts(reports: Reports) -> list[Chart]:
     losses = _family(reports, "generator/", skip=("skipped_updates",))
     shares = _family(reports, "gradient_share/", factor=100)
+    discriminator = {label: _points(reports, f"discriminator/{name}") for name, label in _DISCRIMINATOR_LOSSES.items()}
+    accuracy = {side: _points(reports, f"discriminator/accuracy_{side}") for side in ("real", "fake")}
     return [
         Chart("Generator's losses", "loss, unweighted", _coloured(losses), may_be_logarithmic=True),
-        Chart("Discriminator's losses", "loss", _coloured(_sides(reports, "discriminator/"))),
+        Chart("Discriminator's losses", "loss", _coloured(discriminator)),
         Chart(
-            *("Discriminator's accuracy", "share of logits on their side"),
-            series=_coloured(_sides(reports, "discriminator/accuracy_")),
+            *("Discriminator's accuracy", "fraction correct"),
+            series=_coloured(accuracy),
             limits=(0, 1),
             levels=[("chance", CHANCE)],
         ),
-        Chart("Each loss term's share of the generator's gradient", "%", _coloured(shares), limits=(0, 100)),
+        # The share of an only term is always 100%.
+        Chart(
+            *("Generator's gradient by loss term", "share, %"),
+            series=_coloured(shares) if len(shares) > 1 else (),
+            limits=(0, 100),
+        ),
     ]
 
 
-def _validation_charts(reports: Reports) -> list[Chart]:
+def _validation_charts(file: MetricsFile) -> list[Chart]:
     """Return a chart for each validation metric, with a line per set, and bicubic dashed in its colour."""
     found = dict.fromkeys(
-        name.replace(f"/{_BICUBIC}", "/") for _, values in reports for name in values if f"/{_BICUBIC}" in name
+        name.replace(f"/{_BICUBIC}", "/") for _, values in file.reports() for name in values if f"/{_BICUBIC}" in name
     )
     charts: dict[str, list[Series]] = {}
     for name in found:
         set_name, _, metric = name.rpartition("/")
         lines = charts.setdefault(metric, [])
         colour = len(lines) // 2
-        own, bicubic = _points(reports, name), _points(reports, f"{set_name}/{_BICUBIC}{metric}")
+        own, bicubic = (list(file.validations(result).items()) for result in (name, f"{set_name}/{_BICUBIC}{metric}"))
         lines += [Series(set_name, own, colour), Series(f"{set_name}, bicubic", bicubic, colour, is_reference=True)]
     return [_validation_chart(metric, [line for line in lines if line.points]) for metric, lines in charts.items()]
 
@@ -77,10 +96,6 @@ def _validation_chart(name: str, series: Sequence[Series]) -> Chart:
     metric = known[name]
     better = "higher" if metric.is_higher_better else "lower"
     return Chart(f"Validation: {metric.label}, {better} is better", metric.unit or metric.label, series)
-
-
-def _sides(reports: Reports, prefix: str) -> dict[str, list[tuple[float, float]]]:
-    return {side: _points(reports, f"{prefix}{side}") for side in ("real", "fake")}
 
 
 def _family(

@@ -1,4 +1,4 @@
-"""Which parts of a photo are enlarged: those where two results differ most, so that nobody picks a flattering one."""
+"""Which parts of a photo are enlarged: those where two results differ most, a rule that favours no model."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pipeline.inference.html_report.curves import Curves
 from pipeline.inference.html_report.origin import Origin
 from pipeline.inference.html_report.output import GENERATOR
 from pipeline.inference.html_report.tables import Table
+from pipeline.metrics.bootstrap import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,12 @@ class RunSection:
     Attributes:
         name: Of the model.
         curves: From its metrics file.
-        attention: Of its discriminator; None where there is none to show.
-        no_attention: Why it could not be drawn; empty otherwise.
+        attention: Of its discriminator, or why there is none to show.
     """
 
     name: str
     curves: Curves
-    attention: Attention | None
-    no_attention: str = ""
+    attention: Attention | str
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class Page:
     Attributes:
         models: Short names, in the order given.
         scale: Enlargement.
+        sets: Their names.
         columns: Of the tables.
         tables: One per set.
         num_photos: That were measured.
@@ -73,11 +73,13 @@ class Page:
         faults: Photos that could not be used, with the reason.
         photos: Those that are shown.
         runs: Of the models that are run folders.
+        without_run: Names of the other models.
         origin: How the page was made.
     """
 
     models: Sequence[str]
     scale: int
+    sets: Sequence[str]
     columns: Sequence[Column]
     tables: Sequence[Table]
     num_photos: int
@@ -85,6 +87,7 @@ class Page:
     faults: Sequence[str]
     photos: Sequence[ComparedPhoto]
     runs: Sequence[RunSection]
+    without_run: Sequence[str]
     origin: Origin
 
 
@@ -97,5 +100,7 @@ def render(page: Page) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(charts=charts, embedding=embedding, generator=GENERATOR, strongest=STRONGEST)
+    environment.globals.update(
+        charts=charts, embedding=embedding, generator=GENERATOR, strongest=STRONGEST, confidence=CONFIDENCE
+    )
     return environment.get_template("page.html.jinja").render(page=page).encode()

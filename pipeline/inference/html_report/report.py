@@ -10,10 +10,10 @@ import numpy as np
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.data.evaluation import set_images
-from pipeline.inference.evaluate import Evaluated
-from pipeline.inference.evaluation import Evaluation, open_evaluation
+from pipeline.inference.evaluate import Evaluated, SetResults
+from pipeline.inference.evaluation import open_evaluation
 from pipeline.inference.evaluation_report import EvaluationReport, MeansOfSet
-from pipeline.inference.html_report.attention import Attention, draw_attention
+from pipeline.inference.html_report.attention import draw_attention
 from pipeline.inference.html_report.columns import HIGH_FREQUENCY_ENERGY, columns_of
 from pipeline.inference.html_report.curves import curves_of
 from pipeline.inference.html_report.details import where_most_different
@@ -143,16 +143,20 @@ def write_report(request: ReportRequest) -> Written:
     evaluation.measure(photos.keep)
     if len(report.faults) == report.num_images:
         raise InputError("no photo of the sets can be used; no report was written:\n  " + "\n  ".join(report.faults))
+    columns = columns_of(report.metrics)
+    opened = {one.label: model.run for one, model in zip(report.models, evaluation.models, strict=True)}
     page = Page(
         models=tuple(request.models),
         scale=report.scale,
-        columns=columns_of(report.metrics),
-        tables=[table_of(name, columns_of(report.metrics), photos.means(name)) for name in report.sets],
+        sets=list(report.sets),
+        columns=columns,
+        tables=[table_of(_title(name, results), columns, photos.means(name)) for name, results in report.sets.items()],
         num_photos=report.num_images - len(report.faults),
         not_computed=report.not_computed,
         faults=report.faults,
         photos=photos.compared,
-        runs=_run_sections(evaluation, photos.hr),
+        runs=[_run_section(label, run, photos.hr) for label, run in opened.items() if run is not None],
+        without_run=[label for label, run in opened.items() if run is None],
         origin=origin_of(request.command, evaluation),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -160,6 +164,11 @@ def write_report(request: ReportRequest) -> Written:
     write_atomically(output, render(page))
     say(f"report: {output}")
     return Written(report.faults, report.num_images)
+
+
+def _title(set_name: str, results: SetResults) -> str:
+    count = len(results.images)
+    return f"{set_name} ({count} photo{'' if count == 1 else 's'})"
 
 
 def _evenly_spread(sets: Sequence[Path], scale: int, count: int) -> set[tuple[str, str]]:
@@ -187,17 +196,11 @@ def _details(pictures: Mapping[str, np.ndarray]) -> list[Detail]:
     ]
 
 
-def _run_sections(evaluation: Evaluation, photos: Mapping[str, np.ndarray]) -> list[RunSection]:
-    opened = zip(evaluation.models, evaluation.report.models, strict=True)
-    return [_run_section(one.label, model.run, photos) for model, one in opened if model.run is not None]
-
-
-def _run_section(name: str, run: RunFolder, photos: Mapping[str, np.ndarray]) -> RunSection:
-    attention: Attention | None = None
-    reason = ""
+def _run_section(label: str, run: RunFolder, photos: Mapping[str, np.ndarray]) -> RunSection:
     try:
         attention = draw_attention(run, photos)
     except InputError as error:
-        reason = str(error)
-        say(f"{name}: the attention map is not drawn: {reason}")
-    return RunSection(name, curves_of(MetricsFile(run.metrics)), attention, reason)
+        attention = str(error)
+    if isinstance(attention, str):
+        say(f"{label}: attention is not shown: {attention}")
+    return RunSection(label, curves_of(MetricsFile(run.metrics)), attention)

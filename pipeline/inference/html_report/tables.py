@@ -7,13 +7,21 @@ from dataclasses import dataclass
 
 from pipeline.inference.evaluation_report import MeansOfSet
 from pipeline.inference.html_report.columns import Column, is_best
+from pipeline.metrics.bootstrap import Interval
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is shown, and whether it is the best of its column."""
+    """A mean as it is shown.
+
+    Attributes:
+        text: The number.
+        spread: Half of its interval; empty for a single photo.
+        is_best: Of its column.
+    """
 
     text: str
+    spread: str
     is_best: bool
 
 
@@ -32,6 +40,13 @@ def table_of(title: str, columns: Sequence[Column], means: Sequence[MeansOfSet])
     for column in columns:
         intervals = [row.intervals[column.name] for row in means]
         values = [None if interval is None else interval.mean for interval in intervals]
-        for row, value in zip(means, values, strict=True):
-            rows[row.label].append(Cell(column.text(value), is_best(column, value, values)))
+        for row, interval, value in zip(means, intervals, values, strict=True):
+            cell = Cell(column.text(value), _spread(column, interval), is_best(column, value, values))
+            rows[row.label].append(cell)
     return Table(title, columns, rows)
+
+
+def _spread(column: Column, interval: Interval | None) -> str:
+    if interval is None or interval.num_images < 2:  # of a single photo nothing is known of the spread
+        return ""
+    return f"±{column.text((interval.high - interval.low) / 2)}"

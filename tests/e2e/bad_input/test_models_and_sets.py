@@ -73,9 +73,10 @@ def test_model_when_registered_where_no_server_is(
 def test_set_when_it_is_no_evaluation_set(
     refuse: Callable[..., None], here: Path, main: Main, arguments: Callable
 ) -> None:
-    (here / "validation").mkdir()
-    refuse(main, arguments("nothing.pth", here), "no evaluation set in validation", "got an empty folder", "LRx4/")
-    (here / "validation" / "HR").mkdir()
+    folder = here / "validation"
+    folder.mkdir()
+    refuse(main, arguments("nothing.pth", here), f"no evaluation set in {folder}", "got an empty folder", "LRx4/")
+    (folder / "HR").mkdir()
     refuse(main, arguments("nothing.pth", here), "no images in", "expected .avif, .bmp")
 
 

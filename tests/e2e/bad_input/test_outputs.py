@@ -45,9 +45,10 @@ def test_cache_when_it_cannot_be_written(refuse: Callable[..., None], here: Path
 
 
 def test_evaluate_when_the_output_cannot_be_written(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
+    model = model_file(here / "m.safetensors")
     (here / "taken").write_text("a file")
     for name in ("--output", "--picture"):
-        arguments = ["nothing.pth", "--sets", str(prepared / "validation"), "--output", "n.json", name, "taken/x.json"]
+        arguments = [model, "--sets", str(prepared / "validation"), "--output", "n.json", name, "taken/x.json"]
         refuse(jobs.evaluate.main, arguments, "cannot write to the output folder", "at taken")
 
 

@@ -165,6 +165,8 @@ def test_labels_are_short_and_distinct(tmp_path: Path, monkeypatch: pytest.Monke
     exports = ["runs/mine/export/generator.pth", "runs/other/export/generator.pth"]
     assert list(label_models(exports)) == ["mine/export/generator", "other/export/generator"]
     assert list(label_models(["bicubic.pth"])) == [f"{tmp_path.name}/bicubic"]  # the table has a row of that name
+    (tmp_path / "HR").mkdir()
+    assert list(label_models(["HR"])) == [f"{tmp_path.name}/HR"]  # the report has a picture of that name
     with pytest.raises(InputError, match="runs/mine is given twice"):
         label_models(["runs/mine", "models/x.pth", "runs/mine"])
     with pytest.raises(CheckpointError, match="no such model: gone"):

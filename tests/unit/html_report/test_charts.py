@@ -60,7 +60,8 @@ def test_points_lie_where_their_values_are() -> None:
     assert list(line.dots) == expected
     numbers = [float(number) for number in re.findall(r"[\d.]+", line.path)]
     assert list(zip(numbers[::2], numbers[1::2], strict=True)) == expected
-    assert drawing.levels == [(middle[1], "chance")]
+    assert drawing.levels == [middle[1]]
+    assert line.last == "1"
     assert dict(drawing.y_ticks) == {bottom: "0.0", middle[1]: "0.5", top: "1.0"}
     assert [label for _, label in drawing.x_ticks] == ["0", "50", "100"]
 

@@ -45,12 +45,27 @@ def points(chart: Chart) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_run_without_reports_has_no_curves(file: MetricsFile) -> None:
-    assert curves_of(file).drawings == []
+    curves = curves_of(file)
+    assert curves.drawings == []
+    assert curves.notes == ["No curves: the run has no reports yet."]
 
 
-def test_pixel_stage_has_no_chart_of_the_discriminator(file: MetricsFile) -> None:
+def test_pixel_stage_has_no_chart_of_the_discriminator_nor_of_the_only_terms_share(file: MetricsFile) -> None:
     file.write(4, LOSSES)
-    assert list(charts_of(file)) == ["Generator's losses", "Each loss term's share of the generator's gradient"]
+    assert list(charts_of(file)) == ["Generator's losses"]
+    assert curves_of(file).notes == ["No curves of a discriminator: none was trained so far."]
+
+
+def test_discriminator_has_curves_before_the_generator_trains(file: MetricsFile) -> None:
+    file.write(4, {"discriminator/real": 0.7, "discriminator/fake": 0.6, "discriminator/r1": 0.01})
+    file.write(8, {"discriminator/real": 0.6, "discriminator/fake": 0.5, "discriminator/r1": 0.02} | LOSSES)
+    charts = charts_of(file)
+    assert points(charts["Generator's losses"]) == {"pixel": [(8, 0.04)]}
+    assert points(charts["Discriminator's losses"]) == {
+        "real": [(4, 0.7), (8, 0.6)],
+        "fake": [(4, 0.6), (8, 0.5)],
+        "R1 penalty": [(4, 0.01), (8, 0.02)],
+    }
 
 
 def test_charts_have_the_values_of_the_reports(file: MetricsFile) -> None:
@@ -63,7 +78,7 @@ def test_charts_have_the_values_of_the_reports(file: MetricsFile) -> None:
     accuracy = charts["Discriminator's accuracy"]
     assert points(accuracy) == {"real": [(8, 0.8)], "fake": [(8, 0.6)]}
     assert list(accuracy.levels) == [("chance", 0.5)]
-    shares = charts["Each loss term's share of the generator's gradient"]
+    shares = charts["Generator's gradient by loss term"]
     assert points(shares) == {"pixel": [(4, 100), (8, 75)], "adversarial": [(8, 25)]}
 
 
@@ -89,7 +104,7 @@ def test_long_run_is_thinned_to_means_of_its_reports(file: MetricsFile) -> None:
     for number in range(1, 401):
         file.write(100 * number, {"generator/pixel": float(number)})
     curves = curves_of(file)
-    assert curves.reports_per_point == 3
+    assert curves.notes[0] == "Each point of a training curve is the mean of 3 reports."
     (line,) = curves.drawings[0].chart.series
     assert len(line.points) == 134
     assert line.points[0] == (300, 2.0)

@@ -1,4 +1,4 @@
-"""The page: pictures as they are, nothing from outside, nobody's text as markup, and a mark to know it again."""
+"""The page: pictures as they are, nothing from outside, names as text, and a mark by which it is recognised."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from harness import ROOT, model_file, photo, write_photos
 from PIL import Image
 
-from pipeline.inference.html_report.attention import least_alike
 from pipeline.inference.html_report.embedding import is_lossless, photo_uri
 from pipeline.inference.html_report.output import is_report
 from pipeline.inference.html_report.report import ReportRequest, write_report
@@ -36,15 +34,6 @@ def test_photo_is_embedded_as_it_is_and_a_large_one_nearly() -> None:
     kind, pixels = decoded(photo_uri(large))
     assert kind == "jpeg"
     assert np.abs(pixels.astype(int) - large).mean() < 4
-
-
-def test_cells_that_are_least_alike_are_found() -> None:
-    semantics = torch.ones(3, 2, 3)
-    semantics[:, 0, 2] = torch.tensor([1.0, -1.0, 0.5])
-    semantics[:, 1, 1] = torch.tensor([-1.0, 1.0, 0.5])
-    cells, distance = least_alike(semantics)
-    assert cells == (2, 4)
-    assert distance == pytest.approx(1 + 1.75 / 2.25)
 
 
 def request(models: list[str], folder: Path, **changes: object) -> ReportRequest:
@@ -82,6 +71,22 @@ def test_page_holds_all_it_needs_and_names_as_text(folder: Path) -> None:
     assert page.count("data-compare") == 2 + 1  # the two photos, and the script
     assert "2 of 4 photos are shown" in page
     assert is_report(folder / "report.html")
+
+
+def test_weights_alone_have_no_curves_and_no_attention_and_the_page_says_so(folder: Path) -> None:
+    write_photos(folder / "single" / "HR", [(20, 24)])
+    write_report(request([model_file(folder / "m.safetensors")], folder, sets=(folder / "single",)))
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "Neither curves nor attention of m: given as weights alone." in page
+    assert "1 photo of single" in page
+    assert "<svg" not in page
+    assert 'id="attention"' not in page
+
+
+def test_several_processes_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="start the job without a launcher"):
+        write_report(request([model_file(folder / "m.safetensors")], folder))
 
 
 def test_photo_that_cannot_be_used_is_said_and_all_being_so_is_refused(folder: Path) -> None:

@@ -31,7 +31,7 @@ def best_rows(column, values: dict[str, float | None]) -> list[str]:
         (GMSD, {"bicubic": 0.1, "a": 0.3, "b": 0.2}, ["bicubic"]),
         (HIGH_FREQUENCY_ENERGY, {"bicubic": 0.2, "a": 0.9, "b": 1.2}, ["a"]),
         (HIGH_FREQUENCY_ENERGY, {"bicubic": 0.2, "a": 0.7, "b": 1.2}, ["b"]),
-        (PSNR, {"bicubic": 26.0, "a": 28.501, "b": 28.499}, ["a", "b"]),  # both are shown as 28.50 dB
+        (PSNR, {"bicubic": 26.0, "a": 28.501, "b": 28.499}, ["a", "b"]),  # both are shown as 28.50
         (PSNR, {"bicubic": None, "a": 28.5}, []),  # nothing to be better than
         (PSNR, {"bicubic": None, "a": 28.5, "b": 27.0}, ["a"]),
     ],
@@ -44,4 +44,14 @@ def test_table_has_a_column_per_metric_and_the_high_frequency_energy_last() -> N
     columns = columns_of([METRICS["psnr_y"]])
     assert [column.name for column in columns] == ["psnr_y", "high_frequency_energy"]
     table = table_of("set", columns, [row("bicubic", psnr_y=25.0, high_frequency_energy=None)])
-    assert [cell.text for cell in table.rows["bicubic"]] == ["25.00 dB", "none"]
+    assert [cell.text for cell in table.rows["bicubic"]] == ["25.00", "none"]
+    assert columns[0].label == "PSNR-Y, dB"
+
+
+def test_mean_over_photos_has_half_its_interval_and_a_single_photo_none() -> None:
+    interval = mean_interval([20.0, 30.0, 31.0])
+    assert interval is not None
+    several, one = MeansOfSet("several", {"psnr_y": interval}), row("one", psnr_y=28.0)
+    table = table_of("set", [PSNR], [several, one])
+    assert table.rows["several"][0].spread == f"±{(interval.high - interval.low) / 2:.2f}"
+    assert table.rows["one"][0].spread == ""
