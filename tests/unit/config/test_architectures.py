@@ -32,6 +32,7 @@ from pipeline.models.generators import (
 )
 
 # What the tables of a run folder held at c7a254d, whatever the architecture.
+DEMO_START = Path("demo/psnr/export/generator.safetensors")
 FLAT_GENERATOR = {
     "architecture": "compact",
     "scale": 4,
@@ -114,7 +115,8 @@ def test_sizes_for_each_block_survive_the_way_through_config_json(tmp_path: Path
 
 
 def test_flag_of_another_architecture_keeps_what_both_know() -> None:
-    assert flagged("--generator.architecture", "rrdb").generator == RRDBOptions(scale=4, num_features=32, num_blocks=8)
+    wanted = RRDBOptions(scale=4, num_features=48, num_blocks=10, initial_weights=DEMO_START)
+    assert flagged("--generator.architecture", "rrdb").generator == wanted
     paper = flagged(
         "--generator.num-features", "60", "--generator.architecture=swinir", "--generator.num-heads", "2", "3",
         preset="rrdb_sed_p_x4",
@@ -185,7 +187,7 @@ def toy() -> Iterator[None]:
 @pytest.mark.usefixtures("toy")
 def test_generator_registered_from_outside_is_configured_built_saved_and_loaded(tmp_path: Path) -> None:
     options = flagged("--generator.architecture", "toy", "--generator.kernel-px", "5").generator
-    assert options == ToyOptions(scale=4, kernel_px=5)
+    assert options == ToyOptions(scale=4, kernel_px=5, initial_weights=DEMO_START)
     preset = structure(demo_with(generator=to_plain(options)), Preset, "preset")
     assert preset.train.generator == options
     generator = build_generator(options)
