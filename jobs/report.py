@@ -74,6 +74,8 @@ def main(argv: list[str]) -> int:
             command=command,
         )
     )
+    for table in written.tables:
+        print(f"{table.text}\n* best of its column")
     return end_with_faults(written.faults, written.num_photos, "photos")
 
 

@@ -21,7 +21,7 @@ from pipeline.inference.html_report.embedding import photo_uri, png_uri
 from pipeline.inference.html_report.origin import origin_of
 from pipeline.inference.html_report.output import check_report_file
 from pipeline.inference.html_report.page import ComparedPhoto, Detail, Page, RunSection, render
-from pipeline.inference.html_report.tables import table_of
+from pipeline.inference.html_report.tables import Table, table_of
 from pipeline.inference.model_names import BICUBIC, HR
 from pipeline.metrics.bootstrap import mean_interval
 from pipeline.metrics.spectrum import high_frequency_energy
@@ -120,8 +120,15 @@ class _Photos:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a report: photos that could not be used, and how many there are."""
+    """What became of a report.
 
+    Attributes:
+        tables: Its numbers, a table for each set.
+        faults: Photos that could not be used.
+        num_photos: Number of photos, including those.
+    """
+
+    tables: Sequence[Table]
     faults: Sequence[str]
     num_photos: int
 
@@ -163,7 +170,7 @@ def write_report(request: ReportRequest) -> Written:
     clean_stale_kind(output.parent, output.name)
     write_atomically(output, render(page))
     say(f"report: {output}")
-    return Written(report.faults, report.num_images)
+    return Written(page.tables, report.faults, report.num_images)
 
 
 def _title(set_name: str, results: SetResults) -> str:

@@ -33,6 +33,20 @@ class Table:
     columns: Sequence[Column]
     rows: dict[str, list[Cell]]
 
+    @property
+    def text(self) -> str:
+        """The means for a terminal, the best of each column marked by a star."""
+        columns = [
+            [self.title, *self.rows],
+            *(
+                [column.label, *(f"{row[at].text}{'*' if row[at].is_best else ' '}" for row in self.rows.values())]
+                for at, column in enumerate(self.columns)
+            ),
+        ]
+        widths = [max(map(len, column)) for column in columns]
+        lines = zip(*columns, strict=True)
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
 
 def table_of(title: str, columns: Sequence[Column], means: Sequence[MeansOfSet]) -> Table:
     """Return the table of some means, a row for each."""

@@ -55,3 +55,12 @@ def test_mean_over_photos_has_half_its_interval_and_a_single_photo_none() -> Non
     table = table_of("set", [PSNR], [several, one])
     assert table.rows["several"][0].spread == f"±{(interval.high - interval.low) / 2:.2f}"
     assert table.rows["one"][0].spread == ""
+
+
+def test_table_at_the_terminal_has_aligned_columns_and_marks_the_best() -> None:
+    rows = [row("bicubic", psnr_y=9.5, gmsd=0.5), row("ours", psnr_y=28.25, gmsd=0.25)]
+    assert table_of("Set5 (5 photos)", [PSNR, GMSD], rows).text.splitlines() == [
+        "Set5 (5 photos)  PSNR-Y, dB  GMSD",
+        "bicubic          9.50        0.5000",
+        "ours             28.25*      0.2500*",
+    ]
