@@ -253,9 +253,11 @@ def _validation_lines(config: TrainConfig) -> list[str]:
 def _turn_lines(config: TrainConfig) -> list[str]:
     schedule = config.schedule
     warmup, every = schedule.discriminator_warmup_images, schedule.generator_every_steps
+    limit = schedule.discriminator_max_accuracy
     turns = [
         f"discriminator warm-up of {warmup:,} images" if warmup else "",
         f"the generator updates in one of {every} steps" if every > 1 else "",
+        f"the discriminator rests while its accuracy is above {limit:g}" if limit else "",
     ]
     found = ", then ".join(turn for turn in turns if turn)
     return [f"turns            {found}"] if found and config.is_adversarial else []
