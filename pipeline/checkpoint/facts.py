@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from shards.schema import Count, FileStem, Pattern, SchemaError, Sha256, parse, shown
+from shards.schema import Count, FileStem, Pattern, Range, SchemaError, Sha256, parse, shown
 
 MlflowRunId = Annotated[str, Pattern(r"[A-Za-z0-9_-]{1,64}", "the ID of an MLflow run")]
 
@@ -38,6 +38,7 @@ class _Facts:
     damage: _Damage = dataclasses.field(default_factory=lambda: _Damage(0, 0, 0))
     skipped_updates: Mapping[str, tuple[Count, Count]] = dataclasses.field(default_factory=dict)
     validation_due: bool = False
+    discriminator_accuracy: Annotated[float, Range(0, 1)] = 0.5
 
 
 def checked_facts(facts: object) -> dict[str, Any]:

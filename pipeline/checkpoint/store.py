@@ -149,6 +149,14 @@ class CheckpointStore:
         """Return how many images each complete checkpoint has seen, in order."""
         return [_position(folder) for folder in self.complete()]
 
+    def groups(self) -> set[str]:
+        """Return the groups of tensors that every complete checkpoint holds; none without checkpoints.
+
+        Whichever of them a run resumes from, because newer ones are damaged, restores these.
+        """
+        held = [{file.stem for file in folder.glob("*.safetensors")} for folder in self.complete()]
+        return set.intersection(*held) if held else set()
+
     def weights(self, images_seen: int, group: str) -> dict[str, Tensor]:
         """Load one group of the checkpoint at a position.
 

@@ -108,6 +108,10 @@ class ScheduleConfig:
     in runs of earlier versions, which resume with it."""
     generator_every_steps: int = 1
     """In the adversarial stage the generator is updated in every N-th step, the discriminator in each."""
+    discriminator_max_accuracy: float = 0.0
+    """Adaptive discriminator: it is not updated while the running mean of its accuracy, over real and fake images of
+    all ranks, is above this (Wu et al. 2016, arXiv:1610.07584, Sec. 3.1, with 0.8). For one that wins too easily;
+    each adversarial step then waits for the device. Above 0.5 and below 1; 0: updated in every step."""
     stop_after_no_improvement_images: int = 0
     """Patience: end the run at a validation when the best one, by `report.keep_best`, is so many images ago; the
     adversarial stage is given as many from its start. 0: train to the end."""
@@ -137,6 +141,7 @@ class ScheduleConfig:
                 *not_negative(
                     learning_rate_warmup_images=self.learning_rate_warmup_images, weight_decay=self.weight_decay
                 ),
+                *self._max_accuracy_faults(),
                 "learning_rate_decay='cosine' takes no milestones_images; leave them empty"
                 if self.learning_rate_decay == "cosine" and self.milestones_images
                 else None,
@@ -145,6 +150,20 @@ class ScheduleConfig:
                 else f"milestones_images={list(self.milestones_images)} must increase",
             ]
         )
+
+    def _max_accuracy_faults(self) -> list[str]:
+        limit, faults = self.discriminator_max_accuracy, []
+        if limit != 0 and not 0.5 < limit < 1:
+            faults.append(
+                f"discriminator_max_accuracy={limit} must be above 0.5 (chance) and below 1, such as 0.9; 0: no limit"
+            )
+        if limit and self.generator_every_steps > 1:
+            faults.append(
+                f"discriminator_max_accuracy={limit} slows the discriminator and generator_every_steps="
+                f"{self.generator_every_steps} the generator; set one of them: discriminator_max_accuracy=0 or "
+                "generator_every_steps=1"
+            )
+        return faults
 
     def learning_rate_factor(self, images_seen: int, start_images: int = 0) -> float:
         """Return the factor on the learning rate of a network at a position of the run.
@@ -179,6 +198,10 @@ class ScheduleConfig:
         step_of_stage = since_start // batch_size
         is_its_turn = (step_of_stage + 1) % self.generator_every_steps == 0
         return since_start < self.discriminator_warmup_images or not is_its_turn
+
+    def discriminator_rests(self, accuracy: float) -> bool:
+        """Return whether a discriminator whose accuracy has this running mean is left as it is."""
+        return 0 < self.discriminator_max_accuracy < accuracy
 
     def ema_decay(self, batch_size: int) -> float:
         """Return the decay of the moving average for a step of `batch_size` images; 0 copies the weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from pipeline.losses import (
     GradientPenalty,
     ImageTerm,
 )
-from pipeline.models.discriminators import start_discriminator
-from pipeline.models.generators import start_generator
+from pipeline.models.discriminators import build_discriminator, start_discriminator
+from pipeline.models.generators import build_generator, start_generator
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.compilation import compile_network
 from pipeline.train.ema import MovingAverage
@@ -53,13 +54,16 @@ def build_losses(config: LossConfig, *, is_adversarial: bool) -> GeneratorLosses
     return GeneratorLosses(tuple(image), ADVERSARIAL_LOSSES[config.adversarial], config.adversarial_weight)
 
 
-def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -> TrainingState:
+def build_state(
+    config: TrainConfig, semantic_channels: int, backend: Backend, restored: Collection[str] = ()
+) -> TrainingState:
     """Build the networks from the run's seed, with their optimizers. All ranks must call.
 
     Args:
         config: The run's configuration.
         semantic_channels: Of the semantics; 0 for a plain discriminator.
         backend: Ranks and devices.
+        restored: Networks that a checkpoint will restore, and that need no initial weights therefore.
 
     Raises:
         ConfigError: A network's options do not fit together, or to the crops.
@@ -67,10 +71,12 @@ def build_state(config: TrainConfig, semantic_channels: int, backend: Backend) -
     """
     torch.manual_seed(config.seed)
     schedule, device = config.schedule, backend.device
-    generator = place(start_generator(config.generator, config.data.crop_px), config.runtime, device)
+    start = build_generator if "generator" in restored else start_generator
+    generator = place(start(config.generator, config.data.crop_px), config.runtime, device)
     discriminator = None
     if config.is_adversarial:
-        network = start_discriminator(config.discriminator, semantic_channels, config.data.crop_px)
+        start = build_discriminator if "discriminator" in restored else start_discriminator
+        network = start(config.discriminator, semantic_channels, config.data.crop_px)
         discriminator = place(network, config.runtime, device)
     average = MovingAverage(generator)
 

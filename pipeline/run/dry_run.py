@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.features import image_manifest
@@ -253,9 +254,11 @@ def _validation_lines(config: TrainConfig) -> list[str]:
 def _turn_lines(config: TrainConfig) -> list[str]:
     schedule = config.schedule
     warmup, every = schedule.discriminator_warmup_images, schedule.generator_every_steps
+    limit = schedule.discriminator_max_accuracy
     turns = [
         f"discriminator warm-up of {warmup:,} images" if warmup else "",
         f"the generator updates in one of {every} steps" if every > 1 else "",
+        f"the discriminator rests while its accuracy is above {limit:g}" if limit else "",
     ]
     found = ", then ".join(turn for turn in turns if turn)
     return [f"turns            {found}"] if found and config.is_adversarial else []
@@ -267,8 +270,11 @@ def _path_lines(config: TrainConfig) -> list[str]:
     if config.is_adversarial and config.discriminator.semantic and config.semantics.source != "online":
         reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
     reads += [(path, path / "HR") for path in config.report.validation_sets]
-    starts = [config.generator.initial_file, *([config.discriminator.initial_weights] if config.is_adversarial else [])]
-    reads += [(file, file) for file in starts if file is not None]
+    starts = {"generator": config.generator.initial_file}
+    if config.is_adversarial:
+        starts["discriminator"] = config.discriminator.initial_weights
+    restored = CheckpointStore(folder.checkpoints).groups()
+    reads += [(file, file) for name, file in starts.items() if file is not None and name not in restored]
     return [
         *(f"reads            {path}{'' if mark.exists() else '  (not there yet)'}" for path, mark in reads),
         f"writes           {folder.path}: {folder.metrics.name}, {folder.checkpoints.name}/, "

@@ -58,6 +58,7 @@ def _compared(config: TrainConfig) -> list[tuple[str, object, object]]:
         ("schedule.weight_decay", schedule.weight_decay, 0.0),
         ("schedule.generator_learning_rate", schedule.generator_learning_rate, 1e-4),
         ("schedule.discriminator_learning_rate", schedule.discriminator_learning_rate, 1e-4),
+        ("schedule.discriminator_max_accuracy", schedule.discriminator_max_accuracy, 0.0),
         ("schedule.betas", schedule.betas, (0.9, 0.99)),
         ("schedule.gradient_clip_norm", schedule.gradient_clip_norm, 0.0),
         ("schedule.ema_half_life_images", schedule.ema_half_life_images, 0.0),

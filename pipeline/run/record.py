@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -83,9 +83,8 @@ def start_tracking(
 
 
 def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource | None, backend: Backend) -> list[str]:
-    """Return the notes to show before the first step, one line each."""
+    """Return the notes to show before the first step, one line each; `start_notes` has those of the networks."""
     lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}", *backend.notes]
-    lines.append(f"generator: initial weights {config.generator.initial_weights or 'random'}")
     if others := passed_over_in_sets(config.report.validation_sets):
         lines.append(f"validation sets: {others}")
     if semantics is not None:
@@ -99,6 +98,14 @@ def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource 
             "--semantics.weights openai --losses.perceptual-weights torchvision (package for EfficientNet)"
         )
     return lines
+
+
+def start_notes(config: TrainConfig, restored: Collection[str]) -> list[str]:
+    """Return what the networks start from, one line each; none of those that a checkpoint restores."""
+    files = {"generator": config.generator.initial_weights or "random"}
+    if config.is_adversarial and config.discriminator.initial_weights is not None:
+        files["discriminator"] = config.discriminator.initial_weights
+    return [f"{name}: initial weights {file}" for name, file in files.items() if name not in restored]
 
 
 def random_networks(config: TrainConfig) -> list[str]:

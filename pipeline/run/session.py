@@ -21,7 +21,7 @@ from pipeline.run.assembly import build_gan, build_losses, build_state, memory_f
 from pipeline.run.checks import check_data, resolve_semantics
 from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
-from pipeline.run.record import facts_of, notes_of, start_tracking
+from pipeline.run.record import facts_of, notes_of, start_notes, start_tracking
 from pipeline.run.resume import newest_checkpoint, retention_of
 from pipeline.run.validation import Validation, find_validation_metrics
 from pipeline.runtime.backend import Backend
@@ -74,11 +74,12 @@ class Session:
         self._notes_of_sets = check_data(config, self._manifest, list(self._validation_metrics.chosen.values()))
         losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
         channels = self._semantics.channels if self._semantics is not None else 0
-        self._state = build_state(config, channels, backend)
-        self._gan, self._step = build_gan(config, self._state, losses, backend)
         self._metrics = MetricsFile(self._folder.metrics)
         self._validation = Validation(config, self._validation_metrics, self._metrics, backend)
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._validation.scores))
+        self._restored = self._store.groups()
+        self._state = build_state(config, channels, backend, self._restored)
+        self._gan, self._step = build_gan(config, self._state, losses, backend)
         self._lock = self._lock_folder()
         if backend.is_leader:
             self._folder.clean()
@@ -104,6 +105,7 @@ class Session:
     def notes(self) -> list[str]:
         """What a person should know before the first step, one line each."""
         lines = notes_of(self._config, self._manifest, self._semantics, self._backend)
+        lines += start_notes(self._config, self._restored)
         lines += (f"validation sets: {line}" for line in self._notes_of_sets)
         return [*lines, *self._validation_metrics.notes]
 

@@ -28,6 +28,8 @@ from pipeline.train.micro_batches import MicroBatch, StepInput, micro_batches
 
 Scalars: TypeAlias = dict[str, Tensor]
 TermNorms: TypeAlias = dict[str, Float[Tensor, " n"]]
+Pair: TypeAlias = tuple[Tensor, Tensor]
+"""Of real and of fake images."""
 NO_PENALTY = GradientPenalty()
 
 
@@ -73,11 +75,13 @@ class Turn:
         generator_learning_rate: None where the generator is not updated: in the warm-up and between its turns.
         discriminator_learning_rate: None in the pixel stage, where the discriminator takes no part.
         is_reported: Whether a report follows, for which the step also measures the gradient of each term.
+        discriminator_rests: Whether the discriminator takes part, but is measured only and not updated.
     """
 
     generator_learning_rate: float | Tensor | None
     discriminator_learning_rate: float | Tensor | None
     is_reported: bool = False
+    discriminator_rests: bool = False
 
     @property
     def is_adversarial(self) -> bool:
@@ -103,6 +107,11 @@ class StepResult:
         for name, value in terms.items():
             key = f"{network}/{name}"
             self.scalars[key] = share * value.detach() + self.scalars.get(key, 0.0)
+
+    def add_both_logits(self, share: float, losses: Pair, logits: Pair, accuracies: Pair) -> None:
+        """Add what `add_logits` does for the real and for the fake images of a micro-batch."""
+        for side, *values in zip(("real", "fake"), losses, logits, accuracies, strict=True):
+            self.add_logits(share, side, *values)
 
     def add_logits(self, share: float, side: str, loss: Tensor, logits: Tensor, accuracy: Tensor) -> None:
         """Add the discriminator's loss, mean logit and accuracy on the real or the fake images of a micro-batch."""
@@ -149,7 +158,9 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
 
     # Discriminator: HR images are real, outputs are fake. The outputs are detached: no gradient reaches the generator.
     # One pass on both, with the semantics of the HR image for both; its wrapper averages the gradients over ranks.
-    if turn.discriminator_learning_rate is not None:
+    if turn.discriminator_rests:
+        _measure_discriminator(gan, batch, outputs, result)
+    elif turn.discriminator_learning_rate is not None:
         trained = gan.adversary
         for part, sr in zip(micro_batches(batch, gan.micro_batch_size, trained.bare), outputs, strict=True):
             with trained.accumulate(is_last=part.is_last):
@@ -161,9 +172,7 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
                 penalties = gan.penalty((real, fake), noisy)
                 trained.backward(part.share * sum(penalties.values(), real_loss + fake_loss))
             result.add("discriminator", part.share, penalties)
-            is_real, is_fake = adversarial.accuracy(real, fake)
-            result.add_logits(part.share, "real", real_loss, real, is_real)
-            result.add_logits(part.share, "fake", fake_loss, fake, is_fake)
+            result.add_both_logits(part.share, (real_loss, fake_loss), (real, fake), adversarial.accuracy(real, fake))
         result.skipped["discriminator"] = trained.step(turn.discriminator_learning_rate)
     return result
 
@@ -179,7 +188,7 @@ def gan_step_shared_pass(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
     several backward passes add up in `grad`, which those of a DeepSpeed engine do not. Steps with one update have
     nothing to share and go to `gan_step`.
     """
-    if turn.generator_learning_rate is None or turn.discriminator_learning_rate is None:
+    if turn.generator_learning_rate is None or turn.discriminator_learning_rate is None or turn.discriminator_rests:
         return gan_step(gan, batch, turn)
     generator, trained, losses, adversarial = gan.generator, gan.adversary, gan.losses, gan.losses.adversarial
     discriminator, result = _bare(trained), StepResult()
@@ -254,6 +263,16 @@ def _bare(trainable: Trainable) -> nn.Module:
 def _outputs_without_graph(gan: Gan, batch: StepInput) -> list[Tensor]:
     with torch.no_grad(), gan.autocast():
         return [gan.generator.bare(part.lq) for part in micro_batches(batch, gan.micro_batch_size, None)]
+
+
+def _measure_discriminator(gan: Gan, batch: StepInput, outputs: list[Tensor], result: StepResult) -> None:
+    """Add the losses, logits and accuracies of a discriminator that rests, by which it is found to lose again."""
+    discriminator, adversarial = _bare(gan.adversary), gan.losses.adversarial
+    for part, sr in zip(micro_batches(batch, gan.micro_batch_size, discriminator), outputs, strict=True):
+        with torch.no_grad(), gan.autocast():
+            real, fake = discriminator((part.gt, sr.to(part.gt.dtype)), part.semantics)
+        logits = (real.float(), fake.float())
+        result.add_both_logits(part.share, adversarial.discriminator(*logits), logits, adversarial.accuracy(*logits))
 
 
 def _image_terms(gan: Gan, sr: Tensor, part: MicroBatch, turn: Turn) -> Scalars:

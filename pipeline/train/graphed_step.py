@@ -20,7 +20,7 @@ from pipeline.train.micro_batches import StepInput
 WARMUP_STEPS = 3
 """Steps of a kind that run before it is recorded: they allocate optimizer state, choose algorithms, and compile."""
 
-_Kind = tuple[bool, bool]
+_Kind = tuple[bool, bool, bool]
 
 
 class GraphedStep:
@@ -41,7 +41,11 @@ class GraphedStep:
         """Run a step. A reported one measures more and is rare, so it is not recorded."""
         if turn.is_reported:
             return self._run(gan, batch, turn)
-        kind = (turn.generator_learning_rate is None, turn.discriminator_learning_rate is None)
+        kind = (
+            turn.generator_learning_rate is None,
+            turn.discriminator_learning_rate is None,
+            turn.discriminator_rests,
+        )
         self._num_made[kind] += 1
         if self._num_made[kind] <= WARMUP_STEPS:
             return self._run(gan, batch, turn)
@@ -73,7 +77,8 @@ class _Recording:
         self._graph = torch.cuda.CUDAGraph()
         # Other threads, which pin batches and write checkpoints, may call CUDA meanwhile.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._result = step(gan, self._batch, Turn(self._rates[0], self._rates[1]))
+            recorded = Turn(self._rates[0], self._rates[1], discriminator_rests=turn.discriminator_rests)
+            self._result = step(gan, self._batch, recorded)
         self._norms = [trained.gradient_norms for trained in _trained(gan)]
         torch.cuda.empty_cache()  # the graph has memory of its own
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 AT_CHANCE = (0.48, 0.52)
 SATURATED = 0.98
 SMALLEST_SHARE = 0.01
+LARGEST_REST_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ def _adversarial_share(values: Mapping[str, float]) -> float | None:
     return values.get("gradient_share/adversarial")
 
 
+def _rest_share(values: Mapping[str, float]) -> float | None:
+    return values.get("discriminator/rest_share")
+
+
 _SYMPTOMS = {
     "chance": _Symptom(
         _accuracy,
@@ -51,7 +56,15 @@ _SYMPTOMS = {
         lambda accuracy: accuracy > SATURATED,
         "the discriminator is saturated (accuracy {value:.3f} over the last {images:,} images), so its gradient hardly "
         "depends on the output. Lower schedule.discriminator_learning_rate, set schedule.generator_every_steps to 1, "
-        "or use --losses.adversarial relativistic_average",
+        "let it rest while it wins (schedule.discriminator_max_accuracy, such as 0.9), or use --losses.adversarial "
+        "relativistic_average",
+    ),
+    "resting": _Symptom(
+        _rest_share,
+        lambda share: share > LARGEST_REST_SHARE,
+        "the discriminator rested in {value:.0%} of the steps (over the last {images:,} images): even without updates "
+        "its accuracy stays above schedule.discriminator_max_accuracy, and the generator trains against one that "
+        "hardly changes. Raise losses.adversarial_weight or schedule.generator_learning_rate, or that accuracy",
     ),
     "share": _Symptom(
         _adversarial_share,

@@ -1,7 +1,8 @@
 """The loop, top to bottom.
 
 Per step: batch -> LQ, HR and semantics on the device -> GAN step -> moving average. Between steps, at intervals in
-images: report, validate, checkpoint. Nothing else waits for the device.
+images: report, validate, checkpoint. Nothing else waits for the device, except an adaptive discriminator
+(`schedule.discriminator_max_accuracy`), whose accuracy of a step decides on its update in the next one.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
 from pipeline.errors import SaveError
 from pipeline.runtime.backend import Backend
-from pipeline.train.gan_step import Gan, GanStep, StepResult, Turn
+from pipeline.train.gan_step import Gan, GanStep, Scalars, StepResult, Turn
 from pipeline.train.health import GanHealth
 from pipeline.train.micro_batches import StepInput
 from pipeline.train.non_finite import first_bad_output
 from pipeline.train.report import MetricsFile, RunningMeans
 from pipeline.train.skips import StepRecord
-from pipeline.train.state import TrainingState, seed_step
+from pipeline.train.state import AT_CHANCE, TrainingState, seed_step
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,17 +120,17 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     reported_at, reported_time = state.images_seen, time.monotonic()
     is_last = state.images_seen >= total_images or parts.is_exhausted(state.images_seen)
     for batch in () if is_last else batches:
-        turn = turn_at(config, state.images_seen)
+        turn = turn_at(config, state.images_seen, state.discriminator_accuracy)
         seed_step(config.seed, state.images_seen, backend.rank)
         inputs = parts.prepare(batch.to(backend.device), turn.is_adversarial)
         result = parts.step(parts.gan, inputs, turn)
         with state.generator.whole():
             state.average.update(config.schedule.ema_decay(config.data.batch_size))
-        means.add(result.scalars)
+        means.add(result.scalars | _rest_share(parts, turn))
         state.skipped.add(_record(parts, state.images_seen, batch, result))
         before, state.images_seen = state.images_seen, state.images_seen + config.data.batch_size
         parts.progress.advance(state.images_seen, "SeD" if turn.is_adversarial else "pixels")
-        must_stop, cannot_save = _agree(parts, batch, before)
+        must_stop, cannot_save = _agree(parts, state, batch, _accuracies(config, turn, result))
         if cannot_save:
             break
 
@@ -153,8 +154,14 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     return is_last and not state.validation_due
 
 
-def turn_at(config: TrainConfig, images_seen: int) -> Turn:
-    """Return which updates the step at a position makes, and with which learning rates."""
+def turn_at(config: TrainConfig, images_seen: int, accuracy: float = AT_CHANCE) -> Turn:
+    """Return which updates the step at a position makes, and with which learning rates.
+
+    Args:
+        config: The run's configuration.
+        images_seen: The position.
+        accuracy: Running mean of the discriminator's accuracy.
+    """
     schedule = config.schedule
     of_generator, of_discriminator = schedule.learning_rates(images_seen)
     is_adversarial = config.is_adversarial and images_seen >= schedule.pixel_only_images
@@ -165,20 +172,47 @@ def turn_at(config: TrainConfig, images_seen: int) -> Turn:
         discriminator_learning_rate=of_discriminator if is_adversarial else None,
         is_reported=_passed(images_seen, after, config.report.every_images)
         or after >= config.num_steps * config.data.batch_size,
+        # Not in a warm-up, where it is the only one to be updated.
+        discriminator_rests=is_adversarial and not rests and schedule.discriminator_rests(accuracy),
     )
 
 
-def _agree(parts: LoopParts, batch: Batch, images_seen: int) -> tuple[bool, bool]:
-    """Return whether any rank was asked to stop and whether any cannot save; count the step's replacement samples.
+def _agree(parts: LoopParts, state: TrainingState, batch: Batch, accuracies: list[float]) -> tuple[bool, bool]:
+    """Return whether any rank was asked to stop and whether any cannot save.
 
-    One reduction over the CPU for all of it, which waits for no device.
+    Counts the step's replacement samples, and follows the discriminator's accuracy where `accuracies` holds this
+    rank's. One reduction over the CPU for all of it, which waits for no device. Sums in float64 of numbers that were
+    float32 are exact, so that every rank has the same accuracy to the bit, and decides the same.
     """
     for fault in batch.faults:
         _LOG.error(fault)
-    own = (parts.must_stop(), parts.checkpoints.failure is not None, len(batch.faults))
-    stopping, failing, num_replaced = parts.backend.sum(torch.tensor([float(count) for count in own])).tolist()
-    parts.damage.add(int(num_replaced), images_seen)
+    batch_size = parts.config.data.batch_size
+    own = (parts.must_stop(), parts.checkpoints.failure is not None, len(batch.faults), *accuracies)
+    sums = parts.backend.sum(torch.tensor([float(value) for value in own], dtype=torch.float64)).tolist()
+    stopping, failing, num_replaced, *summed = sums
+    parts.damage.add(int(num_replaced), state.images_seen - batch_size)
+    for accuracy in summed:
+        state.follow_accuracy(accuracy / parts.backend.world_size, batch_size)
     return stopping > 0, failing > 0
+
+
+def _is_adaptive(config: TrainConfig, turn: Turn) -> bool:
+    return turn.is_adversarial and config.schedule.discriminator_max_accuracy > 0
+
+
+def _accuracies(config: TrainConfig, turn: Turn, result: StepResult) -> list[float]:
+    """Return the discriminator's accuracy on this rank in a step, if the schedule limits it; waits for the device."""
+    if not _is_adaptive(config, turn):
+        return []
+    sides = [result.scalars[f"discriminator/accuracy_{side}"] for side in ("real", "fake")]
+    return [float(torch.stack(sides).mean())]
+
+
+def _rest_share(parts: LoopParts, turn: Turn) -> Scalars:
+    """Return 1 for a step in which an adaptive discriminator rested, else 0: a report has the share of such steps."""
+    if not _is_adaptive(parts.config, turn):
+        return {}
+    return {"discriminator/rest_share": torch.full((), float(turn.discriminator_rests), device=parts.backend.device)}
 
 
 def _passed(before: int, now: int, every: int) -> bool:

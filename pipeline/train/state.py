@@ -20,6 +20,11 @@ from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.ema import MovingAverage
 from pipeline.train.skips import SkippedUpdates
 
+ACCURACY_HALF_LIFE_IMAGES = 100
+"""Of the running mean of the discriminator's accuracy: a few steps, so that it is updated again as soon as it loses,
+and hundreds of logits, where it returns one per image."""
+AT_CHANCE = 0.5
+
 
 @dataclass
 class TrainingState:
@@ -32,6 +37,8 @@ class TrainingState:
         skipped: Counts of skipped updates.
         images_seen: The run's clock, and the next sample's position.
         validation_due: Whether the validation at this position was interrupted.
+        discriminator_accuracy: Running mean over real and fake images, the same on all ranks; followed only if the
+            schedule limits it.
     """
 
     generator: Trainable
@@ -40,6 +47,7 @@ class TrainingState:
     skipped: SkippedUpdates
     images_seen: int = 0
     validation_due: bool = False
+    discriminator_accuracy: float = AT_CHANCE
     _networks: dict[str, Trainable] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +61,11 @@ class TrainingState:
         for name, network in self._networks.items():
             tensors[name] = network.weights()
             tensors[f"{name}_optimizer"] = _flat(network.optimizer_state())
-        own = {"skipped_updates": self.skipped.counts(), "validation_due": self.validation_due}
+        own = {
+            "skipped_updates": self.skipped.counts(),
+            "validation_due": self.validation_due,
+            "discriminator_accuracy": self.discriminator_accuracy,
+        }
         return Checkpoint(self.images_seen, tensors, {**facts, **own})
 
     def load(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -76,6 +88,12 @@ class TrainingState:
         self.skipped.load(checkpoint.facts.get("skipped_updates", {}), device)
         self.images_seen = checkpoint.images_seen
         self.validation_due = bool(checkpoint.facts.get("validation_due"))
+        self.discriminator_accuracy = float(checkpoint.facts.get("discriminator_accuracy", AT_CHANCE))
+
+    def follow_accuracy(self, accuracy: float, num_images: int) -> None:
+        """Let the running mean of the discriminator's accuracy follow that of a step, in [0, 1]."""
+        kept = 0.5 ** (num_images / ACCURACY_HALF_LIFE_IMAGES)
+        self.discriminator_accuracy = kept * self.discriminator_accuracy + (1 - kept) * accuracy
 
 
 def seed_step(run_seed: int, images_seen: int, rank: int) -> None:

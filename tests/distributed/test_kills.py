@@ -42,10 +42,10 @@ def life(data: Path, name: str, more: Sequence[str] = (), **ending: object) -> L
     return Life([str(data / "preset.json"), "--run-dir", str(data / name), *more], data / f"{name}.log", **ending)
 
 
-def undisturbed(data: Path, world_size: int) -> Path:
-    run = data / f"run-straight-{world_size}"
+def undisturbed(data: Path, world_size: int, more: Sequence[str]) -> Path:
+    run = data / f"run-straight-{world_size}{'-adaptive' if more else ''}"
     if not run.exists():
-        assert warm.join(warm.start(life(data, run.name), world_size)) == [0] * world_size
+        assert warm.join(warm.start(life(data, run.name, more), world_size)) == [0] * world_size
     return run
 
 
@@ -65,11 +65,11 @@ def kill_at_a_moment(ranks: list[BaseProcess], victims: list[BaseProcess], run: 
         process.kill()
 
 
-def one_kill(data: Path, run: Path, world_size: int, way: str, draw: random.Random) -> str:
+def one_kill(data: Path, run: Path, world_size: int, way: str, draw: random.Random, more: Sequence[str] = ()) -> str:
     """Start, kill, and wait until the others have ended by themselves; return what happened."""
     before = lines_in(run)
     last = draw.randint(1, 120) if way == "file event" else None
-    ranks = warm.start(life(data, run.name, dies_at_file_event=last), world_size)
+    ranks = warm.start(life(data, run.name, more, dies_at_file_event=last), world_size)
     victims = {"all": ranks, "leader": ranks[:1], "last": ranks[-1:], "file event": []}[way]
     if victims:
         kill_at_a_moment(ranks, victims, run, draw)
@@ -88,13 +88,13 @@ def assert_same_bits(run: Path, straight: Path) -> None:
         assert all((ours[key] == theirs[key]).all() for key in theirs)
 
 
-def kill_and_finish(data: Path, world_size: int, num_kills: int, seed: int) -> None:
-    straight = undisturbed(data, world_size)
+def kill_and_finish(data: Path, world_size: int, num_kills: int, seed: int, more: Sequence[str] = ()) -> None:
+    straight = undisturbed(data, world_size, more)
     run = data / f"run-{world_size}-{seed}"
     draw = random.Random(seed)
     for number in range(num_kills):
-        print(one_kill(data, run, world_size, WAYS[(number + seed) % len(WAYS)], draw))
-    assert warm.join(warm.start(life(data, run.name), world_size)) == [0] * world_size
+        print(one_kill(data, run, world_size, WAYS[(number + seed) % len(WAYS)], draw, more))
+    assert warm.join(warm.start(life(data, run.name, more), world_size)) == [0] * world_size
     assert_same_bits(run, straight)
     shutil.rmtree(run)
 
@@ -103,6 +103,14 @@ def kill_and_finish(data: Path, world_size: int, num_kills: int, seed: int) -> N
 @pytest.mark.parametrize(("world_size", "seed"), [(1, 3), (2, 1)])
 def test_run_when_killed_three_times_ends_with_the_same_bits(data: Path, world_size: int, seed: int) -> None:
     kill_and_finish(data, world_size, 3, seed)
+
+
+@pytest.mark.distributed
+def test_run_whose_discriminator_rests_when_killed_three_times_ends_with_the_same_bits(data: Path) -> None:
+    more = ("--schedule.discriminator-max-accuracy", "0.52")
+    kill_and_finish(data, 2, 3, 2, more)
+    shares = [line["discriminator/rest_share"] for line in losses(undisturbed(data, 2, more), "discriminator/real")]
+    assert {0.0, 1.0} <= set(shares), shares
 
 
 @pytest.mark.slow
@@ -215,13 +223,13 @@ def samples(data: Path, name: str, num_stages: int) -> list[list[str]]:
     return steps
 
 
-def losses(run: Path) -> list[dict[str, float]]:
+def losses(run: Path, name: str = "generator/pixel") -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     # A mean logit lies around zero, where a relative tolerance says nothing; the last step of a stage validates too.
     return [
         {name: value for name, value in comparable(line).items() if not name.endswith("_logit")}
         for line in lines
-        if "generator/pixel" in line
+        if name in line
     ]
 
 

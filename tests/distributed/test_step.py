@@ -104,6 +104,12 @@ def check_untouched(engine: str, folder: Path) -> None:
     assert worst(pair.parameters()[:1], before[:1]) > 1e-5, engine
     assert_same(pair.parameters()[1], before[1], engine)
     assert_same(pair.trained[1].optimizer_state(), states[1], engine)
+    discriminator, own, state = pair.parameters()[1], pair.parameters()[0], pair.optimizer_states()[0]
+    measured = pair.step(step, Turn(1e-3, 1e-3, discriminator_rests=True))
+    assert worst(pair.parameters()[:1], [own]) > 1e-5, engine
+    assert_same(pair.parameters()[1], discriminator, engine)
+    assert_same(pair.trained[1].optimizer_state(), states[1], engine)
+    assert {"discriminator/accuracy_real", "discriminator/accuracy_fake"} <= measured.keys(), engine
     own, state = pair.parameters()[0], pair.optimizer_states()[0]
     pair.step(step, Turn(None, 1e-3))
     assert worst(pair.parameters()[1:], before[1:]) > 1e-5, engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file, save_file
-from sessions import run_session
+from sessions import assert_same_end, run_session
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset
@@ -17,6 +18,8 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.discriminators import PatchDiscriminator, start_discriminator
 from pipeline.models.discriminators.sed_layout import to_sed
 from pipeline.run.assembly import build_state
+from pipeline.run.dry_run import describe
+from pipeline.run.session import Session
 from pipeline.runtime.backend import Backend
 from pipeline.weights.files import read_metadata
 
@@ -66,6 +69,41 @@ def test_run_starts_from_the_exports_of_another_run(preset: Preset, exports: Pat
     assert positions == [0, 4, 8]
     moved = load_file(tmp_path / "run" / "export" / "discriminator.safetensors")
     assert not torch.equal(moved["conv_last.weight"], exported["conv_last.weight"])
+
+
+def test_run_resumes_when_the_files_that_it_started_from_are_gone(
+    preset: Preset, exports: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(exports, tmp_path / "files")
+    second = started_from(preset, tmp_path / "files")
+    run_session(second, tmp_path / "straight")
+    run_session(second, tmp_path / "run", stop_at=4)
+    shutil.rmtree(tmp_path / "files")
+    assert "safetensors  (not there yet)" not in describe(changed(second, run_dir=tmp_path / "run"))
+    assert run_session(second, tmp_path / "run")[0].is_finished
+    assert_same_end(tmp_path / "run", tmp_path / "straight")
+    # Without a checkpoint there is nothing else to start from.
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"generator\.initial_weights: .*no such weight file"):
+        run_session(second, tmp_path / "run")
+    assert "safetensors  (not there yet)" in describe(changed(second, run_dir=tmp_path / "run"))
+
+
+def test_discriminator_that_joins_when_a_run_on_pixels_is_extended_starts_from_its_file(
+    preset: Preset, exports: Path, tmp_path: Path
+) -> None:
+    pixels = started_from(preset, exports)
+    pixels = changed(pixels, schedule=replace(preset.train.schedule, total_images=8, pixel_only_images=8))
+    assert run_session(pixels, tmp_path / "run")[0].is_finished
+    assert not (tmp_path / "run" / "export" / "discriminator.safetensors").exists()
+    longer = changed(pixels, run_dir=tmp_path / "run", schedule=replace(pixels.train.schedule, total_images=12))
+    session = Session(longer, Backend(longer.train.runtime, batch_size=longer.train.data.batch_size))
+    assert [note for note in session.notes if "initial weights" in note] == [
+        f"discriminator: initial weights {exports / 'discriminator.safetensors'}"
+    ]
+    started, exported = session._state.discriminator.weights(), load_file(exports / "discriminator.safetensors")
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in to_sed(started).items())
+    session.close()
 
 
 def test_new_run_whose_discriminator_would_meet_a_random_generator_is_refused_and_an_old_one_resumes(

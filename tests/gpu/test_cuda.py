@@ -156,7 +156,11 @@ def test_replayed_steps_are_the_plain_ones(shares: bool) -> None:
     trainer, other = (Trainer("cuda", shares=shares, replays=True) for _ in range(2))
     replayed, is_skipped = GraphedStep(other.gan_step), []
     kinds = (
-        [Turn(1e-4, None)] * 5 + [Turn(1e-4, 1e-4)] * 3 + [Turn(2e-4, 3e-4), Turn(1e-5, 1e-5)] * 2 + [Turn(1e-4, None)]
+        [Turn(1e-4, None)] * 5
+        + [Turn(1e-4, 1e-4)] * 3
+        + [Turn(1e-4, 1e-4, discriminator_rests=True)] * 5
+        + [Turn(2e-4, 3e-4), Turn(1e-5, 1e-5)] * 2
+        + [Turn(1e-4, None)]
     )
     for number, turn in enumerate(kinds):
         torch.manual_seed(number)

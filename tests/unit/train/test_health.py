@@ -136,7 +136,11 @@ def values(real: float, fake: float, share: float = 0.2) -> dict[str, float]:
     ("report", "words"),
     [
         (values(1.0, 0.0), ("at chance", "0.500", "discriminator_warmup_images")),
-        (values(0.99, 0.98), ("saturated", "0.985", "Lower schedule.discriminator_learning_rate")),
+        (values(0.99, 0.98), ("saturated", "0.985", "Lower schedule.discriminator_learning_rate", "max_accuracy")),
+        (
+            values(0.95, 0.97) | {"discriminator/rest_share": 0.95},
+            ("rested in 95% of the steps", "schedule.discriminator_max_accuracy", "Raise losses.adversarial_weight"),
+        ),
         (values(0.7, 0.8, 0.004), ("0.40% of the generator's gradient", "Raise losses.adversarial_weight")),
     ],
 )
@@ -150,7 +154,7 @@ def test_imbalance_that_lasts_is_warned_of_once_until_it_returns(
     (warning,) = health.add(150, report)
     assert all(word in warning for word in words)
     assert health.add(200, report) == []
-    assert health.add(250, values(0.7, 0.8)) == []
+    assert health.add(250, values(0.7, 0.8) | {"discriminator/rest_share": 0.5}) == []
     assert health.add(300, report) == []
     assert len(health.add(350, report)) == 1
     silent = GanHealth(0)
