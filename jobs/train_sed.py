@@ -63,8 +63,11 @@ def _check_start(preset: Preset) -> None:
     if file is None or file.is_file():
         return
 
+    from pipeline.checkpoint import CheckpointStore
     from pipeline.checkpoint.run_folder import RunFolder
 
+    if "generator" in CheckpointStore(RunFolder(preset.train.run_dir).checkpoints).groups():
+        return  # a resumed run needs none
     for name in PRESETS.names():
         if RunFolder(PRESETS.load(name, Preset).train.run_dir).generator == file:
             raise ConfigError(
