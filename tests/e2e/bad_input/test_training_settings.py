@@ -119,3 +119,11 @@ def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first
     arguments = [str(prepared / "preset.json"), "--run-dir", "run", "--report.validation-sets", "validation"]
     words = ("3 image(s) of the sets", "photo1.png", "truncated", "page.jpg", "tiny.png: ssim_y needs 11 px per side")
     refuse(jobs.train_sed.main, arguments, *words)
+
+
+def test_training_when_its_start_is_not_trained_yet_names_the_preset_that_trains_it(
+    refuse: Callable[..., None], prepared: Path, here: Path
+) -> None:
+    start = "demo/psnr/export/generator.safetensors is not there yet; python jobs/train_sed.py demo_psnr trains it"
+    refuse(jobs.train_sed.main, ["demo", "--data.shards", str(prepared / "shards")], start)
+    assert not (here / "demo").exists()
