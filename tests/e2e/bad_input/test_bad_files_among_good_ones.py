@@ -59,8 +59,8 @@ def test_evaluate_when_an_image_is_too_small_for_a_metric_measures_the_others_an
     assert list(json.loads((here / "n.json").read_text())["sets"]["set"]["images"]) == ["photo0", "photo3"]
     lines = capsys.readouterr().err.splitlines()
     assert "2 of 4 images could not be used" in lines[-3]
-    assert "photo1.png: ssim_y needs 11 px a side without the border of 4 px; got 32x8 px" in lines[-2]
-    assert "photo2.png: psnr_y needs 1 px a side without the border of 4 px; got 0x32 px" in lines[-1]
+    assert "photo1.png: ssim_y needs 11 px per side without the border of 4 px; got 32x8 px" in lines[-2]
+    assert "photo2.png: psnr_y needs 1 px per side without the border of 4 px; got 0x32 px" in lines[-1]
 
 
 def test_evaluate_when_names_are_no_text_writes_and_prints_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,7 @@ def test_evaluate_when_names_are_no_text_writes_and_prints_them(here: Path, caps
     (folder / "photo0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))  # as archives of other systems unpack them
     arguments = [model_file(here / "m.safetensors"), "--sets", str(folder.parent), "--output", "n.json"]
     assert run_job(jobs.evaluate.main, [*arguments, "--table", "n.csv", "--picture", "n.png"]) == 0
-    assert r"s\udce9t: PSNR-Y" in capsys.readouterr().out
+    assert r"s\udce9t (2 images)  PSNR-Y" in capsys.readouterr().out
     images = json.loads((here / "n.json").read_text())["sets"]["s\udce9t"]["images"]
     assert list(images) == ["caf\udce9", "photo1"]
     assert [line.split(",")[:2] for line in (here / "n.csv").read_text().splitlines()[1:]] == [
@@ -111,9 +111,9 @@ def test_evaluate_when_files_are_damaged_writes_what_the_others_alone_give(
     assert faulty == sound
     for metric, mean in faulty["mean"].items():
         assert mean == pytest.approx(sum(image[metric] for image in faulty["images"].values()) / 2, rel=1e-12)
-    faulty_line, sound_line = capsys.readouterr().out.splitlines()
-    assert faulty_line.removeprefix("faulty: ") == sound_line.removeprefix("sound: ")
-    assert f"{faulty['mean']['psnr_y']:.2f}" in faulty_line
+    faulty_table, sound_table, _ = capsys.readouterr().out.split("\n\n")
+    assert faulty_table.removeprefix("faulty").split() == sound_table.removeprefix("sound").split()
+    assert f"{faulty['mean']['psnr_y']:.2f}" in faulty_table
     rows = [line.split(",") for line in (here / "n.csv").read_text().splitlines()]
     assert [row[:2] for row in rows[1:3]] == [["faulty", "photo0"], ["faulty", "photo2"]]
     assert [row[2:] for row in rows[1:3]] == [row[2:] for row in rows[3:]]
