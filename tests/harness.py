@@ -101,6 +101,7 @@ def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
         "generator.num_blocks": 2,
         "generator.initial_weights": None,
         "discriminator.num_features": 8,
+        "discriminator.residual": False,
         "semantics.cache": str(folder / "features"),
         "semantics.architecture": "clip-rn50",
         "semantics.layer": 1,

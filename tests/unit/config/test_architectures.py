@@ -125,7 +125,7 @@ def test_flag_of_another_architecture_keeps_what_both_know() -> None:
     wanted = SwinIROptions(scale=4, num_features=60, num_blocks=23, num_heads=(2, 3), initial_weights=start)
     assert paper.generator == wanted
     unet = flagged("--discriminator.architecture", "unet", "--discriminator.placement", "encoder").discriminator
-    assert unet == UNetOptions(semantic=True, num_features=16, placement="encoder")
+    assert unet == UNetOptions(semantic=True, num_features=16, residual=True, placement="encoder")
 
 
 def test_sizes_that_do_not_fit_the_new_architecture_are_refused_with_both_values() -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from harness import write_photos
 
 from jobs.command_line import PRESETS, Call, CommandLine, apply_flags
 from pipeline.checkpoint.run_folder import RunFolder
@@ -14,6 +16,8 @@ from pipeline.config.plain import structure, to_plain
 from pipeline.config.presets import PresetFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
+from pipeline.inference.semantics import semantic_channels
+from pipeline.models.discriminators import build_discriminator
 from pipeline.run.dry_run import describe
 from pipeline.run.record import random_networks
 from shards.config import ShardConfig
@@ -157,7 +161,7 @@ def test_dry_run_of_a_psnr_preset_has_one_network_and_one_rate() -> None:
 
 
 def test_dry_run_names_ablations_and_ldl() -> None:
-    assert "fusion           cross-attention, without skip connections\n" in describe(load("demo"))
+    assert "fusion           cross-attention, without skip connections\n" in describe(load("rrdb_sed_p_x4"))
     flags = ["--discriminator.architecture", "unet", "--discriminator.fusion", "modulation", "--discriminator.residual"]
     flags += ["--discriminator.placement", "encoder", "--losses.ldl-weight", "0.5"]
     preset = load("demo")
@@ -351,3 +355,30 @@ def test_demo_starts_from_what_its_psnr_preset_leaves() -> None:
     assert RunFolder(start.run_dir).generator == demo.generator.initial_file
     assert replace(start.generator, initial_weights=None) == replace(demo.generator, initial_weights=None)
     assert not start.is_adversarial
+
+
+def test_demo_s_logits_depend_on_its_semantics_from_the_start() -> None:
+    """As released, without skip connections, a fusion's output is the same for any semantics."""
+    torch.manual_seed(0)
+    channels = semantic_channels(load("demo").train.semantics)
+    image, semantics, others = torch.rand(2, 3, 96, 96), torch.randn(2, channels, 6, 6), torch.randn(2, channels, 6, 6)
+    changes = {}
+    for residual in (True, False):
+        options = replace(load("demo").train.discriminator, residual=residual)
+        network = build_discriminator(options, channels, 96).eval()
+        with torch.no_grad():
+            logits, changed = network(image, semantics), network(image, others)
+        changes[residual] = float((changed - logits).abs().mean() / logits.std())
+    assert load("demo").train.discriminator.residual
+    assert changes[True] > 0.1
+    assert changes[False] < 1e-4
+
+
+def test_dry_run_knows_a_validation_set_in_any_layout(tmp_path: Path) -> None:
+    preset = load("demo")
+    there, missing = tmp_path / "Manga109", tmp_path / "Urban100"
+    write_photos(there, [(64, 64)])
+    report = replace(preset.train.report, validation_sets=(there, missing))
+    lines = describe(replace(preset, train=replace(preset.train, report=report))).splitlines()
+    assert f"reads            {there}" in lines
+    assert f"reads            {missing}  (not there yet)" in lines
