@@ -10,7 +10,7 @@ import tyro
 
 from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import end_with_faults, leave, run_rank
+from jobs.terminal import end_with_faults, leave, run_job
 from shards.errors import InputError
 
 COMMAND = CommandLine(
@@ -84,4 +84,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(run_rank(main))
+    leave(run_job(main))

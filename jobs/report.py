@@ -69,7 +69,6 @@ def main(argv: list[str]) -> int:
             sets=config.sets,
             metrics=config.metrics,
             output=config.output,
-            overwrite=config.overwrite,
             max_photos=config.max_photos,
             command=command,
         )

@@ -80,23 +80,18 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
         return EXIT_TERMINATED
 
 
-def run_rank(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Run a job that may be one of several processes; see `run_job`. Also an error of our own ends in an exit code."""
-    try:
-        return run_job(main, argv)
-    except Exception as error:  # noqa: BLE001 - a failed rank leaves by `os._exit`: the last place to show its traceback
-        show_traceback(type(error), error, error.__traceback__)
-        return EXIT_FAULTS
-
-
 def leave(code: int) -> NoReturn:
-    """End a process that may be one of several, which launchers end when this one failed."""
+    """End a process that may be one of several, with a job's exit code."""
+    _end_failed_rank(code)
+    sys.exit(code)
+
+
+def _end_failed_rank(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if "RANK" in os.environ and code not in (0, EXIT_PREEMPTED):
-        # A rank that failed alone must not wait for the others in a destructor.
+        # In a destructor it would wait for the others, which the launcher ends.
         os._exit(code)
-    sys.exit(code)
 
 
 class _Terminated(BaseException):
@@ -131,7 +126,7 @@ def handling_sigterm(handler: Handler) -> Iterator[None]:
 
 def _show_no_secrets() -> None:
     """Route warnings and the traceback of a bug through `say` too."""
-    sys.excepthook = show_traceback
+    sys.excepthook = _end_with_traceback
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(LogFormatter())
 
@@ -142,9 +137,10 @@ def _show_any_text() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error as Python does, without the secrets of URLs."""
+def _end_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught error as Python does, without the secrets of URLs, before Python ends the process."""
     say("".join(traceback.format_exception(kind, error, trace)).rstrip())
+    _end_failed_rank(EXIT_FAULTS)
 
 
 class LogFormatter(logging.Formatter):

@@ -10,7 +10,7 @@ import dataclasses
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.sample_photos import prepare_validation_photos
-from jobs.terminal import leave, run_rank, show_logs
+from jobs.terminal import leave, run_job, show_logs
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.runtime.signals import EXIT_PREEMPTED
@@ -76,10 +76,5 @@ def _check_start(preset: Preset) -> None:
             )
 
 
-def run_to_exit_code(argv: list[str] | None = None) -> int:
-    """Return the job's exit code, whatever happens."""
-    return run_rank(main, argv)
-
-
 if __name__ == "__main__":
-    leave(run_to_exit_code())
+    leave(run_job(main))

@@ -28,6 +28,7 @@ def open_browser(profile: Path) -> Iterator[webdriver.Chrome]:
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     missing = [name for name, path in programs.items() if path is None]
     if missing:
+        # A browser is a package of the system, which root installs; `.ci/run` does, and ends where it cannot.
         pytest.skip(f"requires {' and '.join(missing)}; make browser installs them")
     options = webdriver.ChromeOptions()
     options.binary_location = programs["chromium"]

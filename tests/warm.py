@@ -76,11 +76,17 @@ def _live(life: Life, rank: int, world_size: int, port: int) -> None:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= life.environment
     _prepare(life, rank)
-    from jobs.train_sed import run_to_exit_code
+    from jobs.terminal import EXIT_FAULTS, run_job
+    from jobs.train_sed import main
 
-    code = run_to_exit_code(list(life.arguments))
-    sys.stderr.flush()
-    os._exit(code)
+    code = EXIT_FAULTS
+    try:
+        code = run_job(main, list(life.arguments))
+    finally:
+        if sys.exc_info()[0] is not None:
+            sys.excepthook(*sys.exc_info())  # which multiprocessing does not call
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _prepare(life: Life, rank: int) -> None:

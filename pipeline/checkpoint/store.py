@@ -8,6 +8,7 @@ is executed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -150,11 +151,14 @@ class CheckpointStore:
         return [_position(folder) for folder in self.complete()]
 
     def groups(self) -> set[str]:
-        """Return the groups of tensors that every complete checkpoint holds; none without checkpoints.
+        """Return the groups of tensors that every complete checkpoint was written with; none without checkpoints.
 
-        Whichever of them a run resumes from, because newer ones are damaged, restores these.
+        Whichever of them a run resumes from restores these. One that has lost a file is damaged, and passed over.
         """
-        held = [{file.stem for file in folder.glob("*.safetensors")} for folder in self.complete()]
+        held = []
+        for folder in self.complete():
+            with contextlib.suppress(InputError):  # without a manifest that can be read it is not resumed from
+                held.append({Path(name).stem for name in _named_files(folder) if name.endswith(".safetensors")})
         return set.intersection(*held) if held else set()
 
     def weights(self, images_seen: int, group: str) -> dict[str, Tensor]:
@@ -247,11 +251,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def _checked_files(folder: Path) -> list[str]:
     """Return the names of a checkpoint's files, each hashed."""
-    path = folder / _MANIFEST
-    files = parse_sealed(read_sealed(path, remedy=_REMEDY), Manifest, path, remedy=_REMEDY).files
-    if _FACTS not in files:
-        raise CheckpointError(f"{path} does not name {_FACTS}; {_REMEDY}")
+    files = _named_files(folder)
     for name, digest in files.items():
         if sha256_of(child(folder, name)) != digest:
             raise CheckpointError(f"{folder / name} does not have the hash in its manifest")
     return list(files)
+
+
+def _named_files(folder: Path) -> Mapping[str, str]:
+    """Return what a checkpoint's manifest says: its files, and the hash of each."""
+    path = folder / _MANIFEST
+    files = parse_sealed(read_sealed(path, remedy=_REMEDY), Manifest, path, remedy=_REMEDY).files
+    if _FACTS not in files:
+        raise CheckpointError(f"{path} does not name {_FACTS}; {_REMEDY}")
+    return files

@@ -14,13 +14,13 @@ from pipeline.inference.evaluate import Evaluated
 from pipeline.inference.evaluation import open_evaluation
 from pipeline.inference.evaluation_report import EvaluationReport, is_evaluation, is_image_table
 from pipeline.inference.figure import check_figure, is_figure, write_figure
+from pipeline.inference.model_names import model_files
 from pipeline.inference.pictures import OURS, before_and_after, is_picture_of, write_png
 from pipeline.progress import say
 from pipeline.runtime.launch import launched_world_size
 from shards.errors import InputError
 from shards.format.files import check_writable, clean_stale_kind, write_atomically
 from shards.format.outputs import check_output_files
-from shards.format.storage import parse_local_path
 
 _JOB = "evaluate"
 
@@ -53,12 +53,7 @@ class EvaluationFiles:
                 f"--picture shows every image, and each of {launched_world_size()} processes has only its share of "
                 "them; draw the picture in a call of one process"
             )
-        check_output_files(
-            self._given,
-            inputs,
-            is_own=_is_own,
-            overwrite=overwrite,
-        )
+        check_output_files(self._given, inputs, is_own=_is_own, overwrite=overwrite)
         for path in self._given:
             check_writable(path.parent)
 
@@ -110,7 +105,7 @@ def evaluate_models(
             written.
         RankLostError: Another process died or hangs.
     """
-    files.check([*map(parse_local_path, names.values()), *set_files(sets)], overwrite=overwrite)
+    files.check([*model_files(names.values()), *set_files(sets)], overwrite=overwrite)
     evaluation = open_evaluation(names, sets, metrics)
     report = evaluation.report
     if files.figure is not None:

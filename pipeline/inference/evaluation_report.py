@@ -18,6 +18,7 @@ from pipeline.metrics.bootstrap import Interval, mean_interval
 from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import for_json, mean
 from shards.format.files import write_atomically
+from shards.format.outputs import head_of
 
 _TABLE_STARTS = (b"set,image,", b"model,set,image,")
 _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
@@ -179,11 +180,7 @@ def _difference_of(comparison: Comparison) -> dict[str, Any]:
 
 def is_image_table(path: Path) -> bool:
     """Return whether a file is a table that `EvaluationReport.csv` returned."""
-    try:
-        with path.open("rb") as opened:
-            return opened.read(max(map(len, _TABLE_STARTS))).startswith(_TABLE_STARTS)
-    except OSError:
-        return False
+    return head_of(path, max(map(len, _TABLE_STARTS))).startswith(_TABLE_STARTS)
 
 
 def is_evaluation(path: Path) -> bool:

@@ -17,6 +17,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.bootstrap import CONFIDENCE, Interval
 from shards.errors import InputError
 from shards.format.files import write_atomically
+from shards.format.outputs import head_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -60,11 +61,7 @@ def axes_of(metrics: Sequence[Metric]) -> tuple[Metric, Metric]:
 
 def is_figure(path: Path) -> bool:
     """Return whether a file is a figure that `write_figure` wrote."""
-    try:
-        with path.open("rb") as opened:
-            return _SIGNATURE.encode() in opened.read(_HEAD_BYTES)
-    except OSError:
-        return False
+    return _SIGNATURE.encode() in head_of(path, _HEAD_BYTES)
 
 
 def write_figure(path: Path, report: EvaluationReport) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pipeline.errors import CheckpointError
 from pipeline.tracking.names import SCHEME
@@ -14,6 +15,8 @@ BICUBIC = "bicubic"
 
 HR = "HR"
 """The ground truth, next to pictures of models."""
+
+_RUN_FILES = ("config.json", "metrics.jsonl", "export/*", "checkpoints/*/*")
 
 
 def check_model_exists(name: str) -> None:
@@ -29,6 +32,12 @@ def check_model_exists(name: str) -> None:
         raise CheckpointError(
             f"no such model: {name}; give a .safetensors or .pth file, a run folder, or models:/NAME@ALIAS"
         )
+
+
+def model_files(names: Iterable[str]) -> list[Path]:
+    """Return the local files and folders that named models are read from, those in a run folder included."""
+    paths = [parse_local_path(name) for name in names if not name.startswith(SCHEME)]
+    return [*paths, *(file for path in paths for pattern in _RUN_FILES for file in path.glob(pattern))]
 
 
 def label_models(names: Sequence[str]) -> dict[str, str]:

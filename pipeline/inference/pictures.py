@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from shards.format.files import open_atomic
+from shards.format.outputs import head_of
 from shards.format.png import picture_chunks
 
 if TYPE_CHECKING:
@@ -47,11 +48,7 @@ def write_png_bands(path: Path, bands: Iterable[np.ndarray], height_px: int, *, 
 
 def is_picture_of(path: Path, job: str) -> bool:
     """Return whether a file is a picture that `write_png` wrote for a job."""
-    try:
-        with path.open("rb") as stream:
-            return f"tEXt{_SOFTWARE}\0{_signature(job)}".encode("latin-1") in stream.read(_HEAD_BYTES)
-    except OSError:
-        return False
+    return f"tEXt{_SOFTWARE}\0{_signature(job)}".encode("latin-1") in head_of(path, _HEAD_BYTES)
 
 
 def _signature(job: str) -> str:

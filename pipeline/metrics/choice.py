@@ -79,8 +79,7 @@ def describe_metrics() -> str:
 
 def _described(metric: Metric) -> str:
     reference = "full-reference" if metric.needs_reference else "no-reference"
-    better = "higher" if metric.is_higher_better else "lower"
     missing = metric.missing()
     weights = f"; weights: {metric.weights}" if metric.weights else ""
     needs = "" if missing is None else f"; not computed: needs {missing}"
-    return f"{metric.name}: {metric.kind}, {reference}, {better} is better; {metric.protocol}{weights}{needs}"
+    return f"{metric.name}: {metric.kind}, {reference}, {metric.direction}; {metric.protocol}{weights}{needs}"

@@ -71,8 +71,8 @@ class Comparison:
             return f"{name}: no image has a finite value of both models"
         places, unit = self.metric.decimals, f" {self.metric.unit}" if self.metric.unit else ""
         ends = f"{interval.low:+.{places}f} to {interval.high:+.{places}f}"
-        better = "higher" if self.metric.is_higher_better else "lower"
-        parts = [f"{name} {interval.mean:+.{places}f}{unit} ({CONFIDENCE:.0%} interval {ends}; {better} is better)"]
+        about = f"{CONFIDENCE:.0%} interval {ends}; {self.metric.direction}"
+        parts = [f"{name} {interval.mean:+.{places}f}{unit} ({about})"]
         parts.append(f"over {interval.num_images} image{'s' if interval.num_images != 1 else ''}")
         if left_out := self.num_images - interval.num_images:
             parts.append(f"without {left_out} whose value is infinite or missing ({self.num_lost} of them lost)")

@@ -95,6 +95,11 @@ class Metric:
                 f"got {max(height_px, 0)}x{max(width_px, 0)} px; use larger images or drop the metric"
             )
 
+    @property
+    def direction(self) -> str:
+        """Which of two values is better, in words."""
+        return "higher is better" if self.is_higher_better else "lower is better"
+
     def text(self, value: float | None) -> str:
         """The number as it is shown: `31.25 dB`; `none` where there is no mean."""
         if value is None:

@@ -269,7 +269,7 @@ def _path_lines(config: TrainConfig) -> list[str]:
     reads = [(config.data.shards, config.data.shards / "manifest.json")]
     if config.is_adversarial and config.discriminator.semantic and config.semantics.source != "online":
         reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
-    reads += [(path, path / "HR") for path in config.report.validation_sets]
+    reads += [(path, path) for path in config.report.validation_sets]
     starts = {"generator": config.generator.initial_file}
     if config.is_adversarial:
         starts["discriminator"] = config.discriminator.initial_weights

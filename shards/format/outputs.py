@@ -73,6 +73,15 @@ def check_output_folder(folder: StoragePath, inputs: Iterable[StoragePath], own:
         )
 
 
+def head_of(path: Path, num_bytes: int) -> bytes:
+    """Return the first bytes of a file, by which a job knows its own; none where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(num_bytes)
+    except OSError:
+        return b""
+
+
 def _identity(path: Path) -> tuple[int, int]:
     status = path.resolve().stat()
     return status.st_dev, status.st_ino

@@ -78,8 +78,16 @@ def test_run_resumes_when_the_files_that_it_started_from_are_gone(
     second = started_from(preset, tmp_path / "files")
     run_session(second, tmp_path / "straight")
     run_session(second, tmp_path / "run", stop_at=4)
+    shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "earlier")
     shutil.rmtree(tmp_path / "files")
     assert "safetensors  (not there yet)" not in describe(changed(second, run_dir=tmp_path / "run"))
+    assert run_session(second, tmp_path / "run")[0].is_finished
+    assert_same_end(tmp_path / "run", tmp_path / "straight")
+    # A checkpoint that has lost a file is passed over for the one before it, which has the same networks.
+    (newest,) = (tmp_path / "run" / "checkpoints").glob("images-*")
+    shutil.rmtree(tmp_path / "run" / "export")
+    (newest / "generator.safetensors").unlink()
+    shutil.copytree(tmp_path / "earlier", newest.parent, dirs_exist_ok=True)
     assert run_session(second, tmp_path / "run")[0].is_finished
     assert_same_end(tmp_path / "run", tmp_path / "straight")
     # Without a checkpoint there is nothing else to start from.

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from matplotlib.ticker import MaxNLocator
+
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 40
 _NUM_TICKS = 4
@@ -127,11 +129,8 @@ def linear_axis(low: float, high: float) -> Axis:
     """Return an axis around two values, whose ticks are 1, 2 or 5 times a power of ten apart."""
     if low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-    rough = (high - low) / _NUM_TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+    locator = MaxNLocator(_NUM_TICKS, steps=[1, 2, 5, 10])
+    ticks = [float(f"{tick:.12g}") for tick in locator.tick_values(low, high)]
     return Axis(ticks[0], ticks[-1], ticks)
 
 

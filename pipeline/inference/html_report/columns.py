@@ -40,7 +40,7 @@ def column_of(metric: Metric) -> Column:
     return Column(
         name=metric.name,
         label=f"{metric.label}, {metric.unit}" if metric.unit else metric.label,
-        better="higher is better" if metric.is_higher_better else "lower is better",
+        better=metric.direction,
         protocol=metric.protocol,
         decimals=metric.decimals,
         distance=lambda value: sign * value,

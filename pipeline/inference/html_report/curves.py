@@ -94,8 +94,7 @@ def _validation_chart(name: str, series: Sequence[Series]) -> Chart:
     if name not in known:
         return Chart(f"Validation: {name}", name, series)
     metric = known[name]
-    better = "higher" if metric.is_higher_better else "lower"
-    return Chart(f"Validation: {metric.label}, {better} is better", metric.unit or metric.label, series)
+    return Chart(f"Validation: {metric.label}, {metric.direction}", metric.unit or metric.label, series)
 
 
 def _family(

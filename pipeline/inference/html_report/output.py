@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.data.evaluation import set_files
+from pipeline.inference.model_names import model_files
 from pipeline.runtime.launch import launched_world_size
-from pipeline.tracking.names import SCHEME
 from shards.errors import InputError
 from shards.format.files import check_writable
-from shards.format.outputs import check_output_files
-from shards.format.storage import parse_local_path
+from shards.format.outputs import check_output_files, head_of
 
 GENERATOR = "sed-trainer report"
 _MARK = f'<meta name="generator" content="{GENERATOR}">'
@@ -38,25 +37,11 @@ def check_report_file(output: Path, models: Sequence[str], sets: Sequence[Path],
         )
     if output.suffix.lower() not in {".html", ".htm"}:
         raise InputError(f"--output {output} does not end in .html; a report is one HTML file")
-    inputs = [*_files_of(models), *set_files(sets)]
+    inputs = [*model_files(models), *set_files(sets)]
     check_output_files([output], inputs, is_own=is_report, overwrite=overwrite)
     check_writable(output.parent)
 
 
 def is_report(path: Path) -> bool:
     """Return whether a file is a report that this job wrote."""
-    try:
-        with path.open("rb") as opened:
-            return _MARK.encode() in opened.read(_HEAD_BYTES)
-    except OSError:
-        return False
-
-
-def _files_of(models: Sequence[str]) -> Iterator[Path]:
-    for name in models:
-        if name.startswith(SCHEME):
-            continue
-        path = parse_local_path(name)
-        yield path
-        # A report may lie in the folder of a run.
-        yield from (file for pattern in ("*", "export/*") for file in path.glob(pattern) if not is_report(file))
+    return _MARK.encode() in head_of(path, _HEAD_BYTES)

@@ -19,7 +19,6 @@ from pipeline.inference.html_report.curves import curves_of
 from pipeline.inference.html_report.details import where_most_different
 from pipeline.inference.html_report.embedding import photo_uri, png_uri
 from pipeline.inference.html_report.origin import origin_of
-from pipeline.inference.html_report.output import check_report_file
 from pipeline.inference.html_report.page import ComparedPhoto, Detail, Page, RunSection, render
 from pipeline.inference.html_report.tables import Table, table_of
 from pipeline.inference.model_names import BICUBIC, HR
@@ -41,8 +40,7 @@ class ReportRequest:
         models: As users name them, by label; the details show where the last and the first differ most.
         sets: Checked evaluation sets.
         metrics: Names of metrics; PSNR-Y is always the first.
-        output: The HTML file.
-        overwrite: Replace an existing file that is not a report.
+        output: The HTML file, as `check_report_file` passed it.
         max_photos: Photos shown, evenly spread; all are measured.
         command: That the user called, for the page.
     """
@@ -51,7 +49,6 @@ class ReportRequest:
     sets: Sequence[Path]
     metrics: Sequence[str]
     output: Path
-    overwrite: bool
     max_photos: int
     command: str
 
@@ -141,8 +138,7 @@ def write_report(request: ReportRequest) -> Written:
         InputError: A metric is unknown, the models' scales differ, no photo can be used, or the file cannot be
             written.
     """
-    names, output = list(request.models.values()), request.output
-    check_report_file(output, names, request.sets, overwrite=request.overwrite)
+    output = request.output
     metrics = tuple(dict.fromkeys((_FIRST_METRIC, *request.metrics)))
     evaluation = open_evaluation(request.models, request.sets, metrics)
     report = evaluation.report

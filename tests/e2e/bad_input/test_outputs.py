@@ -101,6 +101,9 @@ def test_evaluate_when_an_output_is_an_input_or_another_programs(refuse: Callabl
     refuse(
         jobs.evaluate.main, [*arguments, "--output", "m.safetensors", "--overwrite"], "m.safetensors would be replaced"
     )
+    (here / "run" / "export").mkdir(parents=True)
+    exported = model_file(here / "run" / "export" / "generator.safetensors")
+    refuse(jobs.evaluate.main, ["run", *arguments[1:], "--output", exported, "--overwrite"], "would be replaced by its")
     refuse(
         jobs.evaluate.main, [*arguments, "--output", "notes.json"], "notes.json exists and is not an output of this job"
     )

@@ -13,7 +13,7 @@ from harness import ROOT, model_file, photo, write_photos
 from PIL import Image
 
 from pipeline.inference.html_report.embedding import is_lossless, photo_uri
-from pipeline.inference.html_report.output import is_report
+from pipeline.inference.html_report.output import check_report_file, is_report
 from pipeline.inference.html_report.report import ReportRequest, write_report
 from pipeline.inference.model_names import label_models
 from shards.errors import InputError
@@ -42,7 +42,6 @@ def request(models: list[str], folder: Path, **changes: object) -> ReportRequest
         "sets": (folder / "set",),
         "metrics": ("gmsd",),
         "output": folder / "report.html",
-        "overwrite": False,
         "max_photos": 2,
         "command": "python jobs/report.py <b>&amp;",
     }
@@ -86,7 +85,7 @@ def test_weights_alone_have_no_curves_and_no_attention_and_the_page_says_so(fold
 def test_several_processes_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="start the job without a launcher"):
-        write_report(request([model_file(folder / "m.safetensors")], folder))
+        check_report_file(folder / "report.html", [], [folder / "set"], overwrite=False)
 
 
 def test_photo_that_cannot_be_used_is_said_and_all_being_so_is_refused(folder: Path) -> None:
