@@ -20,18 +20,19 @@ def test_project_when_it_was_renamed_corrects_its_database_and_keeps_its_artifac
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
     before, after = tmp_path / "proj's 100%", tmp_path / "re named ö"
+    # Relative, as the default is; of this test alone, for MLflow keeps an open database by its URI, not by its folder.
+    database = f"{tmp_path.name}.db"
     before.mkdir()
-    shutil.copyfile(empty_database, before / "mlflow.db")
+    shutil.copyfile(empty_database, before / database)
     monkeypatch.chdir(before)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     first = open_run()
     first.picture("a", photo(0, 8, 8), 4)
     first.close("KILLED")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(before, after)  # a copy: the original must not be written to
     mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()  # as in the process of a later call
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quote(str(after / 'mlflow.db'))}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quote(str(after / database))}")
     monkeypatch.chdir(after)
     again = open_run(first.run_id)
     again.picture("a", photo(0, 8, 8), 8)
