@@ -38,6 +38,7 @@ class _Facts:
     damage: _Damage = dataclasses.field(default_factory=lambda: _Damage(0, 0, 0))
     skipped_updates: Mapping[str, tuple[Count, Count]] = dataclasses.field(default_factory=dict)
     validation_due: bool = False
+    initial_weights_left_out: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     discriminator_accuracy: Annotated[float, Range(0, 1)] = 0.5
 
 

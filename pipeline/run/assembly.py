@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from pipeline.train.gan_step import Gan, GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
+from pipeline.weights.initial import InitialWeights
 
 
 def memory_format_of(config: RuntimeConfig) -> torch.memory_format:
@@ -54,15 +56,27 @@ def build_losses(config: LossConfig, *, is_adversarial: bool) -> GeneratorLosses
     return GeneratorLosses(tuple(image), ADVERSARIAL_LOSSES[config.adversarial], config.adversarial_weight)
 
 
-def build_state(
-    config: TrainConfig, semantic_channels: int, backend: Backend, restored: Collection[str] = ()
-) -> TrainingState:
-    """Build the networks from the run's seed, with their optimizers. All ranks must call.
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a run before its first step, on the CPU.
+
+    Attributes:
+        generator: The network that is trained to upscale.
+        discriminator: None in a run without an adversarial stage.
+        left_out: By network, what its initial weights and it do not have in common; see `InitialWeights`.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module | None
+    left_out: Mapping[str, Sequence[str]]
+
+
+def start_networks(config: TrainConfig, semantic_channels: int, restored: Collection[str] = ()) -> Networks:
+    """Build the networks from the run's seed, with their initial weights.
 
     Args:
         config: The run's configuration.
         semantic_channels: Of the semantics; 0 for a plain discriminator.
-        backend: Ranks and devices.
         restored: Networks that a checkpoint will restore, and that need no initial weights therefore.
 
     Raises:
@@ -70,14 +84,28 @@ def build_state(
         CheckpointError: A network's initial weights cannot be used.
     """
     torch.manual_seed(config.seed)
-    schedule, device = config.schedule, backend.device
-    start = build_generator if "generator" in restored else start_generator
-    generator = place(start(config.generator, config.data.crop_px), config.runtime, device)
+    crop_px, weights = config.data.crop_px, dict[str, InitialWeights]()
+    if "generator" in restored:
+        generator = build_generator(config.generator, crop_px)
+    else:
+        generator, weights["generator"] = start_generator(config.generator, crop_px)
     discriminator = None
-    if config.is_adversarial:
-        start = build_discriminator if "discriminator" in restored else start_discriminator
-        network = start(config.discriminator, semantic_channels, config.data.crop_px)
-        discriminator = place(network, config.runtime, device)
+    if config.is_adversarial and "discriminator" in restored:
+        discriminator = build_discriminator(config.discriminator, semantic_channels, crop_px)
+    elif config.is_adversarial:
+        start = start_discriminator(config.discriminator, semantic_channels, crop_px)
+        discriminator, weights["discriminator"] = start
+    left_out = {name: initial.left_out for name, initial in weights.items() if initial.left_out}
+    return Networks(generator, discriminator, left_out)
+
+
+def build_state(config: TrainConfig, networks: Networks, backend: Backend) -> TrainingState:
+    """Place the networks on the device and build their optimizers. All ranks must call."""
+    schedule, device = config.schedule, backend.device
+    generator = place(networks.generator, config.runtime, device)
+    discriminator = None
+    if networks.discriminator is not None:
+        discriminator = place(networks.discriminator, config.runtime, device)
     average = MovingAverage(generator)
 
     def trainable(module: nn.Module, learning_rate: float) -> Any:

@@ -1,12 +1,16 @@
 """The dry run: the resolved plan of a run, its memory, and where it departs from the paper.
 
-Networks on the meta device; the shards' manifest is read and checked if it is there, and nothing is written.
+Networks on the meta device; the shards' manifest and initial weights are read and checked if they are there, and
+nothing is written.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,14 +22,15 @@ from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.features import image_manifest
 from pipeline.inference.semantics import semantic_channels
 from pipeline.losses import PERCEPTUAL_LOSSES
-from pipeline.models.discriminators import build_discriminator
-from pipeline.models.generators import build_generator
+from pipeline.models.discriminators import Discriminator, build_discriminator, initial_discriminator_weights
+from pipeline.models.generators import Generator, build_generator, initial_generator_weights
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.run.checks import check_settings, check_shards
 from pipeline.run.paper import departures
 from pipeline.run.validation import find_validation_metrics
 from pipeline.runtime.launch import launched_world_size
 from pipeline.runtime.surroundings import check_launch
+from pipeline.weights.initial import InitialWeights
 
 _BYTES = 4
 _ADAM_COPIES = 4  # weights, gradients, two moments
@@ -67,7 +72,7 @@ def describe(preset: Preset) -> str:
     Raises:
         ConfigError: The launched processes do not divide the batch, the shards do not fit, a metric of the validation
             is unknown, or the run would refuse its settings, the launcher or the machine.
-        InputError: The run's export would replace its initial weights.
+        InputError: The run's export would replace its initial weights, or these do not fit.
     """
     config = preset.train
     per_device = check_launch(config.runtime, config.data.batch_size)
@@ -140,19 +145,22 @@ def num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None) -> list[str]:
+def _network_lines(config: TrainConfig, generator: Generator, discriminator: Discriminator | None) -> list[str]:
     lines = [
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"
     ]
-    start = config.generator.initial_file
-    lines.append(f"start            {f'weights of {start}' if start is not None else 'random weights'}")
+    read = functools.partial(initial_generator_weights, config.generator, generator)
+    lines += _start_lines(config, "generator", config.generator.initial_file, read)
     lines.append(_loss_line(config))
     if discriminator is None:
         return [*lines, "discriminator    none: pixel loss only"]
     kind = config.discriminator
     name = f"{kind.architecture}{' + SeD' if kind.semantic else ''}"
     lines.append(f"discriminator    {name}, {num_parameters(discriminator):,} parameters")
+    if kind.initial_weights is not None:
+        read = functools.partial(initial_discriminator_weights, kind, discriminator)
+        lines += _start_lines(config, "discriminator", kind.initial_weights, read)
     if kind.semantic:
         semantics = config.semantics
         lines.append(
@@ -170,6 +178,19 @@ def _network_lines(config: TrainConfig, generator: nn.Module, discriminator: nn.
     if config.losses.ldl_weight:
         lines.append(f"LDL              weight {config.losses.ldl_weight:g}, against the averaged generator")
     return lines
+
+
+def _start_lines(config: TrainConfig, name: str, file: Path | None, read: Callable[[], InitialWeights]) -> list[str]:
+    """Say what a network starts from; a file that the run will read is read, and refused, if it is there."""
+    if file is None:
+        return ["start            random weights"]
+    left_out = read().left_out if file.exists() and name not in _restored(config) else ()
+    counts = "".join(f": {line}" for line in left_out[:1])
+    return [f"start            weights of {file}{counts}", *(f"left out         {line}" for line in left_out[1:])]
+
+
+def _restored(config: TrainConfig) -> set[str]:
+    return CheckpointStore(RunFolder(config.run_dir).checkpoints).groups()
 
 
 def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, together: int) -> list[str]:
@@ -273,7 +294,7 @@ def _path_lines(config: TrainConfig) -> list[str]:
     starts = {"generator": config.generator.initial_file}
     if config.is_adversarial:
         starts["discriminator"] = config.discriminator.initial_weights
-    restored = CheckpointStore(folder.checkpoints).groups()
+    restored = _restored(config)
     reads += [(file, file) for name, file in starts.items() if file is not None and name not in restored]
     return [
         *(f"reads            {path}{'' if mark.exists() else '  (not there yet)'}" for path, mark in reads),

@@ -18,6 +18,7 @@ from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
 from shards.format.manifest import Manifest
 
+LEFT_OUT = "initial_weights_left_out"
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "numpy", "pillow", "mlflow")
 
 
@@ -27,6 +28,7 @@ def facts_of(
     backend: Backend,
     mlflow_run_id: str | None,
     resumed: Mapping[str, Any],
+    left_out: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """Return the plain values stored in every checkpoint of the run.
 
@@ -36,6 +38,7 @@ def facts_of(
         backend: Ranks and devices.
         mlflow_run_id: Its run in MLflow.
         resumed: Facts of the checkpoint that it is resumed from; empty for a new run.
+        left_out: By network, what its initial weights and it did not have in common.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
@@ -43,6 +46,7 @@ def facts_of(
         "seed": config.seed,
         "started": resumed.get("started") if resumed else now,
         "mlflow_run_id": mlflow_run_id,
+        LEFT_OUT: left_out,
         "backend": backend.description,
         "python": platform.python_version(),
         "libraries": installed_versions(),
@@ -64,7 +68,8 @@ def start_tracking(
     semantics: SemanticSource | None,
     backend: Backend,
     run_id: str | None,
-    record: Sequence[Report] = (),
+    record: Sequence[Report],
+    left_out: Mapping[str, Sequence[str]],
 ) -> Tracker | NullTracker:
     """Open the MLflow run, or resume the one of `run_id`; ranks other than 0 track nothing."""
     if not backend.is_leader:
@@ -75,6 +80,7 @@ def start_tracking(
         "random_weights": ", ".join(random_networks(config)) or "none",
     }
     launched = {**backend.launch_record, "overruled": "; ".join(backend.notes)}
+    tags |= {f"{LEFT_OUT}.{name}": "\n".join(lines) for name, lines in left_out.items()}
     tags |= {f"launch.{name}": str(value) for name, value in flatten(launched).items()}
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
@@ -100,12 +106,16 @@ def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource 
     return lines
 
 
-def start_notes(config: TrainConfig, restored: Collection[str]) -> list[str]:
-    """Return what the networks start from, one line each; none of those that a checkpoint restores."""
+def start_notes(config: TrainConfig, restored: Collection[str], left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return what the networks start from, and what is left out of it; nothing of those that a checkpoint restores."""
     files = {"generator": config.generator.initial_weights or "random"}
     if config.is_adversarial and config.discriminator.initial_weights is not None:
         files["discriminator"] = config.discriminator.initial_weights
-    return [f"{name}: initial weights {file}" for name, file in files.items() if name not in restored]
+    return [
+        "\n  ".join([f"{name}: initial weights {file}", *left_out.get(name, ())])
+        for name, file in files.items()
+        if name not in restored
+    ]
 
 
 def random_networks(config: TrainConfig) -> list[str]:

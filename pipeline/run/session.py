@@ -17,11 +17,11 @@ from pipeline.data.features import image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError, SaveError
 from pipeline.metrics.criterion import best_position
-from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of
+from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of, start_networks
 from pipeline.run.checks import check_data, resolve_semantics
 from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
-from pipeline.run.record import facts_of, notes_of, start_notes, start_tracking
+from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking
 from pipeline.run.resume import newest_checkpoint, retention_of
 from pipeline.run.validation import Validation, find_validation_metrics
 from pipeline.runtime.backend import Backend
@@ -78,7 +78,9 @@ class Session:
         self._validation = Validation(config, self._validation_metrics, self._metrics, backend)
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._validation.scores))
         self._restored = self._store.groups()
-        self._state = build_state(config, channels, backend, self._restored)
+        networks = start_networks(config, channels, self._restored)
+        self._left_out = networks.left_out
+        self._state = build_state(config, networks, backend)
         self._gan, self._step = build_gan(config, self._state, losses, backend)
         self._lock = self._lock_folder()
         if backend.is_leader:
@@ -105,7 +107,7 @@ class Session:
     def notes(self) -> list[str]:
         """What a person should know before the first step, one line each."""
         lines = notes_of(self._config, self._manifest, self._semantics, self._backend)
-        lines += start_notes(self._config, self._restored)
+        lines += start_notes(self._config, self._restored, self._left_out)
         lines += (f"validation sets: {line}" for line in self._notes_of_sets)
         return [*lines, *self._validation_metrics.notes]
 
@@ -168,6 +170,7 @@ class Session:
             state.validation_due &= not self._validation.is_recorded(state.images_seen)
         state.validation_due = backend.any_rank(state.validation_due and backend.is_leader)
         facts = {} if checkpoint is None else checkpoint.facts
+        self._left_out = {**facts.get(LEFT_OUT, {}), **self._left_out}
         status = self._folder.read_status()
         # A call that was killed before its first checkpoint has told its run in MLflow to the status alone.
         self._mlflow_run_id = (status and status.mlflow_run_id) or facts.get("mlflow_run_id")
@@ -194,7 +197,7 @@ class Session:
             compare=self._validation.lines,
             is_exhausted=self._validation.is_exhausted,
             checkpoints=BackgroundWriter(self._store),
-            facts=facts_of(config, self._manifest, backend, self._mlflow_run_id, facts),
+            facts=facts_of(config, self._manifest, backend, self._mlflow_run_id, facts, self._left_out),
             metrics=self._metrics,
             tracker=tracker,
             progress=progress_of(state.images_seen, self._total_images),
@@ -246,7 +249,9 @@ class Session:
 
     def _open_tracker(self) -> Tracker | NullTracker:
         run_id, record = self._mlflow_run_id, self._metrics.reports()
-        tracker = start_tracking(self._config, self._manifest, self._semantics, self._backend, run_id, record)
+        tracker = start_tracking(
+            self._config, self._manifest, self._semantics, self._backend, run_id, record, self._left_out
+        )
         self._mlflow_run_id = tracker.run_id or run_id  # a server that is away now has the run still
         return tracker
 

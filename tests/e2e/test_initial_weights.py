@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +13,18 @@ from harness import changed, prepare_tiny_data
 from safetensors.torch import load_file, save_file
 from sessions import assert_same_end, run_session
 
+import pipeline.run.record
+from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.discriminators import PatchDiscriminator, start_discriminator
 from pipeline.models.discriminators.sed_layout import to_sed
-from pipeline.run.assembly import build_state
+from pipeline.run.assembly import build_state, start_networks
 from pipeline.run.dry_run import describe
 from pipeline.run.session import Session
 from pipeline.runtime.backend import Backend
+from pipeline.tracking import NullTracker
 from pipeline.weights.files import read_metadata
 
 SEMANTIC_CHANNELS = 256  # of layer 1 of clip-rn50, which the tiny preset reads
@@ -42,19 +46,19 @@ def exports(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir / "export"
 
 
-def started_from(preset: Preset, exports: Path) -> Preset:
-    return changed(
-        preset,
-        generator=replace(preset.train.generator, initial_weights=exports / "generator.safetensors"),
-        discriminator=replace(preset.train.discriminator, initial_weights=exports / "discriminator.safetensors"),
-    )
+def started_from(preset: Preset, exports: Path, **options: bool) -> Preset:
+    def start(name: str) -> Any:
+        file = exports / f"{name}.safetensors"
+        return replace(getattr(preset.train, name), initial_weights=file, **options)
+
+    return changed(preset, generator=start("generator"), discriminator=start("discriminator"))
 
 
 def test_run_starts_from_the_exports_of_another_run(preset: Preset, exports: Path, tmp_path: Path) -> None:
     second = started_from(preset, exports)
     backend = Backend(second.train.runtime, batch_size=second.train.data.batch_size)
     try:
-        state = build_state(second.train, SEMANTIC_CHANNELS, backend)
+        state = build_state(second.train, start_networks(second.train, SEMANTIC_CHANNELS), backend)
         generator, discriminator = state.generator.weights(), state.discriminator.weights()
     finally:
         backend.close()
@@ -112,6 +116,41 @@ def test_discriminator_that_joins_when_a_run_on_pixels_is_extended_starts_from_i
     started, exported = session._state.discriminator.weights(), load_file(exports / "discriminator.safetensors")
     assert all(torch.equal(tensor, exported[name]) for name, tensor in to_sed(started).items())
     session.close()
+
+
+def test_run_that_starts_from_a_part_of_a_file_says_records_and_keeps_what_is_left_out(
+    preset: Preset, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, str]] = []
+    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *call: calls.append(call[4]) or NullTracker())
+    shutil.copytree(exports, tmp_path / "files")
+    deeper = started_from(preset, tmp_path / "files", initial_weights_partial=True)
+    deeper = changed(deeper, generator=replace(deeper.train.generator, num_blocks=4))
+    counts = "9 of 17 entries of SRVGGNetCompact are taken from the file; 6 are missing in it and 2 misshapen"
+    plan = describe(deeper)
+    assert f"start            weights of {deeper.train.generator.initial_file}: {counts}, 0 of its 11 are unex" in plan
+    assert "left out         misshapen body.6.weight: got (48, 8, 3, 3), needs (8, 8, 3, 3)\n" in plan
+    assert plan.count("weights of ") == 2, "the discriminator's fit whole"
+
+    run_session(deeper, tmp_path / "straight")
+    backend = Backend(deeper.train.runtime, batch_size=deeper.train.data.batch_size)
+    session = Session(changed(deeper, run_dir=tmp_path / "run"), backend)
+    (note,) = (note for note in session.notes if note.startswith("generator: initial weights"))
+    assert counts in note
+    assert "\n  missing body.8.weight (8, 8, 3, 3)\n" in note
+    session.close()
+
+    run_session(deeper, tmp_path / "run", stop_at=4)
+    shutil.rmtree(tmp_path / "files")
+    run_session(deeper, tmp_path / "run")
+    assert_same_end(tmp_path / "run", tmp_path / "straight")
+    tags = [call.get("initial_weights_left_out.generator", "") for call in calls]
+    assert [counts in tag for tag in tags] == [True, True, True]
+    for run in ("run", "straight"):
+        checkpoint = CheckpointStore(RunFolder(tmp_path / run).checkpoints).newest()
+        assert checkpoint.images_seen == 8
+        (recorded,) = checkpoint.facts["initial_weights_left_out"].items()
+        assert (recorded[0], recorded[1][0].startswith(counts)) == ("generator", True)
 
 
 def test_new_run_whose_discriminator_would_meet_a_random_generator_is_refused_and_an_old_one_resumes(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.models.discriminators.base import Discriminator
     from pipeline.models.discriminators.contract import DiscriminatorArchitecture, build_discriminator
     from pipeline.models.discriminators.files import (
+        initial_discriminator_weights,
         load_discriminator_weights,
         save_discriminator,
         start_discriminator,
@@ -30,7 +31,12 @@ __getattr__ = imported_on_first_use(
     {
         "base": ["Discriminator"],
         "contract": ["DiscriminatorArchitecture", "build_discriminator"],
-        "files": ["load_discriminator_weights", "save_discriminator", "start_discriminator"],
+        "files": [
+            "initial_discriminator_weights",
+            "load_discriminator_weights",
+            "save_discriminator",
+            "start_discriminator",
+        ],
         "image": ["ImageDiscriminator"],
         "patch": ["PatchDiscriminator"],
         "semantic_fusion": ["SemanticFusionBlock"],
@@ -52,6 +58,7 @@ __all__ = [
     "UNetDiscriminator",
     "UNetOptions",
     "build_discriminator",
+    "initial_discriminator_weights",
     "load_discriminator_weights",
     "save_discriminator",
     "start_discriminator",

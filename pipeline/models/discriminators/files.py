@@ -8,28 +8,60 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import CheckpointError
 from pipeline.models.discriminators.base import Discriminator
 from pipeline.models.discriminators.contract import build_discriminator
 from pipeline.models.discriminators.options import DISCRIMINATORS, DiscriminatorOptions
-from pipeline.weights.files import read_weights, strip_wrappers, write_weights
+from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
+from pipeline.weights.files import strip_wrappers, write_weights
+from pipeline.weights.initial import InitialWeights, read_initial_weights
 from pipeline.weights.strict import load_strictly
 
 
-def start_discriminator(options: DiscriminatorOptions, semantic_channels: int, crop_px: int) -> Discriminator:
+def start_discriminator(
+    options: DiscriminatorOptions, semantic_channels: int, crop_px: int
+) -> tuple[Discriminator, InitialWeights]:
     """Build a discriminator with its initial weights, where the options name a file, else random ones.
+
+    Returns:
+        The network, and the weights that it was given.
 
     Raises:
         ConfigError: The options do not fit together or to the crops; see `build_discriminator`.
         CheckpointError: The file is unreadable, or of another network.
     """
     discriminator = build_discriminator(options, semantic_channels, crop_px)
-    if options.initial_weights is not None:
-        try:
-            load_discriminator_weights(discriminator, read_weights(options.initial_weights))
-        except CheckpointError as error:
-            raise CheckpointError(f"discriminator.initial_weights: {error}") from error
-    return discriminator
+    weights = initial_discriminator_weights(options, discriminator)
+    weights.load_into(discriminator)
+    if weights.left_out:
+        _restart_spectral_norms(discriminator, weights.tensors)
+    return discriminator, weights
+
+
+def initial_discriminator_weights(options: DiscriminatorOptions, discriminator: Discriminator) -> InitialWeights:
+    """Read what a discriminator starts from, and check it against the network, which may be on the `meta` device.
+
+    Raises:
+        CheckpointError: The file is unreadable, or of another network.
+    """
+    if options.initial_weights is None:
+        return InitialWeights()
+    architecture = DISCRIMINATORS.of(discriminator)
+    return read_initial_weights(
+        discriminator,
+        options.initial_weights,
+        lambda state: architecture.import_state(discriminator, state),
+        partial=options.initial_weights_partial,
+        option="discriminator.initial_weights",
+    )
+
+
+def _restart_spectral_norms(discriminator: Discriminator, taken: Mapping[str, Tensor]) -> None:
+    """Estimate the singular vectors again where they or the weight that they belong to were not in the file."""
+    for name, layer in discriminator.named_modules():
+        if isinstance(layer, SpectralNormConv2d):
+            entries = {f"{name}.{entry}" for entry in ("weight", "weight_u", "weight_v")}
+            if not entries <= taken.keys():
+                layer.reset_vectors()
 
 
 def load_discriminator_weights(discriminator: Discriminator, state: Mapping[str, Any]) -> None:

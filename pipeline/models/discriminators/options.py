@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import ConfigError
 from pipeline.registry import ArchitectureOptions, Architectures, RegisteredName
 
 DISCRIMINATORS: Architectures[Any] = Architectures("discriminator")
@@ -32,6 +33,14 @@ class DiscriminatorOptions(ArchitectureOptions):
     """True: SeD, with semantic-aware fusion blocks; false: the plain baseline."""
     initial_weights: Path | None = None
     """Discriminator file to start from (ours, SeD's, or Real-ESRGAN's for a plain unet); none: random."""
+    initial_weights_partial: bool = False
+    """Take the tensors of that file that fit by name and shape, and list the others; false: all must fit."""
+
+    def __post_init__(self) -> None:
+        """Check that a partial start has a file."""
+        super().__post_init__()
+        if self.initial_weights_partial and self.initial_weights is None:
+            raise ConfigError("initial_weights_partial=true needs a file in initial_weights; or leave it out")
 
     @property
     def summary(self) -> str:

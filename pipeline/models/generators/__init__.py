@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.models.generators.compact import SRVGGNetCompact
     from pipeline.models.generators.contract import Generator, GeneratorArchitecture, build_generator
     from pipeline.models.generators.files import (
+        initial_generator_weights,
         load_generator,
         load_generator_weights,
         recognise_generator,
@@ -31,6 +32,7 @@ __getattr__ = imported_on_first_use(
         "compact": ["SRVGGNetCompact"],
         "contract": ["Generator", "GeneratorArchitecture", "build_generator"],
         "files": [
+            "initial_generator_weights",
             "load_generator",
             "load_generator_weights",
             "recognise_generator",
@@ -55,6 +57,7 @@ __all__ = [
     "SwinIR",
     "SwinIROptions",
     "build_generator",
+    "initial_generator_weights",
     "load_generator",
     "load_generator_weights",
     "recognise_generator",

@@ -14,25 +14,43 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.generators.contract import Generator, GeneratorArchitecture, build_generator
 from pipeline.models.generators.options import GENERATORS, GeneratorOptions
 from pipeline.weights.files import read_metadata, read_weights, strip_wrappers, write_weights
+from pipeline.weights.initial import InitialWeights, read_initial_weights
 from pipeline.weights.limits import check_size, memory_limit
 from pipeline.weights.strict import check_fit, load_strictly
 from shards.errors import InputError
 
 
-def start_generator(options: GeneratorOptions, crop_px: int) -> Generator:
+def start_generator(options: GeneratorOptions, crop_px: int) -> tuple[Generator, InitialWeights]:
     """Build a generator to train on HR crops, with its initial weights where the options name a file, else random ones.
+
+    Returns:
+        The network, and the weights that it was given.
 
     Raises:
         ConfigError: The options do not fit together or to the crops; see `build_generator`.
         CheckpointError: The file is unreadable, or of another network.
     """
     generator = build_generator(options, crop_px)
-    if options.initial_file is not None:
-        try:
-            load_generator_weights(generator, read_weights(options.initial_file))
-        except CheckpointError as error:
-            raise CheckpointError(f"generator.initial_weights: {error}") from error
-    return generator
+    weights = initial_generator_weights(options, generator)
+    weights.load_into(generator)
+    return generator, weights
+
+
+def initial_generator_weights(options: GeneratorOptions, generator: Generator) -> InitialWeights:
+    """Read what a generator starts from, and check it against the network, which may be on the `meta` device.
+
+    Raises:
+        CheckpointError: The file is unreadable, or of another network.
+    """
+    if options.initial_file is None:
+        return InitialWeights()
+    return read_initial_weights(
+        generator,
+        options.initial_file,
+        GENERATORS.of(generator).import_state,
+        partial=options.initial_weights_partial,
+        option="generator.initial_weights",
+    )
 
 
 def load_generator_weights(generator: Generator, state: Mapping[str, Any]) -> None:

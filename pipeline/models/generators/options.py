@@ -36,11 +36,19 @@ class GeneratorOptions(ArchitectureOptions):
     initial_weights: Path | None = None
     """Generator file to start from (ours, BasicSR's, Real-ESRGAN's, KAIR's, SwinIR's); none: random weights, and a run
     needs a pixel stage before its discriminator starts; random: random weights without one."""
+    initial_weights_partial: bool = False
+    """Take the tensors of that file that fit by name and shape, and list the others; false: all must fit."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        refuse(positive(scale=self.scale))
+        has_none = self.initial_weights_partial and self.initial_file is None
+        refuse(
+            [
+                *positive(scale=self.scale),
+                "initial_weights_partial=true needs a file in initial_weights; or leave it out" if has_none else None,
+            ]
+        )
 
     @property
     def initial_file(self) -> Path | None:

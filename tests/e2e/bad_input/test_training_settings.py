@@ -35,6 +35,13 @@ def test_initial_weights_when_of_another_network(refuse: Callable[..., None], pr
     arguments = [str(prepared / "preset.json"), "--run-dir", "run"]
     arguments += ["--generator.initial-weights", "discriminator.safetensors"]
     refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
+    refuse(jobs.train_sed.main, [*arguments, "--dry-run"], "the weights do not fit SRVGGNetCompact")
+    partial = [*arguments, "--generator.initial-weights-partial"]
+    for more in ([], ["--dry-run"]):
+        refuse(jobs.train_sed.main, [*partial, *more], "none of the", "fits an entry of SRVGGNetCompact")
+    refuse(
+        jobs.train_sed.main, [*partial[:3], partial[-1]], "initial_weights_partial=true needs a file in initial_weights"
+    )
 
 
 def test_discriminator_when_it_would_meet_a_random_generator(refuse: Callable[..., None], prepared: Path) -> None:

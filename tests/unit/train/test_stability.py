@@ -15,7 +15,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from pipeline.losses import AdversarialLossName
-from pipeline.run.assembly import build_state
+from pipeline.run.assembly import build_state, start_networks
 from pipeline.run.dry_run import describe
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker
@@ -54,7 +54,8 @@ def test_run_with_all_of_them_is_the_same_when_it_resumes(preset: Preset, tmp_pa
 
 def test_weight_decay_shrinks_every_weight_by_the_learning_rate_times_it(preset: Preset) -> None:
     config = preset.train
-    state = build_state(config, 256, Backend(config.runtime, batch_size=config.data.batch_size))
+    backend = Backend(config.runtime, batch_size=config.data.batch_size)
+    state = build_state(config, start_networks(config, 256), backend)
     network = state.generator.bare
     before = [parameter.detach().clone() for parameter in network.parameters()]
     for parameter in network.parameters():
