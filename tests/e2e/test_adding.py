@@ -51,10 +51,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "toy" / "__init__.py").write_text("")
     (tmp_path / "prepare.py").write_text(PREPARE)
     (tmp_path / "evaluate_toy.py").write_text(
-        (tmp_path / "train_toy.py")
-        .read_text()
-        .replace("jobs.train_sed", "jobs.evaluate")
-        .replace("run_to_exit_code", "main")
+        (tmp_path / "train_toy.py").read_text().replace("jobs.train_sed", "jobs.evaluate")
     )
     write_photos(tmp_path / "photos", [(160, 176), (128, 200)])
     write_photos(tmp_path / "validation" / "HR", [(64, 72)])
