@@ -100,7 +100,7 @@ def kill_and_finish(data: Path, world_size: int, num_kills: int, seed: int, more
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("world_size", "seed"), [(1, 3), (2, 1)])
+@pytest.mark.parametrize(("world_size", "seed"), [(1, 3), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_run_when_killed_three_times_ends_with_the_same_bits(data: Path, world_size: int, seed: int) -> None:
     kill_and_finish(data, world_size, 3, seed)
 

@@ -213,7 +213,7 @@ def test_configurations_each_start_and_resume_where_another_stopped(data: Path) 
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("options", [TWO, ZERO_2], ids=["ddp", "zero-2"])
+@pytest.mark.parametrize("options", [TWO, pytest.param(ZERO_2, marks=pytest.mark.slow)], ids=["ddp", "zero-2"])
 def test_run_when_a_rank_is_killed_is_restarted_by_the_launcher_and_ends_with_the_same_bits(
     data: Path, options: list[str], request: pytest.FixtureRequest
 ) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from shards.config import ShardConfig
 
-NUM_KILLS = {"worker": 18, "driver": 6, "raylet": 5, "whole ray": 3}
+FEW = {"worker": 2, "driver": 1, "raylet": 1, "whole ray": 1}
+MANY = {"worker": 18, "driver": 6, "raylet": 5, "whole ray": 3}
 SEED = 20240617
 NUM_PHOTOS = 20
 # Ray notices within seconds that a part of it is dead, as on a cluster within minutes.
@@ -145,12 +146,15 @@ def wait_for_the_moment(job: Job, rng: random.Random) -> None:
     time.sleep(rng.uniform(0.0, 0.05))
 
 
-@pytest.mark.timeout(1800)  # three minutes on an idle machine
-def test_job_when_killed_thirty_times_anywhere_ends_as_if_undisturbed(config: ShardConfig, tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)  # the many take three minutes on an idle machine
+@pytest.mark.parametrize("num_kills", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
+def test_job_when_killed_anywhere_ends_as_if_undisturbed(
+    config: ShardConfig, tmp_path: Path, num_kills: dict[str, int]
+) -> None:
     write_shards(config)
     expected = contents(config.output)
     rng = random.Random(SEED)
-    targets = [target for target, count in NUM_KILLS.items() for _ in range(count)]
+    targets = [target for target, count in num_kills.items() for _ in range(count)]
     rng.shuffle(targets)
     kept: dict[str, tuple[int, int]] = {}
     waiting: dict[str, tuple[int, int]] = {}

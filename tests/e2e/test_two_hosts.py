@@ -74,6 +74,7 @@ def end_machine(name: str) -> None:
         os.kill(int(number), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_run_on_two_hosts_when_one_goes_down_ends_soon_and_resumes_on_one(
     hosts: list[tuple[str, str]], data: Path
