@@ -21,7 +21,7 @@ from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Gan, GanStep, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, GanStep, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.micro_batches import StepInput
 
@@ -145,7 +145,7 @@ def build_our_step(
         for module in (generator, discriminator):
             compile_network(module)
     autocast = functools.partial(torch.autocast, options.device, torch.bfloat16, enabled=options.precision == "bf16")
-    gan = Gan(trained[0], trained[1], losses, average.module, autocast)
+    gan = Gan(trained[0], (Adversary(trained[1]),), losses, average.module, autocast)
     batch = Batch.draw(options.batch, options.crop_px).on(options.device, layout)
 
     schedules = {name: GraphedStep(run) if options.cuda_graphs else run for name, run in SCHEDULES.items()}

@@ -44,7 +44,7 @@ def build_state() -> TrainingState:
         optimizer.zero_grad()
         trainables.append(DdpTrainable(network, network, optimizer, 0.0))
     generator, discriminator = trainables
-    return TrainingState(generator, discriminator, MovingAverage(generator.bare), SkippedUpdates(1))
+    return TrainingState(generator, {"discriminator": discriminator}, MovingAverage(generator.bare), SkippedUpdates(1))
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:

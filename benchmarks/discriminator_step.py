@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from pipeline.losses import GeneratorLosses, VanillaLoss
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator, load_discriminator_weights
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.train.gan_step import Gan, GanStep, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, GanStep, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput
 
 NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator), "U+SeD": ("SeD_U", UNetDiscriminator)}
@@ -113,7 +113,9 @@ def trainers_step(
     generator = Output(fake.detach().clone())
     descent = torch.optim.SGD(generator.parameters(), 1.0, fused=True)
     trained = (DdpTrainable(generator, generator, descent, 0.0), DdpTrainable(network, network, optimizer, 0.0))
-    gan = Gan(*trained, GeneratorLosses((), VanillaLoss(), 1.0), generator, contextlib.nullcontext)
+    gan = Gan(
+        trained[0], (Adversary(trained[1]),), GeneratorLosses((), VanillaLoss(), 1.0), generator, contextlib.nullcontext
+    )
     scalars = step(gan, StepInput(real, real, real, semantics), Turn(1.0, 1e-4)).scalars
     return float(scalars["discriminator/real"] + scalars["discriminator/fake"]), fake.detach() - generator.sr.detach()
 

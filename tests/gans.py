@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from pipeline.losses import ADVERSARIAL_LOSSES, GeneratorLosses, GradientPenalty, ImageTerm, L1Loss
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.train.gan_step import NO_PENALTY, Gan, StepResult, Turn
+from pipeline.train.gan_step import NO_PENALTY, Adversary, Gan, StepResult, Turn
 
 
 def losses(
@@ -41,9 +41,9 @@ def gan_of(
     penalty: GradientPenalty = NO_PENALTY,
 ) -> Gan:
     """Both networks under gradient descent."""
-    trained = None if discriminator is None else descending(discriminator, clip_norm)
+    adversaries = () if discriminator is None else (Adversary(descending(discriminator, clip_norm)),)
     averaged = average or generator
-    return Gan(descending(generator, clip_norm), trained, terms, averaged, autocast, micro_batch_size, penalty)
+    return Gan(descending(generator, clip_norm), adversaries, terms, averaged, autocast, micro_batch_size, penalty)
 
 
 def both(learning_rate: float) -> Turn:

@@ -89,10 +89,9 @@ class RunFolder:
         """Exported weights of the averaged generator at the best validation, by `report.keep_best`."""
         return self.path / "export" / "generator_best.safetensors"
 
-    @property
-    def discriminator(self) -> Path:
-        """Exported weights of the discriminator."""
-        return self.path / "export" / "discriminator.safetensors"
+    def discriminator(self, name: str = "discriminator") -> Path:
+        """Exported weights of a discriminator, by default of the first."""
+        return self.path / "export" / f"{name}.safetensors"
 
     @property
     def pictures(self) -> Path:
@@ -127,7 +126,7 @@ class RunFolder:
 
     def _check_unclaimed(self) -> None:
         """A run begins with its configuration: without one, what lies where it would write is somebody's."""
-        ours = (self.metrics, self.status, self.generator, self.best_generator, self.discriminator)
+        ours = (self.metrics, self.status, self.generator, self.best_generator, self.discriminator())
         if found := [str(path.relative_to(self.path)) for path in ours if os.path.lexists(path)]:
             raise ConfigError(
                 f"{self.path} holds {', '.join(found)}, which a run would replace, and not the {self.config.name} of a "

@@ -11,9 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from pipeline.config.architectures import add_architectures
 from pipeline.config.data import DataConfig
+from pipeline.config.discriminators import FurtherDiscriminator
 from pipeline.config.learning import LossConfig, ScheduleConfig
 from pipeline.config.plain import CONVERTER, RUN_FOLDER_CONVERTER
 from pipeline.config.running import ReportConfig, RuntimeConfig
@@ -25,6 +29,7 @@ from shards.config import ShardConfig
 
 __all__ = [
     "DataConfig",
+    "FurtherDiscriminator",
     "LossConfig",
     "Preset",
     "ReportConfig",
@@ -66,6 +71,9 @@ class TrainConfig:
     schedule: ScheduleConfig
     runtime: RuntimeConfig
     report: ReportConfig
+    further_discriminators: Annotated[tuple[FurtherDiscriminator, ...], tyro.conf.Fixed] = ()
+    """Discriminators beside the first: [[train.further_discriminators]] in a preset, each with its adversarial_weight
+    and a table `network` like [train.discriminator]; reports call them discriminator_2 and so on."""
 
     def __post_init__(self) -> None:
         """Check the constraints between sections."""
@@ -102,9 +110,22 @@ class TrainConfig:
         return self.losses.adversarial_weight > 0 and self.schedule.pixel_only_images < self.schedule.total_images
 
     @property
+    def discriminators(self) -> dict[str, DiscriminatorOptions]:
+        """The options of all discriminators, by the names that reports and checkpoints call them."""
+        further = enumerate(self.further_discriminators, start=2)
+        return {"discriminator": self.discriminator} | {
+            f"discriminator_{number}": one.network for number, one in further
+        }
+
+    @property
+    def is_semantic(self) -> bool:
+        """Whether a discriminator is semantic-aware."""
+        return any(options.semantic for options in self.discriminators.values())
+
+    @property
     def uses_semantics(self) -> bool:
         """Whether the run computes or reads semantics."""
-        return self.is_adversarial and self.discriminator.semantic
+        return self.is_adversarial and self.is_semantic
 
     @property
     def uses_perceptual_network(self) -> bool:

@@ -18,7 +18,7 @@ from pipeline.registry import imported_on_first_use
 if TYPE_CHECKING:
     from pipeline.losses.adversarial import VanillaLoss
     from pipeline.losses.efficientnet import EfficientNetPerceptualLoss
-    from pipeline.losses.generator import GeneratorLosses, ImageLoss, ImageTerm
+    from pipeline.losses.generator import GeneratorLosses, ImageLoss, ImageTerm, adversarial_term
     from pipeline.losses.ldl import LocallyDiscriminativeLoss
     from pipeline.losses.penalty import GradientPenalty
     from pipeline.losses.perceptual import PerceptualLoss
@@ -29,7 +29,7 @@ __getattr__ = imported_on_first_use(
     {
         "adversarial": ["VanillaLoss"],
         "efficientnet": ["EfficientNetPerceptualLoss"],
-        "generator": ["GeneratorLosses", "ImageLoss", "ImageTerm"],
+        "generator": ["GeneratorLosses", "ImageLoss", "ImageTerm", "adversarial_term"],
         "ldl": ["LocallyDiscriminativeLoss"],
         "penalty": ["GradientPenalty"],
         "perceptual": ["PerceptualLoss"],
@@ -54,4 +54,5 @@ __all__ = [
     "PerceptualLoss",
     "PerceptualLossName",
     "VanillaLoss",
+    "adversarial_term",
 ]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.losses.adversarial import AdversarialLoss
+
+
+def adversarial_term(discriminator: str) -> str:
+    """Return the name of the generator's term against a discriminator: `adversarial` for `discriminator`."""
+    return discriminator.replace("discriminator", "adversarial", 1)
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,13 @@ class GeneratorLosses:
         image: Losses between output and target.
         adversarial: The adversarial loss, both sides.
         adversarial_weight: Weight of its generator's side.
+        further_weights: The same of the further discriminators, by the names of their terms.
     """
 
     image: tuple[ImageTerm, ...]
     adversarial: AdversarialLoss
     adversarial_weight: float
+    further_weights: Mapping[str, float] = field(default_factory=dict)
 
     def image_terms(
         self,
@@ -93,4 +100,5 @@ class GeneratorLosses:
     def weighted(self, terms: Mapping[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
         """Return the summands of the loss of which `terms` are the unweighted parts."""
         weights = {term.name: term.weight for term in self.image} | {"adversarial": self.adversarial_weight}
+        weights |= self.further_weights
         return {name: weights[name] * value for name, value in terms.items()}

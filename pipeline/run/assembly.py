@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config.schema import LossConfig, RuntimeConfig, TrainConfig
+from pipeline.config.schema import RuntimeConfig, TrainConfig
 from pipeline.losses import (
     ADVERSARIAL_LOSSES,
     IMAGE_LOSSES,
@@ -17,13 +17,14 @@ from pipeline.losses import (
     GeneratorLosses,
     GradientPenalty,
     ImageTerm,
+    adversarial_term,
 )
 from pipeline.models.discriminators import build_discriminator, start_discriminator
 from pipeline.models.generators import build_generator, start_generator
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.compilation import compile_network
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Gan, GanStep, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
@@ -40,20 +41,27 @@ def place(module: nn.Module, config: RuntimeConfig, device: torch.device) -> nn.
     return module.to(device).to(memory_format=memory_format_of(config))
 
 
-def build_losses(config: LossConfig, *, is_adversarial: bool) -> GeneratorLosses:
-    """Build the losses; the perceptual network only for a run that uses it.
+def build_losses(config: TrainConfig) -> GeneratorLosses:
+    """Build the losses of a run; the perceptual network only where it is used.
 
     Raises:
         InputError: The perceptual weights are missing or do not fit.
     """
-    image = [IMAGE_LOSSES[config.pixel].term(config.pixel_weight, name="pixel", in_pixel_stage=True)]
-    if is_adversarial and config.perceptual_weight > 0:
-        network = PERCEPTUAL_LOSSES[config.perceptual]
-        perceptual = network.build(config.perceptual_weights, config.perceptual_seed)
-        image.append(ImageTerm("perceptual", config.perceptual_weight, perceptual))
-    weights = {"ldl": config.ldl_weight, **config.extra}
+    losses, (_, *names) = config.losses, config.discriminators
+    image = [IMAGE_LOSSES[losses.pixel].term(losses.pixel_weight, name="pixel", in_pixel_stage=True)]
+    if config.uses_perceptual_network:
+        network = PERCEPTUAL_LOSSES[losses.perceptual]
+        perceptual = network.build(losses.perceptual_weights, losses.perceptual_seed)
+        image.append(ImageTerm("perceptual", losses.perceptual_weight, perceptual))
+    weights = {"ldl": losses.ldl_weight, **losses.extra}
     image += [IMAGE_LOSSES[name].term(weight) for name, weight in weights.items() if weight > 0]
-    return GeneratorLosses(tuple(image), ADVERSARIAL_LOSSES[config.adversarial], config.adversarial_weight)
+    further = zip(names, config.further_discriminators, strict=True)
+    return GeneratorLosses(
+        tuple(image),
+        ADVERSARIAL_LOSSES[losses.adversarial],
+        losses.adversarial_weight,
+        {adversarial_term(name): one.adversarial_weight for name, one in further},
+    )
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,12 @@ class Networks:
 
     Attributes:
         generator: The network that is trained to upscale.
-        discriminator: None in a run without an adversarial stage.
+        discriminators: By name; none in a run without an adversarial stage.
         left_out: By network, what its initial weights and it do not have in common; see `InitialWeights`.
     """
 
     generator: nn.Module
-    discriminator: nn.Module | None
+    discriminators: Mapping[str, nn.Module]
     left_out: Mapping[str, Sequence[str]]
 
 
@@ -76,7 +84,7 @@ def start_networks(config: TrainConfig, semantic_channels: int, restored: Collec
 
     Args:
         config: The run's configuration.
-        semantic_channels: Of the semantics; 0 for a plain discriminator.
+        semantic_channels: Of the semantics; 0 for plain discriminators.
         restored: Networks that a checkpoint will restore, and that need no initial weights therefore.
 
     Raises:
@@ -89,23 +97,21 @@ def start_networks(config: TrainConfig, semantic_channels: int, restored: Collec
         generator = build_generator(config.generator, crop_px)
     else:
         generator, weights["generator"] = start_generator(config.generator, crop_px)
-    discriminator = None
-    if config.is_adversarial and "discriminator" in restored:
-        discriminator = build_discriminator(config.discriminator, semantic_channels, crop_px)
-    elif config.is_adversarial:
-        start = start_discriminator(config.discriminator, semantic_channels, crop_px)
-        discriminator, weights["discriminator"] = start
+    discriminators = dict[str, nn.Module]()
+    for name, options in config.discriminators.items() if config.is_adversarial else ():
+        if name in restored:
+            discriminators[name] = build_discriminator(options, semantic_channels, crop_px)
+        else:
+            discriminators[name], weights[name] = start_discriminator(options, semantic_channels, crop_px, name)
     left_out = {name: initial.left_out for name, initial in weights.items() if initial.left_out}
-    return Networks(generator, discriminator, left_out)
+    return Networks(generator, discriminators, left_out)
 
 
 def build_state(config: TrainConfig, networks: Networks, backend: Backend) -> TrainingState:
     """Place the networks on the device and build their optimizers. All ranks must call."""
     schedule, device = config.schedule, backend.device
     generator = place(networks.generator, config.runtime, device)
-    discriminator = None
-    if networks.discriminator is not None:
-        discriminator = place(networks.discriminator, config.runtime, device)
+    discriminators = {name: place(network, config.runtime, device) for name, network in networks.discriminators.items()}
     average = MovingAverage(generator)
 
     def trainable(module: nn.Module, learning_rate: float) -> Any:
@@ -121,14 +127,13 @@ def build_state(config: TrainConfig, networks: Networks, backend: Backend) -> Tr
 
     state = TrainingState(
         trainable(generator, schedule.generator_learning_rate),
-        trainable(discriminator, schedule.discriminator_learning_rate) if discriminator is not None else None,
+        {name: trainable(network, schedule.discriminator_learning_rate) for name, network in discriminators.items()},
         average,
         SkippedUpdates(schedule.max_skipped_updates),
     )
     if config.runtime.compile:
-        for network in (generator, discriminator):
-            if network is not None:
-                compile_network(network)
+        for network in (generator, *discriminators.values()):
+            compile_network(network)
     return state
 
 
@@ -146,13 +151,17 @@ def build_gan(
         place(term.loss, config.runtime, backend.device)
     gan = Gan(
         state.generator,
-        state.discriminator,
+        tuple(
+            Adversary(state.discriminators[name], name, options.semantic)
+            for name, options in config.discriminators.items()
+            if name in state.discriminators
+        ),
         losses,
         state.average.module,
         backend.autocast,
         config.runtime.micro_batch_size,
         GradientPenalty(config.losses.r1_weight, config.losses.r2_weight, config.losses.penalty_sigma),
     )
-    shares_pass = config.runtime.discriminator_pass == "shared" and gan.discriminator is not None
+    shares_pass = config.runtime.discriminator_pass == "shared" and gan.adversaries
     step = gan_step_shared_pass if shares_pass else gan_step
     return gan, GraphedStep(step) if config.runtime.cuda_graphs else step

@@ -23,7 +23,7 @@ from shards.format.outputs import check_output_files
 def resolve_semantics(config: TrainConfig) -> TrainConfig:
     """Replace `semantics.source = "auto"`: by what the run began with, else cached if there is a cache, else online."""
     semantics = config.semantics
-    if semantics.source != "auto" or not config.discriminator.semantic:
+    if semantics.source != "auto" or not config.is_semantic:
         return config
     folder = RunFolder(config.run_dir)
     if folder.config.is_file():
@@ -75,10 +75,12 @@ def _check_step(config: TrainConfig) -> None:
         )
     losses = config.losses
     needs_both = ADVERSARIAL_LOSSES[losses.adversarial].needs_real_logits or losses.r1_weight or losses.r2_weight
-    if runtime.discriminator_pass == "shared" and config.is_adversarial and (needs_both or uses_deepspeed):
+    cannot_share = needs_both or uses_deepspeed or config.further_discriminators
+    if runtime.discriminator_pass == "shared" and config.is_adversarial and cannot_share:
         raise ConfigError(
-            "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with a relativistic loss or a "
-            "gradient penalty (losses.r1_weight, losses.r2_weight); set --runtime.discriminator-pass separate"
+            "runtime.discriminator_pass='shared' works neither under DeepSpeed nor with a relativistic loss, a "
+            "gradient penalty (losses.r1_weight, losses.r2_weight) or further_discriminators; set "
+            "--runtime.discriminator-pass separate"
         )
 
 
@@ -102,9 +104,10 @@ def _check_start(config: TrainConfig) -> None:
 
 def _check_exports(config: TrainConfig) -> None:
     folder = RunFolder(config.run_dir)
-    starts = (config.generator.initial_file, config.discriminator.initial_weights)
+    discriminators = config.discriminators
+    starts = (config.generator.initial_file, *(options.initial_weights for options in discriminators.values()))
     check_output_files(
-        [folder.generator, folder.discriminator],
+        [folder.generator, *map(folder.discriminator, discriminators)],
         [file for file in starts if file is not None],
         is_own=lambda _: True,
         overwrite=False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,15 @@ def describe(preset: Preset) -> str:
     world_size = launched_world_size()
     with torch.device("meta"):
         generator = build_generator(config.generator, config.data.crop_px)
-        discriminator = (
-            build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
-            if config.is_adversarial
-            else None
-        )
+        channels = semantic_channels(config.semantics) if config.uses_semantics else 0
+        discriminators = {
+            name: build_discriminator(options, channels, config.data.crop_px)
+            for name, options in (config.discriminators.items() if config.is_adversarial else ())
+        }
     together = min(per_device, config.runtime.micro_batch_size or per_device)
-    memory = estimate_memory(config, generator, discriminator, together)
+    memory = estimate_memory(config, generator, list(discriminators.values()), together)
     lines = [
-        *_network_lines(config, generator, discriminator),
+        *_network_lines(config, generator, discriminators),
         *_schedule_lines(config, world_size, per_device, together),
         f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
         f"{_gib(memory.activation_bytes)} activations of the larger update, per device (float32"
@@ -104,7 +104,7 @@ def describe(preset: Preset) -> str:
 
 
 def estimate_memory(
-    config: TrainConfig, generator: nn.Module, discriminator: nn.Module | None, num_images: int
+    config: TrainConfig, generator: nn.Module, discriminators: Sequence[Discriminator], num_images: int
 ) -> MemoryEstimate:
     """Estimate one device's memory for `num_images` per pass. The networks are on the meta device."""
     crop, scale = config.data.crop_px, config.generator.scale
@@ -112,19 +112,20 @@ def estimate_memory(
     gt = torch.empty(num_images, 3, crop, crop, device="meta")
     saved = _saved_by(generator, lq)
     state = _ADAM_COPIES * _parameter_bytes(generator) + _parameter_bytes(generator)
-    if discriminator is not None:
-        grid = crop // SEMANTIC_STRIDE_PX
-        channels = semantic_channels(config.semantics)
-        semantics = (
-            torch.empty(num_images, channels, grid, grid, device="meta") if config.discriminator.semantic else None
-        )
-        of_discriminator = _saved_by(discriminator, gt, semantics)
-        state += _ADAM_COPIES * _parameter_bytes(discriminator)
-        # The generator's update holds its own activations and one pass of D; the discriminator's holds two passes.
-        saved = max(saved + of_discriminator, 2 * of_discriminator)
-        if config.losses.perceptual_weight:
-            state += _BYTES * PERCEPTUAL_LOSSES[config.losses.perceptual].num_parameters
+    of_discriminators = [_saved_by(network, gt, _semantics_of(network, gt)) for network in discriminators]
+    state += _ADAM_COPIES * sum(map(_parameter_bytes, discriminators))
+    # The generator's update holds its own activations and one pass of each D; the update of a D holds two passes of it.
+    saved = max(saved + sum(of_discriminators), 2 * max(of_discriminators, default=0))
+    if config.uses_perceptual_network:
+        state += _BYTES * PERCEPTUAL_LOSSES[config.losses.perceptual].num_parameters
     return MemoryEstimate(state, saved)
+
+
+def _semantics_of(discriminator: Discriminator, gt: Tensor) -> Tensor | None:
+    if discriminator.semantic_channels is None:
+        return None
+    height, width = (side // SEMANTIC_STRIDE_PX for side in gt.shape[-2:])
+    return torch.empty(len(gt), discriminator.semantic_channels, height, width, device="meta")
 
 
 def _saved_by(network: nn.Module, *inputs: Tensor | None) -> int:
@@ -145,7 +146,7 @@ def num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _network_lines(config: TrainConfig, generator: Generator, discriminator: Discriminator | None) -> list[str]:
+def _network_lines(config: TrainConfig, generator: Generator, discriminators: Mapping[str, Discriminator]) -> list[str]:
     lines = [
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"
@@ -153,22 +154,16 @@ def _network_lines(config: TrainConfig, generator: Generator, discriminator: Dis
     read = functools.partial(initial_generator_weights, config.generator, generator)
     lines += _start_lines(config, "generator", config.generator.initial_file, read)
     lines.append(_loss_line(config))
-    if discriminator is None:
+    if not discriminators:
         return [*lines, "discriminator    none: pixel loss only"]
-    kind = config.discriminator
-    name = f"{kind.architecture}{' + SeD' if kind.semantic else ''}"
-    lines.append(f"discriminator    {name}, {num_parameters(discriminator):,} parameters")
-    if kind.initial_weights is not None:
-        read = functools.partial(initial_discriminator_weights, kind, discriminator)
-        lines += _start_lines(config, "discriminator", kind.initial_weights, read)
-    if kind.semantic:
+    for name, discriminator in discriminators.items():
+        lines += _discriminator_lines(config, name, discriminator)
+    if config.uses_semantics:
         semantics = config.semantics
         lines.append(
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
             f"weights {semantics.weights} (frozen)"
         )
-    if kind.summary:
-        lines.append(f"fusion           {kind.summary}")
     if config.losses.perceptual_weight:
         network = PERCEPTUAL_LOSSES[config.losses.perceptual]
         lines.append(
@@ -177,6 +172,18 @@ def _network_lines(config: TrainConfig, generator: Generator, discriminator: Dis
         )
     if config.losses.ldl_weight:
         lines.append(f"LDL              weight {config.losses.ldl_weight:g}, against the averaged generator")
+    return lines
+
+
+def _discriminator_lines(config: TrainConfig, name: str, discriminator: Discriminator) -> list[str]:
+    options = config.discriminators[name]
+    kind = f"{options.architecture}{' + SeD' if options.semantic else ''}"
+    lines = [f"{name:<16} {kind}, {num_parameters(discriminator):,} parameters"]
+    if options.initial_weights is not None:
+        read = functools.partial(initial_discriminator_weights, options, discriminator, name)
+        lines += _start_lines(config, name, options.initial_weights, read)
+    if options.summary:
+        lines.append(f"fusion           {options.summary}")
     return lines
 
 
@@ -241,6 +248,8 @@ def _loss_line(config: TrainConfig) -> str:
     if config.is_adversarial:
         weights = {f"perceptual {losses.perceptual}": losses.perceptual_weight, "ldl": losses.ldl_weight}
         weights |= {**losses.extra, f"adversarial {losses.adversarial}": losses.adversarial_weight}
+        further = enumerate(config.further_discriminators, start=2)
+        weights |= {f"adversarial_{number}": one.adversarial_weight for number, one in further}
         weights |= {"r1 (approximate)": losses.r1_weight, "r2 (approximate)": losses.r2_weight}
         terms += [f"{name} x {weight:g}" for name, weight in weights.items() if weight]
     return f"losses           {', '.join(terms)}"
@@ -288,12 +297,12 @@ def _turn_lines(config: TrainConfig) -> list[str]:
 def _path_lines(config: TrainConfig) -> list[str]:
     folder = RunFolder(config.run_dir)
     reads = [(config.data.shards, config.data.shards / "manifest.json")]
-    if config.is_adversarial and config.discriminator.semantic and config.semantics.source != "online":
+    if config.uses_semantics and config.semantics.source != "online":
         reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
     reads += [(path, path) for path in config.report.validation_sets]
     starts = {"generator": config.generator.initial_file}
     if config.is_adversarial:
-        starts["discriminator"] = config.discriminator.initial_weights
+        starts |= {name: options.initial_weights for name, options in config.discriminators.items()}
     restored = _restored(config)
     reads += [(file, file) for name, file in starts.items() if file is not None and name not in restored]
     return [

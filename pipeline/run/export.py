@@ -1,4 +1,4 @@
-"""Export of a finished run: the averaged generator and the discriminator as safetensors files."""
+"""Export of a finished run: the averaged generator and the discriminators as safetensors files."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ class Provenance:
 
     def at(self, images_seen: int) -> dict[str, str]:
         """Return the metadata of weights that were taken at a position of the run."""
-        discriminator = self.config.discriminator
+        discriminators = self.config.discriminators.values()
+        trained_with = [f"{one.architecture} discriminator, semantic: {one.semantic}" for one in discriminators]
         metadata = {
             "images_seen": str(images_seen),
             "image_manifest": self.manifest_digest,
-            "modelspec.description": f"trained with {discriminator.architecture} discriminator, "
-            f"semantic: {discriminator.semantic}",
+            "modelspec.description": f"trained with {' and '.join(trained_with)}",
         }
         return metadata if self.started is None else {**metadata, "modelspec.date": self.started}
 
 
 def export_networks(state: TrainingState, folder: RunFolder, provenance: Provenance, backend: Backend) -> None:
-    """Write both networks into the run folder; the leader writes. All ranks must call.
+    """Write all networks into the run folder; the leader writes. All ranks must call.
 
     Raises:
         SaveError: The disk is full, or the folder is gone.
     """
     # Collective: with ZeRO-3 every rank holds a part of the weights.
-    weights = state.discriminator.weights() if state.discriminator is not None else None
+    weights = {name: discriminator.weights() for name, discriminator in state.discriminators.items()}
     if not backend.is_leader:
         return
-    metadata = provenance.at(state.images_seen)
+    metadata, options = provenance.at(state.images_seen), provenance.config.discriminators
     with saving(folder.generator.parent):
-        if weights is not None:
-            save_discriminator(folder.discriminator, provenance.config.discriminator, weights, metadata)
+        for name, tensors in weights.items():
+            save_discriminator(folder.discriminator(name), options[name], tensors, metadata)
         # Last: `exported_position` takes its presence for a complete export.
         save_generator(folder.generator, state.average.module, metadata)
 

@@ -35,6 +35,10 @@ def _compared(config: TrainConfig) -> list[tuple[str, object, object]]:
         ("data.crop_px", config.data.crop_px, 256),
         ("data.batch_size", batch, 32),
         ("discriminator.semantic", config.discriminator.semantic, True),
+        *(
+            (f"further_discriminators.{number}", one.network.architecture, "none")
+            for number, one in enumerate(config.further_discriminators)
+        ),
         ("semantics.architecture", semantics.architecture, "clip-rn50"),
         ("semantics.layer", semantics.layer if semantics.architecture == "clip-rn50" else 3, 3),
         ("semantics.weights", semantics.weights, "openai"),

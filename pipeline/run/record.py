@@ -109,8 +109,9 @@ def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource 
 def start_notes(config: TrainConfig, restored: Collection[str], left_out: Mapping[str, Sequence[str]]) -> list[str]:
     """Return what the networks start from, and what is left out of it; nothing of those that a checkpoint restores."""
     files = {"generator": config.generator.initial_weights or "random"}
-    if config.is_adversarial and config.discriminator.initial_weights is not None:
-        files["discriminator"] = config.discriminator.initial_weights
+    if config.is_adversarial:
+        starts = {name: options.initial_weights for name, options in config.discriminators.items()}
+        files |= {name: file for name, file in starts.items() if file is not None}
     return [
         "\n  ".join([f"{name}: initial weights {file}", *left_out.get(name, ())])
         for name, file in files.items()

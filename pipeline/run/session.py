@@ -72,7 +72,7 @@ class Session:
         self._folder.check(self._preset)
         self._validation_metrics = find_validation_metrics(config, backend.any_rank_of_each)
         self._notes_of_sets = check_data(config, self._manifest, list(self._validation_metrics.chosen.values()))
-        losses = build_losses(config.losses, is_adversarial=config.is_adversarial)
+        losses = build_losses(config)
         channels = self._semantics.channels if self._semantics is not None else 0
         self._metrics = MetricsFile(self._folder.metrics)
         self._validation = Validation(config, self._validation_metrics, self._metrics, backend)

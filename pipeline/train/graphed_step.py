@@ -100,7 +100,7 @@ class _Recording:
 
 
 def _trained(gan: Gan) -> list[Trainable]:
-    return [gan.generator] if gan.discriminator is None else [gan.generator, gan.discriminator]
+    return [gan.generator, *(adversary.trained for adversary in gan.adversaries)]
 
 
 def _learning_rates(turn: Turn) -> tuple[float | Tensor | None, float | Tensor | None]:

@@ -5,8 +5,11 @@ A resumed run replays its metrics file, so that it warns where an uninterrupted 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from pipeline.losses import adversarial_term
 
 AT_CHANCE = (0.48, 0.52)
 SATURATED = 0.98
@@ -19,42 +22,45 @@ class _Symptom:
     """One imbalance.
 
     Attributes:
-        value: The number that shows it; None where a report does not have it.
+        value: The number of a discriminator, by name, that shows it; None where a report does not have it.
         is_off: Whether the number is out of balance.
         text: Its meaning and what to change.
     """
 
-    value: Callable[[Mapping[str, float]], float | None]
+    value: Callable[[Mapping[str, float], str], float | None]
     is_off: Callable[[float], bool]
     text: str
 
 
-def _accuracy(values: Mapping[str, float]) -> float | None:
-    sides = [values.get(f"discriminator/accuracy_{side}") for side in ("real", "fake")]
-    real, fake = sides
+def _accuracy(values: Mapping[str, float], name: str) -> float | None:
+    real, fake = (values.get(f"{name}/accuracy_{side}") for side in ("real", "fake"))
     return None if real is None or fake is None else (real + fake) / 2
 
 
-def _adversarial_share(values: Mapping[str, float]) -> float | None:
-    return values.get("gradient_share/adversarial")
+def _adversarial_share(values: Mapping[str, float], name: str) -> float | None:
+    return values.get(f"gradient_share/{adversarial_term(name)}")
 
 
-def _rest_share(values: Mapping[str, float]) -> float | None:
-    return values.get("discriminator/rest_share")
+def _rest_share(values: Mapping[str, float], name: str) -> float | None:
+    return values.get(f"{name}/rest_share")
+
+
+def _called(name: str) -> str:
+    return "the discriminator" if name == "discriminator" else name.replace("_", " ")
 
 
 _SYMPTOMS = {
     "chance": _Symptom(
         _accuracy,
         lambda accuracy: AT_CHANCE[0] <= accuracy <= AT_CHANCE[1],
-        "the discriminator is at chance (accuracy {value:.3f} over the last {images:,} images), so its gradient "
+        "{whose} is at chance (accuracy {value:.3f} over the last {images:,} images), so its gradient "
         "carries no information. Raise schedule.discriminator_learning_rate, lower losses.adversarial_weight, or train "
         "it alone first with schedule.discriminator_warmup_images",
     ),
     "saturated": _Symptom(
         _accuracy,
         lambda accuracy: accuracy > SATURATED,
-        "the discriminator is saturated (accuracy {value:.3f} over the last {images:,} images), so its gradient hardly "
+        "{whose} is saturated (accuracy {value:.3f} over the last {images:,} images), so its gradient hardly "
         "depends on the output. Lower schedule.discriminator_learning_rate, set schedule.generator_every_steps to 1, "
         "let it rest while it wins (schedule.discriminator_max_accuracy, such as 0.9), or use --losses.adversarial "
         "relativistic_average",
@@ -62,15 +68,16 @@ _SYMPTOMS = {
     "resting": _Symptom(
         _rest_share,
         lambda share: share > LARGEST_REST_SHARE,
-        "the discriminator rested in {value:.0%} of the steps (over the last {images:,} images): even without updates "
+        "{whose} rested in {value:.0%} of the steps (over the last {images:,} images): even without updates "
         "its accuracy stays above schedule.discriminator_max_accuracy, and the generator trains against one that "
         "hardly changes. Raise losses.adversarial_weight or schedule.generator_learning_rate, or that accuracy",
     ),
     "share": _Symptom(
         _adversarial_share,
         lambda share: share < SMALLEST_SHARE,
-        "the adversarial loss makes up {value:.2%} of the generator's gradient (over the last {images:,} images), so "
-        "the generator trains almost without a discriminator. Raise losses.adversarial_weight, or lower the others",
+        "the adversarial loss against {whose} makes up {value:.2%} of the generator's gradient (over the last "
+        "{images:,} images), so the generator trains almost without it. Raise losses.adversarial_weight, or lower the "
+        "others",
     ),
 }
 
@@ -85,23 +92,25 @@ class GanHealth:
     def __init__(self, after_images: int) -> None:
         self._after_images = after_images
         self._position = 0
-        self._since: dict[str, int] = {}
-        self._warned: set[str] = set()
+        self._since: dict[tuple[str, str], int] = {}
+        self._warned: set[tuple[str, str]] = set()
 
     def add(self, images_seen: int, values: Mapping[str, float]) -> list[str]:
         """Add a report; return the warnings that are due now."""
         due = []
-        for name, symptom in _SYMPTOMS.items():
-            value = symptom.value(values)
+        discriminators = dict.fromkeys(name.partition("/")[0] for name in values if name.startswith("discriminator"))
+        for name, kind in itertools.product(discriminators, _SYMPTOMS):
+            symptom, key = _SYMPTOMS[kind], (name, kind)
+            value = symptom.value(values, name)
             if value is None:
                 continue
             if not symptom.is_off(value):
-                self._since.pop(name, None)
-                self._warned.discard(name)
+                self._since.pop(key, None)
+                self._warned.discard(key)
                 continue
-            images = images_seen - self._since.setdefault(name, self._position)
-            if self._after_images and images >= self._after_images and name not in self._warned:
-                self._warned.add(name)
-                due.append(symptom.text.format(value=value, images=images))
+            images = images_seen - self._since.setdefault(key, self._position)
+            if self._after_images and images >= self._after_images and key not in self._warned:
+                self._warned.add(key)
+                due.append(symptom.text.format(whose=_called(name), value=value, images=images))
         self._position = images_seen
         return due

@@ -130,7 +130,7 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
         state.skipped.add(_record(parts, state.images_seen, batch, result))
         before, state.images_seen = state.images_seen, state.images_seen + config.data.batch_size
         parts.progress.advance(state.images_seen, "SeD" if turn.is_adversarial else "pixels")
-        must_stop, cannot_save = _agree(parts, state, batch, _accuracies(config, turn, result))
+        must_stop, cannot_save = _agree(parts, state, batch, _accuracies(parts, turn, result))
         if cannot_save:
             break
 
@@ -200,11 +200,12 @@ def _is_adaptive(config: TrainConfig, turn: Turn) -> bool:
     return turn.is_adversarial and config.schedule.discriminator_max_accuracy > 0
 
 
-def _accuracies(config: TrainConfig, turn: Turn, result: StepResult) -> list[float]:
-    """Return the discriminator's accuracy on this rank in a step, if the schedule limits it; waits for the device."""
-    if not _is_adaptive(config, turn):
+def _accuracies(parts: LoopParts, turn: Turn, result: StepResult) -> list[float]:
+    """Return the discriminators' accuracy on this rank in a step, if the schedule limits it; waits for the device."""
+    if not _is_adaptive(parts.config, turn):
         return []
-    sides = [result.scalars[f"discriminator/accuracy_{side}"] for side in ("real", "fake")]
+    names = [adversary.name for adversary in parts.gan.adversaries]
+    sides = [result.scalars[f"{name}/accuracy_{side}"] for name in names for side in ("real", "fake")]
     return [float(torch.stack(sides).mean())]
 
 
@@ -222,8 +223,8 @@ def _passed(before: int, now: int, every: int) -> bool:
 def _record(parts: LoopParts, images_seen: int, batch: Batch, result: StepResult) -> StepRecord:
     learning_rate, _ = parts.config.schedule.learning_rates(images_seen)
     first_position = images_seen + parts.backend.rank * len(batch.keys)
-    networks = {"generator": parts.gan.generator, "discriminator": parts.gan.discriminator}
-    gradients = {name: net.gradient_norms for name, net in networks.items() if net is not None}
+    gradients = {adversary.name: adversary.trained.gradient_norms for adversary in parts.gan.adversaries}
+    gradients["generator"] = parts.gan.generator.gradient_norms
     return StepRecord(images_seen, first_position, batch.keys, learning_rate, result.scalars, result.skipped, gradients)
 
 

@@ -39,21 +39,21 @@ class MicroBatch(StepInput):
     is_last: bool
 
 
-def micro_batches(batch: StepInput, size: int, discriminator: nn.Module | None) -> Iterator[MicroBatch]:
+def micro_batches(batch: StepInput, size: int, *discriminators: nn.Module) -> Iterator[MicroBatch]:
     """Split a rank's images into micro-batches, in order; the last may be smaller.
 
-    Every micro-batch sees the discriminator that the whole batch would have seen: its spectral norms iterate in each
-    forward pass, so its buffers are restored before each micro-batch but the first.
+    Every micro-batch sees the discriminators that the whole batch would have seen: their spectral norms iterate in each
+    forward pass, so their buffers are restored before each micro-batch but the first.
 
     Args:
         batch: The rank's images.
         size: Images per micro-batch; 0 for all of them.
-        discriminator: The network whose buffers to restore; None if it takes no part.
+        discriminators: The networks whose buffers to restore; those that take part.
     """
     num_images = len(batch.lq)
     size = size or num_images
     is_cut = size < num_images
-    buffers = list(discriminator.buffers()) if discriminator is not None and is_cut else []
+    buffers = [buffer for network in discriminators for buffer in network.buffers()] if is_cut else []
     initial = [buffer.clone() for buffer in buffers]
     for first in range(0, num_images, size):
         for buffer, value in zip(buffers, initial, strict=True) if first else ():

@@ -43,14 +43,14 @@ def first_bad_output(gan: Gan, batch: StepInput, turn: Turn) -> str | None:
         if tensor is not None and not tensor.isfinite().all():
             return f"the step's input `{name}`"
     seen: list[tuple[str, Tensor]] = []
-    discriminator = gan.adversary.bare if turn.is_adversarial else None
     with torch.no_grad(), _watched(gan.generator.bare, "generator", seen), gan.autocast():
-        for part in micro_batches(batch, gan.micro_batch_size, None):
+        for part in micro_batches(batch, gan.micro_batch_size):
             sr = gan.generator.bare(part.lq)
-            if discriminator is not None:
-                with _watched(discriminator, "discriminator", seen), frozen(discriminator), _restored(discriminator):
-                    discriminator(sr, part.semantics)
-                    discriminator(part.gt, part.semantics)
+            for adversary in gan.taking_part(turn):
+                network, semantics = adversary.bare, adversary.semantics(part)
+                with _watched(network, adversary.name, seen), frozen(network), _restored(network):
+                    network(sr, semantics)
+                    network(part.gt, semantics)
     return next((name for name, is_finite in seen if not is_finite), None)
 
 

@@ -32,17 +32,17 @@ class TrainingState:
 
     Attributes:
         generator: The network that is trained to upscale.
-        discriminator: The network that tells real from fake; None in a run without an adversarial stage.
+        discriminators: The networks that tell real from fake, by name; none in a run without an adversarial stage.
         average: The generator's moving average.
         skipped: Counts of skipped updates.
         images_seen: The run's clock, and the next sample's position.
         validation_due: Whether the validation at this position was interrupted.
-        discriminator_accuracy: Running mean over real and fake images, the same on all ranks; followed only if the
-            schedule limits it.
+        discriminator_accuracy: Running mean over real and fake images and all discriminators, the same on all ranks;
+            followed only if the schedule limits it.
     """
 
     generator: Trainable
-    discriminator: Trainable | None
+    discriminators: Mapping[str, Trainable]
     average: MovingAverage
     skipped: SkippedUpdates
     images_seen: int = 0
@@ -52,8 +52,7 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         """The networks by the names of their files in a checkpoint."""
-        named = {"generator": self.generator, "discriminator": self.discriminator}
-        self._networks = {name: network for name, network in named.items() if network is not None}
+        self._networks = {"generator": self.generator, **self.discriminators}
 
     def to_checkpoint(self, facts: Mapping[str, Any]) -> Checkpoint:
         """Gather the whole state; its tensors may be the networks' own. All ranks must call."""
@@ -71,15 +70,15 @@ class TrainingState:
     def load(self, checkpoint: Checkpoint, device: torch.device) -> None:
         """Restore a checkpoint, whatever world size and backend wrote it. All ranks must call.
 
-        Checkpoints of a run that was to end in its pixel stage hold no discriminator. If it is extended, the one built
-        from the seed is used, which would still be untrained at that point.
+        Checkpoints of a run that was to end in its pixel stage hold no discriminator. If it is extended, those built
+        from the seed are used, which would still be untrained at that point.
 
         Raises:
             CheckpointError: It belongs to other networks.
         """
         _load_weights(self.average.module, checkpoint, "average")
         for name, network in self._networks.items():
-            if name == "discriminator" and name not in checkpoint.tensors:
+            if name in self.discriminators and name not in checkpoint.tensors:
                 continue
             with network.whole(to_load=True):
                 _load_weights(network.bare, checkpoint, name)

@@ -19,7 +19,7 @@ from pipeline.models.generators import RRDBNet
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import OptimizerState
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Gan, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
@@ -103,9 +103,11 @@ class Pair:
             backend.wrap(network, optimizer(network.parameters(), lr=1.0, fused=True)) for network in self.networks
         ]
         terms = losses(loss_factor, adversarial_weight=0.1 * loss_factor)
-        self.gan = Gan(*self.trained, terms, self.average.module, backend.autocast, micro_batch_size)
+        generator, discriminator = self.trained
+        adversaries = (Adversary(discriminator),)
+        self.gan = Gan(generator, adversaries, terms, self.average.module, backend.autocast, micro_batch_size)
         self.gan_step = gan_step_shared_pass if shares else gan_step
-        self.state = TrainingState(*self.trained, self.average, SkippedUpdates(limit=9))
+        self.state = TrainingState(generator, {"discriminator": discriminator}, self.average, SkippedUpdates(limit=9))
 
     def step(self, step: StepInput, turn: Turn | None = None) -> dict[str, Tensor]:
         """Both updates, or those of the turn; returns scalars and flags."""

@@ -47,7 +47,7 @@ class Watched:
 
 
 def weights(gan: Gan) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in gan.adversary.bare.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in gan.adversaries[0].bare.parameters()])
 
 
 def train_on_rank(rank: int, world_size: int, folder: str, limits: dict[float, list[bool]]) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from engines import ENGINES, Pair, build_networks, open_backend, step_input
+from gans import both, descending, losses
 from harness import run_ranks
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
 
 from pipeline.checkpoint import Checkpoint
+from pipeline.models.discriminators import UNetDiscriminator
 from pipeline.runtime.backend import Backend
-from pipeline.train.gan_step import Turn
+from pipeline.runtime.trainable import Trainable
+from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
 
 STEPS = 3
@@ -135,11 +141,34 @@ def check_half_precision(engine: str, folder: Path, rank: int) -> None:
         assert not others.any(), f"{engine}: {name} differs between the ranks"
 
 
+def check_several(engine: str, folder: Path) -> None:
+    """Two discriminators under an engine move as in one process with the whole batch, written by the same step."""
+
+    def gan_of(train: Callable[[nn.Module], Trainable]) -> tuple[Gan, list[Trainable]]:
+        trained = [train(network) for network in (*build_networks(), UNetDiscriminator(4))]
+        adversaries = (Adversary(trained[1]), Adversary(trained[2], "discriminator_2", is_semantic=False))
+        terms = dataclasses.replace(losses(adversarial_weight=0.1), further_weights={"adversarial_2": 0.3})
+        return Gan(trained[0], adversaries, terms, nn.Identity(), contextlib.nullcontext, 1), trained
+
+    backend = open_backend(engine, folder)
+    gan, ours = gan_of(lambda net: backend.wrap(net, torch.optim.SGD(net.parameters(), lr=1.0, fused=True)))
+    share = backend.micro_batch_size
+    rows = slice(backend.rank * share, (backend.rank + 1) * share)
+    alone, theirs = gan_of(descending)
+    for number in range(2):
+        gan_step(gan, step_input(number, rows), both(0.01))
+        gan_step(alone, step_input(number), both(0.01))
+    weights = [[copy.deepcopy(one.weights()) for one in networks] for networks in (ours, theirs)]
+    assert worst(weights[1], [dict(one.state_dict()) for one in (*build_networks(), UNetDiscriminator(4))]) > 1e-4
+    assert worst(*weights) < 1e-6, engine
+
+
 def equal_on_rank(rank: int, world_size: int, folder: str) -> None:
     assert worst(plain_steps(torch.float64, 0.1, CLIP_NORM), plain_steps(torch.float64, 0.1, 0.0)) > 1e-4
     for engine in ENGINES:
         check_untouched(engine, Path(folder))
         check_half_precision(engine, Path(folder), rank)
+        check_several(engine, Path(folder))
         check_equal(engine, Path(folder), 0.0, 0)
         backend = check_equal(engine, Path(folder), CLIP_NORM, 1)
     backend.close()
@@ -147,7 +176,7 @@ def equal_on_rank(rank: int, world_size: int, folder: str) -> None:
 
 @pytest.mark.distributed
 def test_steps_under_every_engine_are_those_of_one_process_with_the_whole_batch(tmp_path: Path) -> None:
-    run_ranks(equal_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),))
+    run_ranks(equal_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),), timeout_s=400)
 
 
 def assert_same(ours: object, theirs: object, where: object) -> None:

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.runtime.backend import Backend
-from pipeline.train.gan_step import Gan, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, gan_step, gan_step_shared_pass
 
 STEPS = 3
 
@@ -26,7 +26,7 @@ def train_steps(backend: Backend, rows: slice, *, shares: bool) -> dict[str, Ten
     generator, discriminator = SRVGGNetCompact(8, 2, 4), PatchDiscriminator(8, 64)
     trained_g = backend.wrap(generator, torch.optim.Adam(generator.parameters(), fused=True))
     trained_d = backend.wrap(discriminator, torch.optim.Adam(discriminator.parameters(), fused=True))
-    gan = Gan(trained_g, trained_d, losses(adversarial_weight=0.1), generator, backend.autocast)
+    gan = Gan(trained_g, (Adversary(trained_d),), losses(adversarial_weight=0.1), generator, backend.autocast)
     step = gan_step_shared_pass if shares else gan_step
     for number in range(STEPS):
         step(gan, step_input(number, rows), both(1e-3))

@@ -59,7 +59,7 @@ def test_run_starts_from_the_exports_of_another_run(preset: Preset, exports: Pat
     backend = Backend(second.train.runtime, batch_size=second.train.data.batch_size)
     try:
         state = build_state(second.train, start_networks(second.train, SEMANTIC_CHANNELS), backend)
-        generator, discriminator = state.generator.weights(), state.discriminator.weights()
+        generator, discriminator = state.generator.weights(), state.discriminators["discriminator"].weights()
     finally:
         backend.close()
     assert read_metadata(exports / "discriminator.safetensors")["layout"] == "sed"
@@ -113,7 +113,10 @@ def test_discriminator_that_joins_when_a_run_on_pixels_is_extended_starts_from_i
     assert [note for note in session.notes if "initial weights" in note] == [
         f"discriminator: initial weights {exports / 'discriminator.safetensors'}"
     ]
-    started, exported = session._state.discriminator.weights(), load_file(exports / "discriminator.safetensors")
+    started, exported = (
+        session._state.discriminators["discriminator"].weights(),
+        load_file(exports / "discriminator.safetensors"),
+    )
     assert all(torch.equal(tensor, exported[name]) for name, tensor in to_sed(started).items())
     session.close()
 

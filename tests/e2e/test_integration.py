@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 def plain_loop() -> str:
     """The first block of code of the document, with weights that need no download."""
-    (loop,) = re.findall(r"## A plain PyTorch loop.*?```python\n(.*?)```", (ROOT / "docs/integrate.md").read_text(), re.S)
+    (loop,) = re.findall(
+        r"## A plain PyTorch loop.*?```python\n(.*?)```", (ROOT / "docs/integrate.md").read_text(), re.S
+    )
     return loop.replace('weights="openai"', 'weights="random"')
 
 

@@ -21,7 +21,7 @@ from pipeline.run.inputs import StepInputs
 from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Gan, Turn, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.graphed_step import GraphedStep
 from pipeline.train.micro_batches import StepInput
 from shards.degradation.draws import variant_seed
@@ -100,7 +100,7 @@ class Trainer:
             compile_network(network)
         autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=precision == "bf16")
         terms = losses(1.0, ImageTerm("perceptual", 0.1, perceptual), adversarial_weight=0.1)
-        self.gan = Gan(trained[0], trained[1], terms, self.average.module, autocast)
+        self.gan = Gan(trained[0], (Adversary(trained[1]),), terms, self.average.module, autocast)
         self.gan_step = gan_step_shared_pass if shares else gan_step
         self.networks = networks
         lq, gt, semantics = (torch.rand(2, *shape) for shape in ((3, 16, 16), (3, 64, 64), (64, 4, 4)))

@@ -119,8 +119,8 @@ def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]
         return "the run trains no discriminator"
     if not config.discriminator.semantic:
         return "its discriminator is not semantic-aware (discriminator.semantic is false), so it has no attention"
-    if not run.discriminator.is_file():
-        return f"no {run.discriminator.relative_to(run.path)}, which a run writes at its end"
+    if not run.discriminator().is_file():
+        return f"no {run.discriminator().relative_to(run.path)}, which a run writes at its end"
     discriminator = _load_discriminator(config, run)
     extractor = build_extractor(config.semantics)
     smallest_px = max(2 * SEMANTIC_STRIDE_PX, discriminator.smallest_side_px)
@@ -135,7 +135,7 @@ def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]
 
 def _load_discriminator(config: TrainConfig, run: RunFolder) -> Discriminator:
     network = build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
-    load_discriminator_weights(network, read_weights(run.discriminator))
+    load_discriminator_weights(network, read_weights(run.discriminator()))
     return network.eval()
 
 

@@ -13,6 +13,7 @@ from pipeline.train.report import MetricsFile
 _MAX_POINTS = 150
 _BICUBIC = "bicubic_"
 CHANCE = 0.5
+_DISCRIMINATOR = "discriminator"
 _DISCRIMINATOR_LOSSES = {"real": "real", "fake": "fake", "r1": "R1 penalty", "r2": "R2 penalty"}
 
 Reports = Sequence[tuple[int, Mapping[str, float]]]
@@ -34,7 +35,7 @@ class Curves:
 def curves_of(file: MetricsFile) -> Curves:
     """Return the curves of a run; none where it has no reports yet."""
     reports = file.reports()
-    training = [report for report in reports if _has(report, "generator/") or _has(report, "discriminator/")]
+    training = [report for report in reports if _has(report, "generator/") or _has(report, _DISCRIMINATOR)]
     reports_per_point = max(1, math.ceil(len(training) / _MAX_POINTS))
     charts = [*_training_charts(_thinned(training, reports_per_point)), *_validation_charts(file)]
     notes = []
@@ -42,7 +43,7 @@ def curves_of(file: MetricsFile) -> Curves:
         notes.append("No curves: the run has no reports yet.")
     if reports_per_point > 1:
         notes.append(f"Each point of a training curve is the mean of {reports_per_point} reports.")
-    if training and not any(_has(report, "discriminator/") for report in training):
+    if training and not any(_has(report, _DISCRIMINATOR) for report in training):
         notes.append("No curves of a discriminator: none was trained so far.")
     return Curves([draw(chart) for chart in charts if chart.series], notes)
 
@@ -54,22 +55,30 @@ def _has(report: tuple[int, Mapping[str, float]], prefix: str) -> bool:
 def _training_charts(reports: Reports) -> list[Chart]:
     losses = _family(reports, "generator/", skip=("skipped_updates",))
     shares = _family(reports, "gradient_share/", factor=100)
-    discriminator = {label: _points(reports, f"discriminator/{name}") for name, label in _DISCRIMINATOR_LOSSES.items()}
-    accuracy = {side: _points(reports, f"discriminator/accuracy_{side}") for side in ("real", "fake")}
+    names = {name.partition("/")[0] for _, values in reports for name in values if name.startswith(_DISCRIMINATOR)}
     return [
         Chart("Generator's losses", "loss, unweighted", _coloured(losses), may_be_logarithmic=True),
-        Chart("Discriminator's losses", "loss", _coloured(discriminator)),
-        Chart(
-            *("Discriminator's accuracy", "fraction correct"),
-            series=_coloured(accuracy),
-            limits=(0, 1),
-            levels=[("chance", CHANCE)],
-        ),
+        *(chart for name in sorted(names) for chart in _discriminator_charts(reports, name)),
         # The share of an only term is always 100%.
         Chart(
             *("Generator's gradient by loss term", "share, %"),
             series=_coloured(shares) if len(shares) > 1 else (),
             limits=(0, 100),
+        ),
+    ]
+
+
+def _discriminator_charts(reports: Reports, name: str) -> list[Chart]:
+    losses = {label: _points(reports, f"{name}/{term}") for term, label in _DISCRIMINATOR_LOSSES.items()}
+    accuracy = {side: _points(reports, f"{name}/accuracy_{side}") for side in ("real", "fake")}
+    whose = f"{name.replace('_', ' ').capitalize()}'s"
+    return [
+        Chart(f"{whose} losses", "loss", _coloured(losses)),
+        Chart(
+            *(f"{whose} accuracy", "fraction correct"),
+            series=_coloured(accuracy),
+            limits=(0, 1),
+            levels=[("chance", CHANCE)],
         ),
     ]
 

@@ -41,8 +41,8 @@ def origin_of(command: str, evaluation: Evaluation) -> Origin:
     weights = []
     for model, evaluated in zip(evaluation.models, evaluation.report.models, strict=True):
         weights.append(WeightFile(f"{evaluated.label}: generator", str(model.weights), evaluated.weights_sha256))
-        if model.run is not None and model.run.discriminator.is_file():
-            path = model.run.discriminator
+        if model.run is not None and model.run.discriminator().is_file():
+            path = model.run.discriminator()
             weights.append(WeightFile(f"{evaluated.label}: discriminator", str(path), sha256_of(path)))
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return Origin(without_secrets(command), _code(), date, weights)

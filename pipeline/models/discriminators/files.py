@@ -18,7 +18,7 @@ from pipeline.weights.strict import load_strictly
 
 
 def start_discriminator(
-    options: DiscriminatorOptions, semantic_channels: int, crop_px: int
+    options: DiscriminatorOptions, semantic_channels: int, crop_px: int, name: str = "discriminator"
 ) -> tuple[Discriminator, InitialWeights]:
     """Build a discriminator with its initial weights, where the options name a file, else random ones.
 
@@ -30,15 +30,19 @@ def start_discriminator(
         CheckpointError: The file is unreadable, or of another network.
     """
     discriminator = build_discriminator(options, semantic_channels, crop_px)
-    weights = initial_discriminator_weights(options, discriminator)
+    weights = initial_discriminator_weights(options, discriminator, name)
     weights.load_into(discriminator)
     if weights.left_out:
         _restart_spectral_norms(discriminator, weights.tensors)
     return discriminator, weights
 
 
-def initial_discriminator_weights(options: DiscriminatorOptions, discriminator: Discriminator) -> InitialWeights:
+def initial_discriminator_weights(
+    options: DiscriminatorOptions, discriminator: Discriminator, name: str = "discriminator"
+) -> InitialWeights:
     """Read what a discriminator starts from, and check it against the network, which may be on the `meta` device.
+
+    Errors call the discriminator by its name.
 
     Raises:
         CheckpointError: The file is unreadable, or of another network.
@@ -51,7 +55,7 @@ def initial_discriminator_weights(options: DiscriminatorOptions, discriminator: 
         options.initial_weights,
         lambda state: architecture.import_state(discriminator, state),
         partial=options.initial_weights_partial,
-        option="discriminator.initial_weights",
+        option=f"{name}.initial_weights",
     )
 
 

@@ -45,8 +45,8 @@ def test_photos_may_be_too_small_and_the_others_show_two_cells(tmp_path: Path) -
     config = preset.train
     torch.manual_seed(0)
     network = build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
-    run.discriminator.parent.mkdir()
-    save_discriminator(run.discriminator, config.discriminator, network.state_dict(), {})
+    run.discriminator().parent.mkdir()
+    save_discriminator(run.discriminator(), config.discriminator, network.state_dict(), {})
     small = draw_attention(run, {"small": photo(0, 20, 64)})
     assert isinstance(small, str)
     assert "no photo that the report shows has" in small

@@ -30,7 +30,7 @@ from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import SRVGGNetCompact, save_generator
 from pipeline.runtime.trainable import DdpTrainable
 from pipeline.tracking import registry
-from pipeline.train.gan_step import Gan, Turn, gan_step
+from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
@@ -67,7 +67,7 @@ def fit(generator: nn.Module, discriminator: nn.Module | None, num_steps: int, l
     losses = GeneratorLosses(
         (ImageTerm("pixel", 1.0, L1Loss(), in_pixel_stage=True),), ADVERSARIAL_LOSSES["vanilla"], 0.06
     )
-    gan = Gan(networks[0], networks[1] if len(networks) > 1 else None, losses, generator, contextlib.nullcontext)
+    gan = Gan(networks[0], tuple(map(Adversary, networks[1:])), losses, generator, contextlib.nullcontext)
     turn, random = Turn(learning_rate, learning_rate if len(networks) > 1 else None), np.random.default_rng(1)
     for _ in range(num_steps):
         rows = random.integers(len(hr), size=6)

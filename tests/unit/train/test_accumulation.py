@@ -21,7 +21,7 @@ from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.run.dry_run import describe
 from pipeline.tracking import NullTracker
-from pipeline.train.gan_step import Gan, GanStep, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput, micro_batches
 
 CHANNELS = 64
@@ -40,7 +40,7 @@ def gradients(
     scalers = [GradScaler("cpu", init_scale=loss_scale, enabled=loss_scale != 1.0) for _ in trained]
     generator, discriminator = (descending(net, 0.0, scaler) for net, scaler in zip(trained, scalers, strict=True))
     terms = losses(1.0, ImageTerm("perceptual", 0.5, L1Loss()))
-    gan = Gan(generator, discriminator, terms, trained[0], contextlib.nullcontext, size)
+    gan = Gan(generator, (Adversary(discriminator),), terms, trained[0], contextlib.nullcontext, size)
     found = report(step(gan, batch, both(1.0)))
     for number, (before, after) in enumerate(zip(networks, trained, strict=True)):
         moved = after.state_dict()
@@ -74,7 +74,7 @@ def test_gradients_of_micro_batches_of_a_scaled_loss_are_scaled_once() -> None:
 
 def test_micro_batches_when_the_size_does_not_divide_end_with_a_smaller_one() -> None:
     batch = step_input(5)
-    parts = list(micro_batches(batch, 2, None))
+    parts = list(micro_batches(batch, 2))
     assert [(len(part.lq), part.share, part.is_last) for part in parts] == [
         (2, 0.4, False),
         (2, 0.4, False),

@@ -43,7 +43,7 @@ def limited(tmp_path: Path, limit: float = 0.8, **changes: Any) -> TrainConfig:
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
 def test_running_mean_starts_at_chance_and_is_halfway_after_a_half_life_whatever_the_batch(batch_size: int) -> None:
     gan = gan_of(nn.Linear(1, 1), None, losses())
-    state = TrainingState(gan.generator, None, MovingAverage(gan.generator.bare), SkippedUpdates(9))
+    state = TrainingState(gan.generator, {}, MovingAverage(gan.generator.bare), SkippedUpdates(9))
     assert state.discriminator_accuracy == 0.5
     for _ in range(ACCURACY_HALF_LIFE_IMAGES // batch_size):
         state.follow_accuracy(1.0, batch_size)

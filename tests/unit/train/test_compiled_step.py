@@ -13,7 +13,7 @@ from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import RRDBNet, SRVGGNetCompact
 from pipeline.runtime.compilation import compile_network
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.train.gan_step import Gan, gan_step
+from pipeline.train.gan_step import Adversary, Gan, gan_step
 from pipeline.train.micro_batches import StepInput
 
 CHANNELS = 64
@@ -30,7 +30,7 @@ def train(memory_format: torch.memory_format, *, compiles: bool) -> dict[str, Te
         if compiles:
             # All of torch.compile but its code generator, whose C++ takes minutes on a CPU.
             network.compile(backend="aot_eager")
-    gan = Gan(trained[0], trained[1], losses(adversarial_weight=0.1), networks[0], contextlib.nullcontext)
+    gan = Gan(trained[0], (Adversary(trained[1]),), losses(adversarial_weight=0.1), networks[0], contextlib.nullcontext)
     for _ in range(2):
         gt = torch.rand(2, 3, 32, 32).contiguous(memory_format=memory_format)
         lq = torch.rand(2, 3, 8, 8).contiguous(memory_format=memory_format)

@@ -15,7 +15,7 @@ from pipeline.losses import ADVERSARIAL_LOSSES, GradientPenalty, ImageTerm, L1Lo
 from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.train.ema import MovingAverage
-from pipeline.train.gan_step import Turn, gan_step
+from pipeline.train.gan_step import Adversary, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
 from pipeline.train.report import RunningMeans
 
@@ -218,7 +218,7 @@ def test_step_with_a_wrapped_discriminator_is_refused(
 ) -> None:
     gan = gan_of(generator, discriminator, losses())
     # DistributedDataParallel and DeepSpeed's engine keep the network under this name too.
-    gan = replace(gan, discriminator=descending(nn.DataParallel(discriminator)))
+    gan = replace(gan, adversaries=(Adversary(descending(nn.DataParallel(discriminator))),))
     with pytest.raises(ValueError, match=r"needs the bare discriminator; got DataParallel"):
         gan_step(gan, step_input(), both(1e-2))
 
