@@ -20,7 +20,7 @@ COMMAND = CommandLine(
     "Cache the semantic features of every crop that training draws, for classical shards; optional. Rerun the same\n"
     "command to finish what is missing.",
     (
-        "rrdb_sed_p_x4 --shards data/shards/df2k_x4 --output data/features/df2k_x4 --weights openai",
+        "rrdb_sed_p_x4 --shards data/shards/df2k_x4 --output data/features/df2k_x4 --weights pretrained",
         "rrdb_sed_p_x4 --dry-run  # how large it will be",
     ),
 )
@@ -37,7 +37,7 @@ class CacheFeaturesConfig:
     output: StoragePath | None = None
     """Short for --semantics.cache: folder or URL (s3://bucket/prefix) for the features."""
     weights: str | None = None
-    """Short for --semantics.weights: openai, a file, or random (seeded: for demos and tests only)."""
+    """Short for --semantics.weights: pretrained, package, a file, or random (seeded: for demos and tests only)."""
     num_gpus_per_task: float | None = None
     """GPUs per task, a fraction to share one; by default 1 where this machine has a GPU, else 0."""
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     from pipeline.inference.semantics import build_extractor
     from shards.format.files import check_writable
 
-    extractor = build_extractor(semantics)
+    extractor = build_extractor(semantics, data.crop_px)
     tasks = plan_features(semantics.cache, data, semantics, extractor)
     settings = tasks[0].settings
     channels, height, width = settings.shape
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         f"about {size_mib:.1f} MiB in {semantics.cache}"
     )
     if semantics.weights == "random":
-        say("note: the extractor has seeded random weights; for the real ones: --weights openai")
+        say("note: the extractor has seeded random weights; for the real ones: --weights pretrained")
     if call.dry_run:
         say("dry run: nothing was written")
         return 0

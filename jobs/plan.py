@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         images,
         crop_px=config.data.crop_px,
         total_images=total_images,
-        channels=semantic_channels(config.semantics),
+        channels=semantic_channels(config.semantics, config.data.crop_px),
     )
     print(describe(cost, config.cluster, images, total_images))
     return 0

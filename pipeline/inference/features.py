@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.config.schema import DataConfig, SemanticsConfig
-from pipeline.data.features import extractor_name, feature_extension, image_manifest
+from pipeline.data.features import feature_extension, image_manifest
 from pipeline.data.samples import draw_sample_crop
 from pipeline.errors import ConfigError
 from pipeline.inference.semantics import build_extractor
@@ -65,9 +65,7 @@ class FeatureTask:
         return self.settings.to_plain() | bound
 
 
-def feature_settings(
-    images: Manifest, semantics: SemanticsConfig, extractor: SemanticExtractor, crop_px: int
-) -> FeatureSettings:
+def feature_settings(images: Manifest, extractor: SemanticExtractor, crop_px: int) -> FeatureSettings:
     """Return what the features of some image shards depend on.
 
     Raises:
@@ -90,7 +88,7 @@ def feature_settings(
         image_manifest=images.digest,
         crop_px=crop_px,
         num_variants=settings.variants,
-        extractor=extractor_name(semantics.architecture, semantics.layer),
+        extractor=extractor.name,
         weights_sha256=extractor.weights_sha256,
         shape=(extractor.channels, side, side),
         preprocessing=extractor.preprocessing,
@@ -114,7 +112,7 @@ def plan_features(
     """
     images = image_manifest(data.shards)
     check_output_folder(output, (data.shards,), _OUTPUT_NAMES)
-    settings = feature_settings(images, semantics, extractor, data.crop_px)
+    settings = feature_settings(images, extractor, data.crop_px)
     folder = data.shards.resolve()
     return [
         FeatureTask(folder, entry, number, output.resolve(), semantics, settings, data.cache)
@@ -160,14 +158,14 @@ def write_features(task: FeatureTask) -> ShardEntry:
     """Write one feature tar. Runs in a worker process, which keeps its extractor between tasks."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor = _worker_extractor(task.semantics, device)
+    extractor = _worker_extractor(task.semantics, task.settings.crop_px, device)
     images = ShardSet.open(task.images, task.cache)
     return publish_shard(task.output, task.name, _members(task, images, extractor, device), task.header)
 
 
 @functools.lru_cache(maxsize=1)
-def _worker_extractor(semantics: SemanticsConfig, device: torch.device) -> SemanticExtractor:
-    return build_extractor(semantics).to(device)
+def _worker_extractor(semantics: SemanticsConfig, crop_px: int, device: torch.device) -> SemanticExtractor:
+    return build_extractor(semantics, crop_px).to(device)
 
 
 def _members(

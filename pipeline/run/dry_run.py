@@ -20,7 +20,7 @@ from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.features import image_manifest
-from pipeline.inference.semantics import semantic_channels
+from pipeline.inference.semantics import describe_extractor, semantic_channels
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator, build_discriminator, initial_discriminator_weights
 from pipeline.models.generators import Generator, build_generator, initial_generator_weights
@@ -82,7 +82,7 @@ def describe(preset: Preset) -> str:
     world_size = launched_world_size()
     with torch.device("meta"):
         generator = build_generator(config.generator, config.data.crop_px)
-        channels = semantic_channels(config.semantics) if config.uses_semantics else 0
+        channels = semantic_channels(config.semantics, config.data.crop_px) if config.uses_semantics else 0
         discriminators = {
             name: build_discriminator(options, channels, config.data.crop_px)
             for name, options in (config.discriminators.items() if config.is_adversarial else ())
@@ -160,10 +160,12 @@ def _network_lines(config: TrainConfig, generator: Generator, discriminators: Ma
         lines += _discriminator_lines(config, name, discriminator)
     if config.uses_semantics:
         semantics = config.semantics
-        lines.append(
+        backbone = describe_extractor(semantics, config.data.crop_px)
+        lines += [
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
-            f"weights {semantics.weights} (frozen)"
-        )
+            f"weights {semantics.weights} (frozen)",
+            f"semantic map     {backbone.fit.description}; licence {backbone.model.licence}",
+        ]
     if config.losses.perceptual_weight:
         network = PERCEPTUAL_LOSSES[config.losses.perceptual]
         lines.append(

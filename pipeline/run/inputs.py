@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config.schema import SemanticsConfig, TrainConfig
+from pipeline.config.schema import TrainConfig
 from pipeline.data.batch import Batch
 from pipeline.data.features import FeatureStore
 from pipeline.degrade import degrade
@@ -48,7 +48,7 @@ def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) 
     if not config.uses_semantics:
         return None
     semantics = config.semantics
-    extractor = build_extractor(semantics)
+    extractor = build_extractor(semantics, config.data.crop_px)
     is_cached = semantics.source == "cached"
     if is_cached:
         _check_cache(config, images, extractor)
@@ -58,9 +58,8 @@ def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) 
 
 
 def _check_cache(config: TrainConfig, images: Manifest, extractor: SemanticExtractor) -> None:
-    semantics: SemanticsConfig = config.semantics
-    store = FeatureStore(semantics.cache, config.data.cache)
-    store.require(feature_settings(images, semantics, extractor, config.data.crop_px))
+    store = FeatureStore(config.semantics.cache, config.data.cache)
+    store.require(feature_settings(images, extractor, config.data.crop_px))
 
 
 @dataclass(frozen=True)

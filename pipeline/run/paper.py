@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.config.schema import Preset, TrainConfig
 
 _STEPS = 300_000
+_EXTRACTOR = "open_clip:RN50"
 _MILESTONES_STEPS = (100_000, 200_000)
 # The released options differ here between P and U.
 _PERCEPTUAL_WEIGHT = {"patch": 0.1, "unet": 1.0}
@@ -39,9 +40,9 @@ def _compared(config: TrainConfig) -> list[tuple[str, object, object]]:
             (f"further_discriminators.{number}", one.network.architecture, "none")
             for number, one in enumerate(config.further_discriminators)
         ),
-        ("semantics.architecture", semantics.architecture, "clip-rn50"),
-        ("semantics.layer", semantics.layer if semantics.architecture == "clip-rn50" else 3, 3),
-        ("semantics.weights", semantics.weights, "openai"),
+        ("semantics.architecture", semantics.architecture.removesuffix(":openai"), _EXTRACTOR),
+        ("semantics.layer", _layer(config), 3),
+        ("semantics.weights", semantics.weights, "pretrained"),
         ("semantics.batch_statistics", semantics.batch_statistics, True),
         ("losses.pixel", losses.pixel, "l1"),
         ("losses.pixel_weight", losses.pixel_weight, 1.0),
@@ -69,6 +70,13 @@ def _compared(config: TrainConfig) -> list[tuple[str, object, object]]:
         ("runtime.precision", config.runtime.precision, "float32"),
         ("runtime.discriminator_pass", config.runtime.discriminator_pass, "separate"),
     ]
+
+
+def _layer(config: TrainConfig) -> int | str:
+    """Return the layer of the paper's extractor by its index; of another extractor there is nothing to compare."""
+    semantics = config.semantics
+    is_papers = semantics.architecture.startswith(_EXTRACTOR) and semantics.layer != "layer3"
+    return semantics.layer if is_papers else 3
 
 
 def _papers_perceptual_weight(config: TrainConfig) -> float:

@@ -19,7 +19,7 @@ from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
 from shards.format.manifest import Manifest
 
 LEFT_OUT = "initial_weights_left_out"
-LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "numpy", "pillow", "mlflow")
+LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "timm", "numpy", "pillow", "mlflow")
 
 
 def facts_of(
@@ -101,7 +101,7 @@ def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource 
     if names := random_networks(config):
         lines.append(
             f"note: {' and '.join(names)} with seeded random weights, for tests only; for the real ones: "
-            "--semantics.weights openai --losses.perceptual-weights torchvision (package for EfficientNet)"
+            "--semantics.weights pretrained --losses.perceptual-weights torchvision (package for EfficientNet)"
         )
     return lines
 

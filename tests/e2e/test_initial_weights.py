@@ -27,7 +27,7 @@ from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker
 from pipeline.weights.files import read_metadata
 
-SEMANTIC_CHANNELS = 256  # of layer 1 of clip-rn50, which the tiny preset reads
+SEMANTIC_CHANNELS = 256  # of layer 1 of open_clip:RN50, which the tiny preset reads
 
 
 @pytest.fixture(scope="module")

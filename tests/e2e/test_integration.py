@@ -22,7 +22,7 @@ def plain_loop() -> str:
     (loop,) = re.findall(
         r"## A plain PyTorch loop.*?```python\n(.*?)```", (ROOT / "docs/integrate.md").read_text(), re.S
     )
-    return loop.replace('weights="openai"', 'weights="random"')
+    return loop.replace('weights="pretrained"', 'weights="random"')
 
 
 def test_loop_of_the_document_trains_both_networks() -> None:
@@ -39,7 +39,7 @@ def test_loop_of_the_document_trains_both_networks() -> None:
 
 @pytest.fixture(scope="module")
 def judge() -> ConditionedDiscriminator:
-    extractor = build_semantic_extractor("clip-rn50", layer=1, weights="random")
+    extractor = build_semantic_extractor("open_clip:RN50", layer=1, weights="random")
     return ConditionedDiscriminator(PatchDiscriminator(8, extractor.channels, residual=True), extractor)
 
 

@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = succeed(["accelerate", "launch", job("train_sed.py"), preset], folder)
     assert "cached" in trained.stderr
     assert "seeded random weights" in trained.stderr
-    assert "--semantics.weights openai" in trained.stderr
+    assert "--semantics.weights pretrained" in trained.stderr
     return folder
 
 

@@ -122,7 +122,7 @@ def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]
     if not run.discriminator().is_file():
         return f"no {run.discriminator().relative_to(run.path)}, which a run writes at its end"
     discriminator = _load_discriminator(config, run)
-    extractor = build_extractor(config.semantics)
+    extractor = build_extractor(config.semantics, config.data.crop_px)
     smallest_px = max(2 * SEMANTIC_STRIDE_PX, discriminator.smallest_side_px)
     choice = _choose(extractor, photos, config.data.crop_px, smallest_px)
     if choice is None:
@@ -134,7 +134,9 @@ def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]
 
 
 def _load_discriminator(config: TrainConfig, run: RunFolder) -> Discriminator:
-    network = build_discriminator(config.discriminator, semantic_channels(config.semantics), config.data.crop_px)
+    network = build_discriminator(
+        config.discriminator, semantic_channels(config.semantics, config.data.crop_px), config.data.crop_px
+    )
     load_discriminator_weights(network, read_weights(run.discriminator()))
     return network.eval()
 

@@ -105,7 +105,10 @@ def test_paper_preset_has_the_papers_hyperparameters(name: str) -> None:
     assert factors == [1, 1, 0.5, 0.25]
     assert (train.losses.pixel_weight, train.losses.adversarial_weight) == (1.0, 0.01)
     assert train.losses.perceptual_weight == (0.1 if "_p_" in name else 1.0)
-    assert (train.semantics.architecture, train.semantics.layer, train.semantics.weights) == ("clip-rn50", 3, "openai")
+    assert (train.semantics.architecture, train.semantics.layer, train.semantics.weights) == (
+        *("open_clip:RN50", 3),
+        "pretrained",
+    )
 
 
 @pytest.mark.parametrize(

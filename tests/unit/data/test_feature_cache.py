@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config.schema import Preset, SemanticsConfig
+from pipeline.config.schema import Preset
 from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
@@ -26,7 +26,7 @@ def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> 
     """Write the features of a dataset in this process; fewer shards than there are leave no manifest."""
     images = image_manifest(preset.train.data.shards)
     semantics = preset.train.semantics
-    wanted = feature_settings(images, semantics, build_extractor(semantics), preset.train.data.crop_px)
+    wanted = feature_settings(images, build_extractor(semantics), preset.train.data.crop_px)
     output.mkdir()
     entries = tuple(
         write_features(FeatureTask(preset.train.data.shards, entry, number, output, semantics, wanted))
@@ -102,7 +102,12 @@ def test_cache_when_the_weights_differ_is_refused_with_both_hashes(preset: Prese
 
 def test_cache_when_the_layer_differs_is_refused_with_both_names(preset: Preset, cache: Path) -> None:
     message = refused(with_cache(preset, cache, layer=2), "extractor")
-    assert "the cache has 'clip-rn50 layer 1', the run needs 'clip-rn50 layer 2'" in message
+    assert (
+        "the cache has 'open_clip:RN50:openai layer 1, 256 channels, one cell per 4 px, averaged to 16 px'" in message
+    )
+    assert (
+        "the run needs 'open_clip:RN50:openai layer 2, 512 channels, one cell per 8 px, averaged to 16 px'" in message
+    )
 
 
 def test_cache_when_the_shards_differ_is_refused_with_both_digests(preset: Preset, cache: Path) -> None:
@@ -154,26 +159,33 @@ def test_features_when_given_as_image_shards_are_refused(cache: Path) -> None:
 def test_identity_when_shards_are_real_world_or_the_crop_does_not_fit_is_refused(preset: Preset) -> None:
     images = image_manifest(preset.train.data.shards)
     extractor = build_extractor(preset.train.semantics)
-    semantics: SemanticsConfig = preset.train.semantics
     realworld = dataclasses.replace(images, config=dataclasses.replace(images.images, degradation="realworld"))
     with pytest.raises(ConfigError, match=r"classical shards only; .*--semantics\.source online"):
-        feature_settings(realworld, semantics, extractor, 48)
+        feature_settings(realworld, extractor, 48)
     for crop_px in (40, 80):
         with pytest.raises(ConfigError, match=f"crop_px={crop_px} must be a multiple of 16 and at most .* 64 px"):
-            feature_settings(images, semantics, extractor, crop_px)
+            feature_settings(images, extractor, crop_px)
 
 
-def test_imagenet_cache_with_the_name_of_clips_preprocessing_is_read_as_before(cache: Path, tmp_path: Path) -> None:
-    # As c7a254d wrote it, whatever the extractor.
+@pytest.mark.parametrize(
+    ("architecture", "layer", "old", "preprocessing"),
+    [
+        ("open_clip:RN50", 1, "clip-rn50 layer 1", "rgb-01-clip-normalised-1"),
+        ("timm:resnet50.tv_in1k", 2, "imagenet-rn50 layer 2", "rgb-01-imagenet-normalised-1"),
+        # As c7a254d wrote it, whatever the extractor.
+        ("timm:resnet50.tv_in1k", 2, "imagenet-rn50 layer 2", "rgb-01-clip-normalised-1"),
+        ("open_clip:ViT-B-16", 0, "clip-vit-b16 layer 1", "rgb-01-clip-normalised-1"),
+    ],
+)
+def test_cache_of_an_earlier_version_is_read_by_the_names_of_now(
+    preset: Preset, cache: Path, tmp_path: Path, architecture: str, layer: int, old: str, preprocessing: str
+) -> None:
+    semantics = dataclasses.replace(preset.train.semantics, architecture=architecture, layer=layer)
+    needed = feature_settings(image_manifest(preset.train.data.shards), build_extractor(semantics, 48), 48)
     shutil.copytree(cache, tmp_path / "old")
-    manifest = read_manifest(cache)
-    old = dataclasses.replace(
-        manifest.features, extractor="imagenet-rn50 layer 1", preprocessing="rgb-01-clip-normalised-1"
-    )
-    write_manifest(tmp_path / "old", dataclasses.replace(manifest, config=old))
-    store = FeatureStore(tmp_path / "old")
-    store.require(dataclasses.replace(old, preprocessing="rgb-01-imagenet-normalised-1"))
-    with pytest.raises(ShardError, match="preprocessing: the cache has 'rgb-01-clip"):
-        FeatureStore(cache).require(
-            dataclasses.replace(manifest.features, preprocessing="rgb-01-imagenet-normalised-1")
-        )
+    header = dataclasses.replace(needed, extractor=old, preprocessing=preprocessing)
+    write_manifest(tmp_path / "old", dataclasses.replace(read_manifest(cache), config=header))
+    FeatureStore(tmp_path / "old").require(needed)
+    for other in ({"extractor": needed.extractor.replace("layer ", "layer 1")}, {"preprocessing": "none"}):
+        with pytest.raises(ShardError, match=f"{next(iter(other))}: the cache has"):
+            FeatureStore(tmp_path / "old").require(dataclasses.replace(needed, **other))

@@ -1,0 +1,239 @@
+"""One vision model of a library, whichever it is: what the library says of it, and its network up to a layer.
+
+Networks are built on the meta device first: names, shapes and the way to the grid need no weights and no memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.errors import ConfigError
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.models.semantics.grid_fit import GridFit
+from pipeline.models.semantics.names import Layer, Preprocessing
+from pipeline.models.semantics.weights import WeightFile
+
+# What a network raises for an image of a size that it cannot take.
+_REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)
+_MAX_NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """What a library says of a layer."""
+
+    name: str
+    stride_px: int
+    """Pixels of the network's input per cell of the map."""
+
+
+class VisionModel(ABC):
+    """A vision model that can return the map of a layer.
+
+    Attributes:
+        name: Library, name and tag: `open_clip:RN50:openai`.
+        preprocessing: What its published weights were trained with.
+        licence: Of its published weights, as the library states it.
+        whole: Its whole network, on the meta device.
+        names: Of all entries of its state dict, in order.
+        layers: In the order of the library's indices.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    licence: str
+
+    def __init__(self) -> None:
+        self.whole = self.build_on("meta")
+        self.names = tuple(self.whole.state_dict())
+        self.layers = tuple(self.describe_layers(self.whole))
+
+    def build_on(self, device: str) -> nn.Module:
+        """Build the whole network, frozen and in evaluation mode; torch's global generator is left alone."""
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            return self.build().requires_grad_(False).eval()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Build the whole network on torch's default device, without weights.
+
+        Raises:
+            ConfigError: The library has no such model, or it has no spatial map.
+        """
+
+    @abstractmethod
+    def describe_layers(self, network: nn.Module) -> Sequence[LayerInfo]:
+        """Return the layers of the whole network."""
+
+    @abstractmethod
+    def truncate(self, network: nn.Module, layer: int) -> None:
+        """Remove what lies behind a layer from a whole network, in place."""
+
+    @abstractmethod
+    def map_of(
+        self, network: nn.Module, image: Float[Tensor, "n 3 h w"], layer: int
+    ) -> Float[Tensor, "n c rows columns"]:
+        """Return the map of a layer of a network that is truncated there."""
+
+    @abstractmethod
+    def download(self) -> Path:
+        """Return the file of the published weights, from the library's cache or download.
+
+        Raises:
+            InputError: There are none, they need a licence, or the download fails; says what to do.
+        """
+
+    def read_package(self) -> tuple[WeightFile, Preprocessing]:
+        """Read the weights that an installed package holds, and what they were trained with.
+
+        Raises:
+            ConfigError: No package holds this model's.
+            InputError: The package is not installed, or its file is another.
+        """
+        raise ConfigError(f"no package holds weights of {self.name}; set --semantics.weights pretrained, or a path")
+
+    def own_names(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the state dict of a file, one of the original project's if the library converts it, in own names."""
+        return state
+
+    def read(self, path: str | Path) -> WeightFile:
+        """Read a file of weights.
+
+        Raises:
+            CheckpointError: Missing or unreadable.
+        """
+        file = WeightFile.read(path)
+        return WeightFile(file.origin, dict(self.own_names(file.state)))
+
+    def index_of(self, layer: Layer) -> int:
+        """Return the index of a layer that is given by index or name.
+
+        Raises:
+            ConfigError: There is no such layer; lists those that there are.
+        """
+        names = [info.name for info in self.layers]
+        if layer in names:
+            return names.index(layer)
+        if isinstance(layer, int) and -len(names) <= layer < len(names):
+            return layer % len(names)
+        shown = ", ".join(names if len(names) <= _MAX_NAMES_SHOWN else [*names[:2], "...", names[-1]])
+        raise ConfigError(f"{self.name} has the layers 0 to {len(names) - 1} ({shown}); got semantics.layer={layer!r}")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The network of a vision model up to a layer.
+
+    Attributes:
+        model: The vision model.
+        network: Truncated; on the meta device until it is given memory.
+        layer: Index of the layer.
+        fit: How its map comes onto the grid.
+    """
+
+    model: VisionModel
+    network: nn.Module
+    layer: int
+    fit: GridFit
+
+    @property
+    def name(self) -> str:
+        """Identifies architecture, layer and the way to the grid, in the header of a feature cache."""
+        return f"{self.model.name} layer {self.layer}, {self.fit.description}"
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the semantics, those of zeros included."""
+        return self.fit.channels + self.fit.num_filled
+
+    def __call__(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c rows columns"]:
+        """Return the map of a normalised image, one cell per `fit.stride_px`."""
+        return self.model.map_of(self.network, image, self.layer)
+
+
+def truncate(model: VisionModel, layer: Layer, crop_px: int) -> Backbone:
+    """Return a model's network up to a layer, on the meta device.
+
+    Args:
+        model: A vision model.
+        layer: By index or name.
+        crop_px: Side of the images that it will get, checked with one of them.
+
+    Raises:
+        ConfigError: There is no such layer, its map cannot come onto the grid, or the network takes no such image.
+    """
+    index = model.index_of(layer)
+    stride_px, finest_px = model.layers[index].stride_px, min(info.stride_px for info in model.layers)
+    if finest_px > SEMANTIC_STRIDE_PX:
+        raise ConfigError(
+            f"{model.name} has one cell per {finest_px} px, which is coarser than the discriminator's grid of "
+            f"{SEMANTIC_STRIDE_PX} px; use a model with patches of {SEMANTIC_STRIDE_PX} px or less, such as "
+            "open_clip:ViT-B-16 or timm:vit_small_patch14_dinov2"
+        )
+    network = _truncated(model, index, "meta")
+    features = _probe(model, network, index, GridFit(1, stride_px).side_px(crop_px))
+    fit = GridFit(features.shape[1] if features.ndim == 4 else 1, stride_px)
+    _check_map(model, index, features, fit.side_px(crop_px), stride_px)
+    return Backbone(model, network, index, fit)
+
+
+def _truncated(model: VisionModel, layer: int, device: str) -> nn.Module:
+    network = model.build_on(device)
+    model.truncate(network, layer)
+    return network
+
+
+def _probe(model: VisionModel, network: nn.Module, layer: int, side_px: int) -> Tensor:
+    try:
+        with torch.no_grad():
+            return model.map_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), layer)
+    except _REFUSALS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"{model.name} takes no images of {side_px} x {side_px} px ({reason}); set --data.crop-px to a size that "
+            "it takes, or another --semantics.architecture (docs/models.md)"
+        ) from error
+
+
+def _check_map(model: VisionModel, layer: int, features: Tensor, side_px: int, stride_px: int) -> None:
+    expected = side_px // stride_px
+    divides = side_px % stride_px == 0
+    if features.ndim != 4 or (divides and features.shape[-2:] != (expected, expected)):
+        shape = " x ".join(map(str, features.shape[1:]))
+        raise ConfigError(
+            f"{model.name} has no spatial map on the grid of the image: layer {layer} returns {shape} for an image of "
+            f"{side_px} px, instead of channels x {expected} x {expected}; use a model of docs/models.md"
+        )
+
+
+def materialise(backbone: Backbone) -> Backbone:
+    """Return a backbone in the CPU's memory, with any values for parameters.
+
+    The meta device knows no values of buffers. Those of batch normalisations are known without it; a network with
+    others is built again in memory, whole, and truncated.
+    """
+    if _has_statistics_only(backbone.network):
+        network = backbone.network.to_empty(device="cpu")
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.reset_running_stats()
+    else:
+        network = _truncated(backbone.model, backbone.layer, "cpu")
+    return replace(backbone, network=network)
+
+
+def _has_statistics_only(network: nn.Module) -> bool:
+    """Return whether a network has no tensors but parameters and the statistics of batch normalisations."""
+    for module in network.modules():
+        has_others = any(True for _ in module.buffers(recurse=False)) and not isinstance(module, _BatchNorm)
+        if has_others or any(isinstance(value, Tensor) for value in vars(module).values()):
+            return False
+    return True
