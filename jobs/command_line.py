@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic, TypeVar, cast
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from pipeline.config.architectures import architecture_flag, follow_architecture_flags
+from pipeline.config.architectures import architecture_flag, follow_architecture_flags, values_flag
 from pipeline.config.presets import PresetFolder
 from shards.format.storage import StoragePath, parse_local_path, parse_path
 from shards.secrets import without_secrets
@@ -158,4 +158,5 @@ def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
     registry.primitive_rule(local_path_rule)
     registry.primitive_rule(storage_path_rule)
     registry.primitive_rule(architecture_flag)
+    registry.primitive_rule(values_flag)
     return registry

@@ -34,6 +34,8 @@ class ArchitectureOptions:
 
     registry: ClassVar[Architectures[Any]]
     """The registry that `architecture` names an entry of."""
+    unnamed: ClassVar[type[ArchitectureOptions] | None] = None
+    """Options of a table that names no architecture but a file of initial weights; None where it has to."""
 
     architecture: str
 
@@ -60,16 +62,37 @@ class Architectures(Registry[ArchitectureT]):
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self._options: dict[str, type[ArchitectureOptions]] = {}
+        self._advice: dict[str, Callable[[str], str]] = {}
 
-    def announce(self, options: type[ArchitectureOptions], module: str) -> None:
-        """Name an architecture of this package by its options.
+    def announce(self, options: type[ArchitectureOptions], module: str, names: Iterable[str] = ()) -> None:
+        """Name an architecture of this package by its options, or several that share theirs.
 
         Args:
-            options: Its `architecture` has the name as its default.
-            module: Adds the architecture; it is imported when its network is first needed.
+            options: Its `architecture` has the name as its default, unless several share it.
+            module: Adds the architectures; it is imported when a network of theirs is first needed.
+            names: Of those that share the options.
         """
-        self._options[options.architecture] = options
-        self._modules[options.architecture] = module
+        for name in tuple(names) or (options.architecture,):
+            self._options[name] = options
+            self._modules[name] = module
+
+    def advise(self, prefix: str, advice: Callable[[str], str]) -> None:
+        """Say what to do about an unknown name that begins with `prefix`; `advice` is given the rest of it."""
+        self._advice[prefix] = advice
+
+    def has_advice(self, name: str) -> bool:
+        """Return whether there is advice on names of this kind."""
+        return name.startswith(tuple(self._advice))
+
+    def check(self, name: str) -> None:
+        """See `Registry`; with the advice on names of this kind, if there is any."""
+        try:
+            super().check(name)
+        except ConfigError as error:
+            for prefix, advice in self._advice.items():
+                if name.startswith(prefix):
+                    raise ConfigError(f"{error}\n  {advice(name.removeprefix(prefix))}") from None
+            raise
 
     def add(self, entry: ArchitectureT) -> ArchitectureT:
         """Register an architecture and return it.

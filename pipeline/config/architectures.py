@@ -7,7 +7,9 @@ its `architecture` names, one registered from outside the package included.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import cattrs
@@ -15,7 +17,9 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from pipeline.errors import ConfigError
+from pipeline.models.generators.options import RANDOM, FromFileOptions, GeneratorOptions
 from pipeline.registry import ArchitectureOptions, RegisteredName
+from shards.format.storage import parse_local_path
 
 T = TypeVar("T")
 
@@ -60,24 +64,61 @@ def architecture_flag(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Regis
     )
 
 
+def values_flag(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Mapping[str, Any]] | None:
+    """Tell tyro how a flag fills a table whose values may be anything: by words such as `depths=[6,6]`."""
+    if info.type != Mapping[str, Any]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE ...",
+        instance_from_str=lambda words: dict(map(_parse_value, words)),
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{name}={json.dumps(entry)}" for name, entry in value.items()],
+    )
+
+
+def _parse_value(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not (name and equals):
+        raise ValueError(f"expected NAME=VALUE, got {word!r}")
+    try:
+        return name, json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except ValueError:
+        return name, text
+
+
 def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
     """Replace options by those of the architecture that a flag names, such as `--generator.architecture swinir`.
 
     Values of options that both architectures have are kept; what only the new one requires becomes a required flag.
-    An unknown name is left to the command-line parser, which lists the choices.
+    An unknown name is left to the command-line parser, which lists the choices, unless there is advice on it.
+    `--generator.initial-weights FILE`, as the only flag of the generator, asks for the network that the file holds.
 
     Raises:
-        ConfigError: A flag is an option of another architecture than the one in use.
+        ConfigError: A flag is an option of another architecture than the one in use, or an unknown name is refused.
     """
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(cast("Any", config)):
         options = getattr(config, field.name)
         if isinstance(options, ArchitectureOptions):
             name = _last_value(argv, f"--{field.name}.architecture")
+            if name is not None and options.registry.has_advice(name):
+                options.registry.check(name)
             if name in options.registry.names and name != options.architecture:
-                options = changes[field.name] = _switched(options, options.registry.options(name))
+                options = changes[field.name] = _switched(options, name)
+            is_generator = isinstance(options, GeneratorOptions) and not isinstance(options, FromFileOptions)
+            if is_generator and (file := _only_file(field.name, argv)) is not None:
+                options = changes[field.name] = dataclasses.replace(options, initial_weights=file, from_file=True)
             _refuse_foreign_flags(field.name, options, argv)
     return dataclasses.replace(cast("Any", config), **changes) if changes else config
+
+
+def _only_file(table: str, argv: Sequence[str]) -> Path | None:
+    """Return the file of initial weights where a command line says nothing else of a network."""
+    flag = f"--{table}.initial-weights"
+    own = {_flag_name(word) for word in argv if word.startswith(f"--{table}.")}
+    file = _last_value(argv, flag)
+    return parse_local_path(file) if own == {flag} and file and file != str(RANDOM) else None
 
 
 def _refuse_foreign_flags(table: str, options: ArchitectureOptions, argv: Sequence[str]) -> None:
@@ -96,13 +137,20 @@ def _flag_name(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
 
 
-def _switched(old: ArchitectureOptions, new: type[ArchitectureOptions]) -> ArchitectureOptions:
+def _switched(old: ArchitectureOptions, name: str) -> ArchitectureOptions:
     # Unchecked, because the flags that follow may be what makes the values fit together; tyro builds it again, checked.
+    new = old.registry.options(name)
     options = object.__new__(new)
+    # Where several architectures share their options, the sizes of one mean nothing to another.
+    known = set(_field_names(*new.__bases__ if type(old) is new else [type(old)]))
+    # What cannot be set of options was never chosen, but checks between tables need a scale.
+    chosen = [field.name for field in dataclasses.fields(old) if field.init or field.name == "scale"]
+    kept = {field: getattr(old, field) for field in chosen} | {"architecture": type(old.architecture)(name)}
     for field in dataclasses.fields(new):
         default = tyro.MISSING if field.default is dataclasses.MISSING else field.default
-        kept = field.name != "architecture" and hasattr(old, field.name)
-        object.__setattr__(options, field.name, getattr(old, field.name) if kept else default)
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        object.__setattr__(options, field.name, kept[field.name] if field.name in known & kept.keys() else default)
     return options
 
 
@@ -123,6 +171,8 @@ def _options_of(raw: object, base: type[ArchitectureOptions]) -> type[Architectu
     names = ", ".join(base.registry.names)
     if not isinstance(raw, Mapping):
         raise ConfigError(f"expected a table, got {raw!r}")
+    if "architecture" not in raw and base.unnamed is not None and raw.get("initial_weights", "random") != "random":
+        return base.unnamed
     if "architecture" not in raw:
         raise ConfigError(f"required field missing: architecture, one of {names}")
     if not isinstance(raw["architecture"], str):

@@ -15,6 +15,8 @@ from pipeline.data.samples import check_crop
 from pipeline.errors import ConfigError
 from pipeline.losses import ADVERSARIAL_LOSSES
 from pipeline.metrics import Metric
+from pipeline.models.generators import GENERATORS, FromFileOptions
+from pipeline.models.generators import resolve_generator as read_options
 from pipeline.runtime.launch import launched_world_size, wants_deepspeed
 from shards.format.manifest import Manifest
 from shards.format.outputs import check_output_files
@@ -31,6 +33,24 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
     else:
         source = "cached" if has_features(semantics.cache) else "online"
     return replace(config, semantics=replace(semantics, source=source))
+
+
+def resolve_generator(config: TrainConfig) -> TrainConfig:
+    """Replace the options of a generator that its file decides: by what the run began with, else by what it holds.
+
+    Raises:
+        CheckpointError: The file cannot be used.
+    """
+    options, folder = config.generator, RunFolder(config.run_dir)
+    if not options.from_file:
+        return config
+    if folder.config.is_file():
+        began = folder.read_config().train.generator
+        if began.initial_weights == options.initial_weights:
+            # A run of an earlier version, or one whose preset names the file, was never asked to follow it.
+            follows = began.from_file or isinstance(options, FromFileOptions)
+            return replace(config, generator=began if follows else replace(options, from_file=False))
+    return replace(config, generator=read_options(options))
 
 
 def check_data(config: TrainConfig, manifest: Manifest, metrics: Sequence[Metric]) -> list[str]:
@@ -59,8 +79,19 @@ def check_settings(config: TrainConfig) -> None:
         InputError: The run's export would replace its initial weights.
     """
     _check_start(config)
+    _check_precision(config)
     _check_step(config)
     _check_exports(config)
+
+
+def _check_precision(config: TrainConfig) -> None:
+    chosen, name = config.runtime.precision, config.generator.architecture
+    precisions = GENERATORS[name].precisions
+    if chosen not in precisions:
+        raise ConfigError(
+            f"runtime.precision={chosen}: the generator {name} trains in {' or '.join(precisions)}; set "
+            f"--runtime.precision {precisions[-1]}"
+        )
 
 
 def _check_step(config: TrainConfig) -> None:
@@ -121,9 +152,17 @@ def check_shards(config: TrainConfig, manifest: Manifest) -> None:
         ConfigError: The scale is not the shards', or their sub-images are smaller than what a step reads.
     """
     check_crop(config.data, manifest)
-    scale = config.generator.scale
-    if scale != manifest.images.scale:
+    options, wanted = config.generator, manifest.images.scale
+    if options.scale == wanted:
+        return
+    if options.from_file:
         raise ConfigError(
-            f"generator.scale={scale}, but the shards in {config.data.shards} were written for scale "
-            f"{manifest.images.scale}; use shards of the same scale, or change generator.scale"
+            f"generator.initial_weights: {options.initial_file} holds {options.architecture} for x{options.scale}, but "
+            f"the shards in {config.data.shards} were written for x{wanted}; use a file for x{wanted}, shards for "
+            f"x{options.scale} (python jobs/shard.py --scale {options.scale}), or what fits of the file: name the "
+            "network with --generator.architecture and add --generator.initial-weights-partial"
         )
+    raise ConfigError(
+        f"generator.scale={options.scale}, but the shards in {config.data.shards} were written for scale {wanted}; use "
+        "shards of the same scale, or change generator.scale"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator, build_discriminator, initial_discriminator_weights
 from pipeline.models.generators import Generator, build_generator, initial_generator_weights
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
-from pipeline.run.checks import check_settings, check_shards
+from pipeline.run.checks import check_settings, check_shards, resolve_generator
 from pipeline.run.paper import departures
+from pipeline.run.record import describe_held
 from pipeline.run.validation import find_validation_metrics
 from pipeline.runtime.launch import launched_world_size
 from pipeline.runtime.surroundings import check_launch
@@ -74,7 +75,8 @@ def describe(preset: Preset) -> str:
             is unknown, or the run would refuse its settings, the launcher or the machine.
         InputError: The run's export would replace its initial weights, or these do not fit.
     """
-    config = preset.train
+    config = resolve_generator(preset.train)
+    preset = replace(preset, train=config)
     per_device = check_launch(config.runtime, config.data.batch_size)
     check_settings(config)
     validation = _validation_lines(config)
@@ -151,6 +153,8 @@ def _network_lines(config: TrainConfig, generator: Generator, discriminators: Ma
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"
     ]
+    if (held := describe_held(config.generator)) is not None:
+        lines.append(f"from file        {held}")
     read = functools.partial(initial_generator_weights, config.generator, generator)
     lines += _start_lines(config, "generator", config.generator.initial_file, read)
     lines.append(_loss_line(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,6 +14,7 @@ from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
 from pipeline.data.evaluation import passed_over_in_sets
 from pipeline.losses import PERCEPTUAL_LOSSES
+from pipeline.models.generators import GeneratorOptions
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
@@ -112,11 +114,22 @@ def start_notes(config: TrainConfig, restored: Collection[str], left_out: Mappin
     if config.is_adversarial:
         starts = {name: options.initial_weights for name, options in config.discriminators.items()}
         files |= {name: file for name, file in starts.items() if file is not None}
-    return [
+    lines = [
         "\n  ".join([f"{name}: initial weights {file}", *left_out.get(name, ())])
         for name, file in files.items()
         if name not in restored
     ]
+    held = describe_held(config.generator)
+    return lines if held is None else [f"generator: {held}", *lines]
+
+
+def describe_held(options: GeneratorOptions) -> str | None:
+    """Return the network whose architecture, scale and sizes are those of its file; None where the preset says them."""
+    if not options.from_file or options.initial_file is None or not options.initial_file.exists():
+        return None
+    plain, general = to_plain(options), {field.name for field in fields(GeneratorOptions)}
+    sizes = ", ".join(f"{name} {value}" for name, value in flatten(plain).items() if name not in general)
+    return f"{options.architecture} x{options.scale}, as in the file: {sizes}"
 
 
 def random_networks(config: TrainConfig) -> list[str]:

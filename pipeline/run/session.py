@@ -18,7 +18,7 @@ from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError, SaveError
 from pipeline.metrics.criterion import best_position
 from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of, start_networks
-from pipeline.run.checks import check_data, resolve_semantics
+from pipeline.run.checks import check_data, resolve_generator, resolve_semantics
 from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
 from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking
@@ -62,7 +62,7 @@ class Session:
     """
 
     def __init__(self, preset: Preset, backend: Backend) -> None:
-        self._config = config = resolve_semantics(preset.train)
+        self._config = config = resolve_generator(resolve_semantics(preset.train))
         self._preset = replace(preset, train=config)
         self._backend = backend
         self._folder = RunFolder(config.run_dir)

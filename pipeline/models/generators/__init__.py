@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from pipeline.models.generators.compact_options import CompactOptions
-from pipeline.models.generators.options import GENERATORS, GeneratorName, GeneratorOptions
+from pipeline.models.generators.options import GENERATORS, FromFileOptions, GeneratorName, GeneratorOptions
 from pipeline.models.generators.rrdb_options import RRDBOptions
+from pipeline.models.generators.spandrel.options import PREFIX, SpandrelOptions, how_to_try, usable_names
 from pipeline.models.generators.swinir.options import SwinIROptions
 from pipeline.registry import imported_on_first_use
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         load_generator,
         load_generator_weights,
         recognise_generator,
+        resolve_generator,
         save_generator,
         start_generator,
     )
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 GENERATORS.announce(RRDBOptions, "pipeline.models.generators.rrdb")
 GENERATORS.announce(SwinIROptions, "pipeline.models.generators.swinir.architecture")
 GENERATORS.announce(CompactOptions, "pipeline.models.generators.compact")
+# Last: files are offered to the architectures in this order, and importing spandrel takes seconds.
+GENERATORS.announce(
+    SpandrelOptions,
+    "pipeline.models.generators.spandrel.architecture",
+    [f"{PREFIX}{name}" for name in usable_names()],
+)
+GENERATORS.advise(PREFIX, how_to_try)
 
 __getattr__ = imported_on_first_use(
     __name__,
@@ -36,6 +45,7 @@ __getattr__ = imported_on_first_use(
             "load_generator",
             "load_generator_weights",
             "recognise_generator",
+            "resolve_generator",
             "save_generator",
             "start_generator",
         ],
@@ -47,6 +57,7 @@ __getattr__ = imported_on_first_use(
 __all__ = [
     "GENERATORS",
     "CompactOptions",
+    "FromFileOptions",
     "Generator",
     "GeneratorArchitecture",
     "GeneratorName",
@@ -54,6 +65,7 @@ __all__ = [
     "RRDBNet",
     "RRDBOptions",
     "SRVGGNetCompact",
+    "SpandrelOptions",
     "SwinIR",
     "SwinIROptions",
     "build_generator",
@@ -61,6 +73,7 @@ __all__ = [
     "load_generator",
     "load_generator_weights",
     "recognise_generator",
+    "resolve_generator",
     "save_generator",
     "start_generator",
 ]

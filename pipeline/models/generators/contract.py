@@ -6,16 +6,18 @@ everything else: configurations and flags, building, loading anyone's file, expo
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.generators.options import GENERATORS, GeneratorOptions
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 
 
 class Generator(nn.Module, ABC):
@@ -23,11 +25,13 @@ class Generator(nn.Module, ABC):
 
     Attributes:
         scale: Upscaling factor.
-        smallest_side_px: Smallest height and width of an input, LQ px.
+        smallest_side_px: Smallest height and width of an input to train on, LQ px.
+        size_multiple_px: Height and width of an input to train on are multiples of it, LQ px.
     """
 
-    smallest_side_px: ClassVar[int] = 1
     scale: int
+    smallest_side_px: int = 1
+    size_multiple_px: int = 1
 
     @abstractmethod
     def forward(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
@@ -45,12 +49,14 @@ class GeneratorArchitecture(ABC, Generic[OptionsT]):
         options: Its options.
         network: Its class.
         modelspec: Its identifier in the metadata of exported files (ModelSpec 1.0.1), which spandrel's users know.
+        precisions: Values of `runtime.precision` that it trains in.
     """
 
     name: str
     options: type[OptionsT]
     network: type[Generator]
     modelspec: str
+    precisions: tuple[str, ...] = ("float32", "bf16", "fp16")
 
     @abstractmethod
     def build(self, options: OptionsT) -> Generator:
@@ -127,13 +133,28 @@ def build_generator(options: GeneratorOptions, crop_px: int | None = None) -> Ge
         ConfigError: The architecture is unknown, its options do not fit together, or the crops are too small for it.
     """
     architecture: GeneratorArchitecture[Any] = GENERATORS[options.architecture]
-    smallest_px = architecture.network.smallest_side_px * options.scale
-    if crop_px is not None and crop_px < smallest_px:
-        raise ConfigError(
-            f"data.crop_px={crop_px} is too small for the {architecture.name} generator, which needs at least "
-            f"{smallest_px} px at scale {options.scale}"
-        )
     try:
-        return architecture.build(options)
+        generator = architecture.build(options)
     except ValueError as error:
         raise ConfigError(f"generator {options.architecture}: {error}") from error
+    if crop_px is not None:
+        _check_crop(architecture.name, generator, crop_px)
+    return generator
+
+
+def _check_crop(name: str, generator: Generator, crop_px: int) -> None:
+    scale, multiple_px = generator.scale, generator.size_multiple_px * generator.scale
+    smallest_px = -(-generator.smallest_side_px // generator.size_multiple_px) * multiple_px
+    if crop_px < smallest_px:
+        raise ConfigError(
+            f"data.crop_px={crop_px} is too small for the {name} generator, which needs at least {smallest_px} px at "
+            f"scale {scale}"
+        )
+    if crop_px % multiple_px:
+        # Of the discriminator's grid too, whose cells every crop is a multiple of.
+        step_px = math.lcm(multiple_px, SEMANTIC_STRIDE_PX)
+        nearest_px = max(-(-smallest_px // step_px), round(crop_px / step_px)) * step_px
+        raise ConfigError(
+            f"data.crop_px={crop_px} does not fit the {name} generator, which takes multiples of {multiple_px} px at "
+            f"scale {scale}; set --data.crop-px {nearest_px}"
+        )

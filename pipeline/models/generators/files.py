@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.generators.contract import Generator, GeneratorArchitecture, build_generator
-from pipeline.models.generators.options import GENERATORS, GeneratorOptions
+from pipeline.models.generators.options import GENERATORS, FromFileOptions, GeneratorOptions
 from pipeline.weights.files import read_metadata, read_weights, strip_wrappers, write_weights
 from pipeline.weights.initial import InitialWeights, read_initial_weights
 from pipeline.weights.limits import check_size, memory_limit
-from pipeline.weights.strict import check_fit, load_strictly
+from pipeline.weights.strict import check_fit, find_misfit, load_strictly
 from shards.errors import InputError
 
 
@@ -36,6 +37,45 @@ def start_generator(options: GeneratorOptions, crop_px: int) -> tuple[Generator,
     return generator, weights
 
 
+def resolve_generator(options: GeneratorOptions) -> GeneratorOptions:
+    """Return the options of the network to train, where its file of initial weights may decide (`from_file`).
+
+    The network that the options describe is trained if the file fits it, else the one that the file holds. With a file
+    that is not there yet the options stay as they are.
+
+    Raises:
+        CheckpointError: The file is unreadable, of no known architecture, or there is none and nothing else says what
+            to train.
+    """
+    file = options.initial_file
+    is_open = isinstance(options, FromFileOptions)
+    if not options.from_file or file is None or not (file.exists() or is_open):
+        return options
+    state = _read_initial(file)
+    if not is_open and _fits(options, state):
+        return options
+    try:
+        found = _options_in(file, state)
+    except InputError as error:
+        raise CheckpointError(f"generator.initial_weights: {file}: {error}") from error
+    shared = vars(options).keys() & vars(found).keys() & {"gradient_checkpointing"}
+    kept = {"initial_weights": file, "from_file": True} | {name: vars(options)[name] for name in shared}
+    return replace(found, **cast(Any, kept))
+
+
+def _read_initial(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_weights(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"generator.initial_weights: {error}") from error
+
+
+def _fits(options: GeneratorOptions, state: Mapping[str, Tensor]) -> bool:
+    with torch.device("meta"):
+        network = build_generator(options)
+    return not find_misfit(network, GENERATORS[options.architecture].import_state(state))
+
+
 def initial_generator_weights(options: GeneratorOptions, generator: Generator) -> InitialWeights:
     """Read what a generator starts from, and check it against the network, which may be on the `meta` device.
 
@@ -44,13 +84,25 @@ def initial_generator_weights(options: GeneratorOptions, generator: Generator) -
     """
     if options.initial_file is None:
         return InitialWeights()
-    return read_initial_weights(
-        generator,
-        options.initial_file,
-        GENERATORS.of(generator).import_state,
-        partial=options.initial_weights_partial,
-        option="generator.initial_weights",
-    )
+    try:
+        return read_initial_weights(
+            generator,
+            options.initial_file,
+            GENERATORS.of(generator).import_state,
+            partial=options.initial_weights_partial,
+            option="generator.initial_weights",
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_what_it_holds(options.initial_file)}") from error
+
+
+def _what_it_holds(file: Path) -> str:
+    """Return a line on the network in a file that does not fit, and how to train that one; empty if there is none."""
+    try:
+        found = _options_in(file, read_weights(file))
+    except InputError:
+        return ""
+    return f"\n  the file holds {found.architecture} x{found.scale}; --generator.from-file trains that network"
 
 
 def load_generator_weights(generator: Generator, state: Mapping[str, Any]) -> None:
@@ -87,6 +139,10 @@ def recognise_generator(state: Mapping[str, Any], scale: int | None = None) -> G
         options = _options_of(architecture, tensors, scale)
         if options is not None:
             return options
+    # Imported by the registry already, which has asked all architectures.
+    from pipeline.models.generators.spandrel.architecture import refuse_untested
+
+    refuse_untested(tensors)
     names = ", ".join(list(tensors)[:4]) or "no tensors"
     raise CheckpointError(
         f"the state dict is of no generator known here ({', '.join(GENERATORS.names)}); its names begin with {names}; "
@@ -118,15 +174,20 @@ def load_generator(path: Path | str) -> Generator:
         CheckpointError: The file cannot be read, or is of no registered architecture.
     """
     state = read_weights(path)
-    scale = re.fullmatch(r"[1-9][0-9]?", read_metadata(path).get("scale", ""), re.ASCII)
     try:
-        options = recognise_generator(state, scale=int(scale[0]) if scale else None)
-        _check_sizes(options, state)
-        generator = build_generator(options)
+        generator = build_generator(_options_in(path, state))
         load_generator_weights(generator, state)
     except InputError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return generator.eval()
+
+
+def _options_in(path: Path | str, state: Mapping[str, Tensor]) -> GeneratorOptions:
+    """Return the options of the network that a weight file holds, which fits them."""
+    scale = re.fullmatch(r"[1-9][0-9]?", read_metadata(path).get("scale", ""), re.ASCII)
+    options = recognise_generator(state, scale=int(scale[0]) if scale else None)
+    _check_sizes(options, state)
+    return options
 
 
 def _check_sizes(options: GeneratorOptions, state: Mapping[str, Tensor]) -> None:

@@ -34,8 +34,10 @@ def test_initial_weights_when_of_another_network(refuse: Callable[..., None], pr
     save_file(PatchDiscriminator(4).state_dict(), here / "discriminator.safetensors")
     arguments = [str(prepared / "preset.json"), "--run-dir", "run"]
     arguments += ["--generator.initial-weights", "discriminator.safetensors"]
-    refuse(jobs.train_sed.main, arguments, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
-    refuse(jobs.train_sed.main, [*arguments, "--dry-run"], "the weights do not fit SRVGGNetCompact")
+    for more in ([], ["--dry-run"]):
+        refuse(jobs.train_sed.main, [*arguments, *more], "is of no generator known here", "a discriminator or another")
+        named = [*arguments, "--generator.num-blocks", "2", *more]
+        refuse(jobs.train_sed.main, named, "the weights do not fit SRVGGNetCompact", "missing body.0.weight")
     partial = [*arguments, "--generator.initial-weights-partial"]
     for more in ([], ["--dry-run"]):
         refuse(jobs.train_sed.main, [*partial, *more], "none of the", "fits an entry of SRVGGNetCompact")

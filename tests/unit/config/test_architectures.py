@@ -25,6 +25,7 @@ from pipeline.models.generators import (
     GeneratorName,
     GeneratorOptions,
     RRDBOptions,
+    SpandrelOptions,
     SwinIROptions,
     build_generator,
     load_generator,
@@ -94,7 +95,7 @@ def test_preset_with_the_option_of_another_architecture_is_refused_with_the_near
     ("table", "text"),
     [
         ({"scale": 4}, "required field missing: architecture, one of rrdb, swinir, compact"),
-        ({"architecture": 3}, "architecture must be one of rrdb, swinir, compact; got 3"),
+        ({"architecture": 3}, "architecture must be one of rrdb, swinir, compact, .*; got 3"),
         ("rrdb", "expected a table, got 'rrdb'"),
         ({"architecture": "swinirr"}, "no generator is named 'swinirr'; did you mean swinir"),
         ({"architecture": "swinir", "scale": 4, "num_features": 6, "num_blocks": 1, "num_heads": []}, "a list of them"),
@@ -126,6 +127,44 @@ def test_flag_of_another_architecture_keeps_what_both_know() -> None:
     assert paper.generator == wanted
     unet = flagged("--discriminator.architecture", "unet", "--discriminator.placement", "encoder").discriminator
     assert unet == UNetOptions(semantic=True, num_features=16, residual=True, placement="encoder")
+
+
+def test_hyperparameters_of_spandrel_come_from_a_table_or_a_flag_and_survive_config_json(tmp_path: Path) -> None:
+    sizes = {"embed_dim": 144, "depths": [6, 6], "upsampler": "pixelshuffle", "qkv_bias": False}
+    table = {"architecture": "spandrel:HAT", "scale": 4, "hyperparameters": sizes}
+    preset = structure(demo_with(generator=table), Preset, "preset")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_plain(preset)))
+    assert PRESETS.load(str(path), Preset) == preset
+    words = ["embed_dim=144", "depths=[6,6]", "upsampler=pixelshuffle", "qkv_bias=False"]
+    options = flagged("--generator.architecture", "spandrel:HAT", "--generator.hyperparameters", *words).generator
+    assert options == SpandrelOptions(
+        architecture=GeneratorName("spandrel:HAT"), scale=4, hyperparameters=sizes, initial_weights=DEMO_START
+    )
+
+
+def test_hyperparameters_of_one_architecture_are_not_taken_over_by_another() -> None:
+    table = {"architecture": "spandrel:HAT", "scale": 2, "hyperparameters": {"embed_dim": 144}}
+    train = structure(demo_with(generator=table), Preset, "preset").train
+    options = apply_flags(train, ["--generator.architecture", "spandrel:ATD"], "job", "Job.")[0].generator
+    assert options == SpandrelOptions(architecture=GeneratorName("spandrel:ATD"), scale=2)
+
+
+@pytest.mark.parametrize("word", ["embed_dim", "=3"])
+def test_hyperparameter_flag_that_is_no_pair_is_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        flagged("--generator.architecture", "spandrel:HAT", "--generator.hyperparameters", word)
+    assert "NAME=VALUE" in capsys.readouterr().err
+
+
+def test_unknown_architecture_of_spandrel_is_refused_with_those_that_are_tested() -> None:
+    text = (
+        r"(?s)no generator is named 'spandrel:CRAFT'.*those tested here are spandrel:ATD.*SED_UNTESTED_GENERATORS=CRAFT"
+    )
+    with pytest.raises(ConfigError, match=text):
+        flagged("--generator.architecture", "spandrel:CRAFT")
+    with pytest.raises(ConfigError, match=text):
+        structure(demo_with(generator={"architecture": "spandrel:CRAFT", "scale": 4}), Preset, "preset")
 
 
 def test_sizes_that_do_not_fit_the_new_architecture_are_refused_with_both_values() -> None:

@@ -29,6 +29,7 @@ OWNERS = {
     "piq": {"pipeline.metrics"},
     "pyiqa": set(),
     "ray": {"jobs"},
+    "spandrel": {"pipeline.models.generators.spandrel"},
     "timm": {"pipeline.models.semantics", "pipeline.pretrained"},
     "torch": {"jobs", "pipeline"},
     "torchmetrics": {"pipeline.metrics"},

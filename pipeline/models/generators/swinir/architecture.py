@@ -51,7 +51,9 @@ class SwinIRArchitecture(GeneratorArchitecture[SwinIROptions]):
     def recognise(self, state: Mapping[str, Tensor], scale: int | None) -> SwinIROptions | None:
         """See `GeneratorArchitecture`."""
         first = _GROUP.format(0)
-        if f"{first}0.norm1.weight" not in state:
+        # HAT and Swin2SR have blocks of these names too, with more in them.
+        others = {f"{first}0.conv_block.cab.0.weight", f"{first}0.attn.logit_scale"}
+        if f"{first}0.norm1.weight" not in state or others & state.keys():
             return None
         check_rgb(self, state["conv_first.weight"].shape[1], 3)
         num_blocks = count_layers(state, r"layers\.(\d+)\.")

@@ -1,0 +1,1 @@
+"""Generators of the library spandrel: which are tested here, how they are built, recognised, trained and written."""
