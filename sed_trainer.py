@@ -10,30 +10,37 @@ from pipeline.registry import imported_on_first_use
 
 if TYPE_CHECKING:
     from pipeline.models.discriminators.conditioned import ConditionedDiscriminator
+    from pipeline.models.discriminators.features import FeatureDiscriminator
     from pipeline.models.discriminators.image import ImageDiscriminator
     from pipeline.models.discriminators.patch import PatchDiscriminator
     from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
     from pipeline.models.discriminators.unet import UNetDiscriminator
     from pipeline.models.semantics.extractor import SemanticExtractor, build_semantic_extractor
+    from pipeline.models.semantics.levels import FrozenLevels, open_levels
 
 __getattr__ = imported_on_first_use(
     "pipeline.models",
     {
         "discriminators.conditioned": ["ConditionedDiscriminator"],
+        "discriminators.features": ["FeatureDiscriminator"],
         "discriminators.image": ["ImageDiscriminator"],
         "discriminators.patch": ["PatchDiscriminator"],
         "discriminators.semantic_fusion": ["SemanticFusionBlock"],
         "discriminators.unet": ["UNetDiscriminator"],
         "semantics.extractor": ["SemanticExtractor", "build_semantic_extractor"],
+        "semantics.levels": ["FrozenLevels", "open_levels"],
     },
 )
 
 __all__ = [
     "ConditionedDiscriminator",
+    "FeatureDiscriminator",
+    "FrozenLevels",
     "ImageDiscriminator",
     "PatchDiscriminator",
     "SemanticExtractor",
     "SemanticFusionBlock",
     "UNetDiscriminator",
     "build_semantic_extractor",
+    "open_levels",
 ]

@@ -108,6 +108,8 @@ class Session:
         """What a person should know before the first step, one line each."""
         lines = notes_of(self._config, self._manifest, self._semantics, self._backend)
         lines += start_notes(self._config, self._restored, self._left_out)
+        described = {name: network.bare.description for name, network in self._state.discriminators.items()}
+        lines += (f"{name}: {text}" for name, text in described.items() if text)
         lines += (f"validation sets: {line}" for line in self._notes_of_sets)
         return [*lines, *self._validation_metrics.notes]
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.models.discriminators.features_options import FeatureOptions
 from pipeline.models.discriminators.image_options import ImageOptions
 from pipeline.models.discriminators.options import DISCRIMINATORS, DiscriminatorName, DiscriminatorOptions
 from pipeline.models.discriminators.patch_options import PatchOptions
@@ -11,6 +12,7 @@ from pipeline.registry import imported_on_first_use
 if TYPE_CHECKING:
     from pipeline.models.discriminators.base import Discriminator
     from pipeline.models.discriminators.contract import DiscriminatorArchitecture, build_discriminator
+    from pipeline.models.discriminators.features import FeatureDiscriminator
     from pipeline.models.discriminators.files import (
         initial_discriminator_weights,
         load_discriminator_weights,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 DISCRIMINATORS.announce(PatchOptions, "pipeline.models.discriminators.patch")
 DISCRIMINATORS.announce(UNetOptions, "pipeline.models.discriminators.unet")
 DISCRIMINATORS.announce(ImageOptions, "pipeline.models.discriminators.image")
+DISCRIMINATORS.announce(FeatureOptions, "pipeline.models.discriminators.features")
 
 __getattr__ = imported_on_first_use(
     __name__,
@@ -37,6 +40,7 @@ __getattr__ = imported_on_first_use(
             "save_discriminator",
             "start_discriminator",
         ],
+        "features": ["FeatureDiscriminator"],
         "image": ["ImageDiscriminator"],
         "patch": ["PatchDiscriminator"],
         "semantic_fusion": ["SemanticFusionBlock"],
@@ -50,6 +54,8 @@ __all__ = [
     "DiscriminatorArchitecture",
     "DiscriminatorName",
     "DiscriminatorOptions",
+    "FeatureDiscriminator",
+    "FeatureOptions",
     "ImageDiscriminator",
     "ImageOptions",
     "PatchDiscriminator",

@@ -37,6 +37,11 @@ class Discriminator(nn.Module, ABC):
         super().__init__()
         self.semantic_channels = semantic_channels
 
+    @property
+    def description(self) -> str:
+        """What the network holds beside its weights, for people and logs; empty for nothing."""
+        return ""
+
     @abstractmethod
     def logits(self, image: Float[Tensor, "n 3 h w"], semantics: Tensor | None) -> Float[Tensor, "n ..."]:
         """Return the logits of one checked batch."""

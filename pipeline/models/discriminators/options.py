@@ -27,8 +27,8 @@ class DiscriminatorOptions(ArchitectureOptions):
     registry = DISCRIMINATORS
 
     architecture: DiscriminatorName
-    """patch: PatchGAN (P); unet: pixel-wise U-Net (U); image: VGG-style, one logit per image (I). Each has options
-    of its own."""
+    """patch: PatchGAN (P); unet: pixel-wise U-Net (U); image: VGG-style, one logit per image (I); features: heads
+    on a frozen vision model. Each has options of its own."""
     semantic: bool
     """True: SeD, with semantic-aware fusion blocks; false: the plain baseline."""
     initial_weights: Path | None = None

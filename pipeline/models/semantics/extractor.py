@@ -130,18 +130,27 @@ def build_semantic_extractor(
         Li et al. 2024, SeD, arXiv:2402.19387, Sec. 3.3; the released models/sed.py, lines 12-49.
     """
     architecture, layer, weights = present_names(architecture, layer, str(weights))
-    model = open_vision_model(architecture)
-    backbone = truncate(model, layer, crop_px)
+    backbone = truncate(open_vision_model(architecture), layer, crop_px)
     if batch_statistics and not any(isinstance(module, nn.BatchNorm2d) for module in backbone.network.modules()):
-        raise ConfigError(f"{model.name} has no batch normalisation; leave batch_statistics off")
-    file, preprocessing, origin = _read(model, weights)
+        raise ConfigError(f"{backbone.model.name} has no batch normalisation; leave batch_statistics off")
+    backbone, preprocessing, origin = with_weights(backbone, weights, seed)
+    return SemanticExtractor(backbone, preprocessing=preprocessing, origin=origin, batch_statistics=batch_statistics)
+
+
+def with_weights(backbone: Backbone, weights: str, seed: int) -> tuple[Backbone, Preprocessing, str]:
+    """Return a backbone in memory with its weights, what they were trained with, and their origin, for people.
+
+    Raises:
+        InputError: The weights cannot be downloaded, or their licence must be accepted first.
+        CheckpointError: The weights are not those of the model; lists what does not fit.
+    """
+    file, preprocessing, origin = _read(backbone.model, weights)
     backbone = materialise(backbone)
     if file is None:
         fill_randomly(backbone.network, seed)
-        origin = f"random weights of seed {seed}"
-    else:
-        load_network(backbone.network, model.names, file)
-    return SemanticExtractor(backbone, preprocessing=preprocessing, origin=origin, batch_statistics=batch_statistics)
+        return backbone, preprocessing, f"random weights of seed {seed}"
+    load_network(backbone.network, backbone.model.names, file)
+    return backbone, preprocessing, origin
 
 
 def build_backbone(architecture: str, layer: Layer, crop_px: int = DEFAULT_CROP_PX) -> Backbone:

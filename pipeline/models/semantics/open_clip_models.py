@@ -116,12 +116,12 @@ class _OpenClipModel(VisionModel):
         network.prune_intermediate_layers([layer], prune_norm=True, prune_head=True)
         network.attn_pool = network.attn_pool_contrastive = None
 
-    def map_of(self, network: Any, image: Float[Tensor, "n 3 h w"], layer: int) -> Float[Tensor, "n c rows columns"]:
+    def maps_of(
+        self, network: Any, image: Float[Tensor, "n 3 h w"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "n c rows columns"]]:
         with _positions_for(network, image):
             # `stop_early` of a ResNet runs all layers; here there are none behind this one.
-            return network.forward_intermediates(image, indices=[layer], intermediates_only=True)[
-                "image_intermediates"
-            ][0]
+            return network.forward_intermediates(image, indices=layers, intermediates_only=True)["image_intermediates"]
 
     def download(self) -> Path:
         return self._published.download()

@@ -78,11 +78,13 @@ class TimmModel(VisionModel):
         """See `VisionModel`."""
         network.prune_intermediate_layers([layer], prune_norm=True, prune_head=True)
 
-    def map_of(self, network: Any, image: Float[Tensor, "n 3 h w"], layer: int) -> Float[Tensor, "n c rows columns"]:
+    def maps_of(
+        self, network: Any, image: Float[Tensor, "n 3 h w"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "n c rows columns"]]:
         """See `VisionModel`; without the norm behind the last layer."""
         return network.forward_intermediates(
-            image, indices=[layer], norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
-        )[0]
+            image, indices=layers, norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
 
     def download(self) -> Path:
         """See `VisionModel`."""

@@ -78,10 +78,10 @@ class VisionModel(ABC):
         """Remove what lies behind a layer from a whole network, in place."""
 
     @abstractmethod
-    def map_of(
-        self, network: nn.Module, image: Float[Tensor, "n 3 h w"], layer: int
-    ) -> Float[Tensor, "n c rows columns"]:
-        """Return the map of a layer of a network that is truncated there."""
+    def maps_of(
+        self, network: nn.Module, image: Float[Tensor, "n 3 h w"], layers: Sequence[int]
+    ) -> list[Float[Tensor, "n c rows columns"]]:
+        """Return the maps of layers, in the library's order, of a network that is truncated at the last of them."""
 
     @abstractmethod
     def download(self) -> Path:
@@ -156,7 +156,7 @@ class Backbone:
 
     def __call__(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c rows columns"]:
         """Return the map of a normalised image, one cell per `fit.stride_px`."""
-        return self.model.map_of(self.network, image, self.layer)
+        return self.model.maps_of(self.network, image, [self.layer])[0]
 
 
 def truncate(model: VisionModel, layer: Layer, crop_px: int) -> Backbone:
@@ -194,7 +194,7 @@ def _truncated(model: VisionModel, layer: int, device: str) -> nn.Module:
 def _probe(model: VisionModel, network: nn.Module, layer: int, side_px: int) -> Tensor:
     try:
         with torch.no_grad():
-            return model.map_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), layer)
+            return model.maps_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), [layer])[0]
     except _REFUSALS as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(

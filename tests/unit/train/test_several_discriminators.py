@@ -35,6 +35,16 @@ FURTHER = {
     "adversarial_weight": 0.002,
     "network": {"architecture": "unet", "semantic": False, "num_features": 4, "placement": "decoder"},
 }
+FEATURES = {
+    "adversarial_weight": 0.001,
+    "network": {
+        "architecture": "features",
+        "backbone": "timm:tf_efficientnet_lite0",
+        "layers": [1, 3],
+        "weights": "random",
+        "num_features": 4,
+    },
+}
 
 
 def networks() -> dict[str, nn.Module]:
@@ -109,7 +119,7 @@ def test_discriminators_that_rest_do_not_move() -> None:
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preset:
     monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
     prepare_tiny_data(tmp_path)
-    return tiny_preset(tmp_path, further_discriminators=[FURTHER], **{"losses.adversarial_weight": 0.001})
+    return tiny_preset(tmp_path, further_discriminators=[FURTHER, FEATURES], **{"losses.adversarial_weight": 0.001})
 
 
 def test_run_when_interrupted_resumes_all_of_them_to_the_same_bits(preset: Preset, tmp_path: Path) -> None:
@@ -119,10 +129,8 @@ def test_run_when_interrupted_resumes_all_of_them_to_the_same_bits(preset: Prese
     assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "parts")
     last = max((tmp_path / "whole" / "checkpoints").iterdir())
     files = sorted(path.name for path in last.glob("*.safetensors"))
-    assert [name for name in files if name.startswith("discriminator_2")] == [
-        "discriminator_2.safetensors",
-        "discriminator_2_optimizer.safetensors",
-    ]
+    further = [f"discriminator_{number}{part}" for number in (2, 3) for part in ("", "_optimizer")]
+    assert {f"{name}.safetensors" for name in further} <= set(files)
     for name in files:
         assert (tmp_path / "parts" / "checkpoints" / last.name / name).read_bytes() == (last / name).read_bytes()
 
@@ -131,10 +139,12 @@ def test_run_reports_and_exports_all_of_them(preset: Preset, tmp_path: Path) -> 
     run_session(preset, tmp_path / "run")
     line = [line for line in lines_of(tmp_path / "run") if "discriminator_2/real" in line][-1]
     names = ("accuracy_real", "accuracy_fake", "fake", "real_logit", "skipped_updates")
-    assert {f"discriminator{which}/{name}" for which in ("", "_2") for name in names} <= line.keys()
+    assert {f"discriminator{which}/{name}" for which in ("", "_2", "_3") for name in names} <= line.keys()
     assert {"generator/adversarial_2", "gradient_share/adversarial_2"} <= line.keys()
     exported = load_file(tmp_path / "run" / "export" / "discriminator_2.safetensors")
     assert exported.keys() == UNetDiscriminator(4).state_dict().keys()
+    heads = load_file(tmp_path / "run" / "export" / "discriminator_3.safetensors")
+    assert {name.partition(".")[0] for name in heads} == {"heads"}
     titles = [drawing.chart.title for drawing in curves_of(MetricsFile(tmp_path / "run" / "metrics.jsonl")).drawings]
     assert {"Discriminator's accuracy", "Discriminator 2's accuracy"} <= set(titles)
 
@@ -142,7 +152,8 @@ def test_run_reports_and_exports_all_of_them(preset: Preset, tmp_path: Path) -> 
 def test_dry_run_names_all_of_them_and_their_memory(preset: Preset) -> None:
     text = describe(preset)
     assert "discriminator_2  unet, " in text
-    assert "adversarial vanilla x 0.001, adversarial_2 x 0.002" in text
+    assert "adversarial vanilla x 0.001, adversarial_2 x 0.002, adversarial_3 x 0.001" in text
+    assert "features of timm:tf_efficientnet_lite0 layers 1, 3, weights random (frozen)" in text
     assert "further_discriminators.0=unet (the paper: none)" in text
 
 
@@ -170,4 +181,4 @@ def test_health_names_the_discriminator_that_is_at_chance() -> None:
 def test_configuration_of_a_run_is_read_back(preset: Preset, tmp_path: Path) -> None:
     run_session(preset, tmp_path / "run", stop_at=4)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())["train"]["further_discriminators"]
-    assert stored[0]["network"]["architecture"] == "unet"
+    assert [one["network"]["architecture"] for one in stored] == ["unet", "features"]
