@@ -39,7 +39,8 @@ class PreviewConfig:
     shards: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SHARDS")] = Path("demo/shards")
     """Folder of image shards."""
     recipe: str = DEFAULT_RECIPE
-    """A recipe that ships with the project, or a path that ends in .toml. default: the one that the shards record."""
+    """A recipe that ships with the project, or a path that ends in .toml. default: the one that the shards record; of
+    paired shards, their LQ images as they are."""
     output: Path = Path("demo/preview.png")
     """The picture, a PNG."""
     overwrite: bool = False
@@ -76,7 +77,8 @@ def main(argv: list[str]) -> int:
     manifest = image_manifest(config.shards)
     is_given = config.recipe != DEFAULT_RECIPE
     own = manifest.images
-    recipe = load_recipe(config.recipe) if is_given else recorded_recipe(own.recipe, own.recipe_table)
+    recorded = recorded_recipe(own.recipe, own.recipe_table) if own.has_recipe else None
+    recipe = load_recipe(config.recipe) if is_given else recorded
     images = ShardSet(config.shards, manifest)
 
     from pipeline.inference.degradation_preview import draw_preview
@@ -98,7 +100,7 @@ def main(argv: list[str]) -> int:
     write_png(config.output, picture, job=_JOB)
     say(f"picture: {config.output}")
     if run is not None:
-        run.log(f"degradation/{recipe.name}", picture)
+        run.log(f"degradation/{recipe.name if recipe else own.recipe}", picture)
         say(f"and in MLflow, run {run.run_id}")
     return 0
 

@@ -23,6 +23,7 @@ COMMAND = CommandLine(
     (
         "--source photos/ --output shards/  # the demo's settings on other photos",
         "rrdb_sed_p_x4 --source data/DF2K/HR --output s3://bucket/df2k_x4",
+        "rrdb_sed_p_x4 --degradation paired --source data/mine/HR --lq-source data/mine/LRx4 --output shards/",
         "rrdb_sed_p_x4 --dry-run  # surveys and plans, writes nothing",
     ),
 )
@@ -39,15 +40,15 @@ def main(argv: list[str]) -> int:
     from shards.write.dataset import describe, survey_and_plan, write
     from shards.write.generations import OUTPUT_NAMES, read_generations
     from shards.write.plan import settings_of
-    from shards.write.sources import discover, list_folders, name_photos
+    from shards.write.sources import discover, list_folders, name_photos, pair_photos
 
     prepare_training_photos(config.source)
     prepare_validation_photos(config.exclude)
-    listings = list_folders(config.source)
-    sources = name_photos(listings)
+    listings, lqs = list_folders(config.source), list_folders(config.lq_source, flag="--lq-source")
+    sources = pair_photos(listings, lqs, config.scale) if lqs else name_photos(listings)
     excluded = discover(config.exclude, flag="--exclude")
     settings_of(config)  # refuses a bad recipe before any work
-    check_output_folder(config.output, (*config.source, *config.exclude), OUTPUT_NAMES)
+    check_output_folder(config.output, (*config.source, *config.lq_source, *config.exclude), OUTPUT_NAMES)
     if not dry_run:
         check_writable(config.output)
     read_generations(config.output)
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
         say(f"using {session.description}")
         plans = survey_and_plan(config, sources, excluded, session.executor, cut=not dry_run)
         say(describe(plans, sources))
-        if passed_over := describe_passed_over(listings):
+        if passed_over := describe_passed_over([*listings, *lqs]):
             say(passed_over)
         if dry_run:
             say(f"dry run: nothing was written to {config.output}")

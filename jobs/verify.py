@@ -36,6 +36,8 @@ class VerifyConfig:
     """Folder or URL that jobs/shard.py wrote."""
     repair: tuple[Path, ...] = ()
     """Folders of photos that the shards were made from, in the same order; rewrites corrupt shards."""
+    repair_lq: tuple[Path, ...] = ()
+    """Folders of their LQ images, for paired shards."""
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
         from jobs.ray_tasks import ray_session
         from shards.write.repair import find_photos, repair
 
-        plans, photos = find_photos(config.folder, config.repair)
+        plans, photos = find_photos(config.folder, config.repair, config.repair_lq)
         with ray_session() as session:
             repair(config.folder, plans, photos, {fault.file for fault in faults}, session.executor)
         faults = verify(config.folder)

@@ -15,7 +15,9 @@ MAX_DECODABLE_PIXELS = 178_956_970
 """Pillow itself refuses larger images; that limit is process-wide, so it is left unchanged."""
 
 DEFAULT_RECIPE = "default"
-_DEFAULT_RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1"}
+GIVEN_LQ = "given"
+"""In place of the recipe's name in paired shards, whose LQ images are given."""
+_DEFAULT_RECIPES = {"classical": "bicubic-1", "realworld": "realesrgan-1", "paired": GIVEN_LQ}
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class ShardConfig:
     """Folders of photos (PNG, JPEG, WebP, TIFF, BMP, AVIF, JPEG 2000), searched with their sub-folders."""
     output: StoragePath
     """Folder or URL (s3://bucket/prefix) for the shards: new, empty, or written earlier with the same settings."""
-    degradation: Literal["classical", "realworld"]
-    """classical: bicubic LQ stored beside HR. realworld: HR and seeds only; training makes LQ by the recipe."""
+    degradation: Literal["classical", "realworld", "paired"]
+    """classical: bicubic LQ stored beside HR. realworld: HR and seeds only; training makes LQ by the recipe. paired: LQ
+    of your own, from `lq_source`, stored beside HR."""
     scale: Literal[2, 3, 4]
     """How many times smaller the LQ image is."""
     sub_image_px: int
@@ -55,6 +58,9 @@ class ShardConfig:
     recipe: str = DEFAULT_RECIPE
     """Degradation recipe of realworld shards: realesrgan-1, realesrgan-light-1, bicubic-1, or your own TOML file,
     whose content the dataset stores. default: realesrgan-1, or bicubic-1 for classical shards, which take no other."""
+    lq_source: tuple[Path, ...] = ()
+    """Folders of LQ images for paired shards: one for each of `source`, in the same order, with files of the same names
+    or with the scale after the name (ax4.png), `scale` times smaller. Whatever does not fit is rejected and counted."""
 
     @property
     def recipe_name(self) -> str:
@@ -76,11 +82,7 @@ class ShardConfig:
         if not self.source:
             yield "source is empty; give at least one folder of photos"
         yield from self._size_faults()
-        if self.degradation == "classical" and self.recipe_name != _DEFAULT_RECIPES["classical"]:
-            yield (
-                f"recipe={self.recipe!r} is not for classical shards, whose LQ images are bicubic; "
-                'use degradation="realworld", or recipe="default"'
-            )
+        yield from self._degradation_faults()
         if self.variants < 1:
             yield f"variants={self.variants} must be at least 1"
         if not 0 <= self.seed < 2**63:
@@ -91,6 +93,25 @@ class ShardConfig:
             yield f"max_reject_fraction={self.max_reject_fraction} must be from 0 to 1"
         if not 1 <= self.max_pixels <= MAX_DECODABLE_PIXELS:
             yield f"max_pixels={self.max_pixels} must be from 1 to {MAX_DECODABLE_PIXELS}"
+
+    def _degradation_faults(self) -> Iterator[str]:
+        is_paired = self.degradation == "paired"
+        if self.degradation != "realworld" and self.recipe_name != _DEFAULT_RECIPES[self.degradation]:
+            which = "given" if is_paired else "bicubic"
+            yield (
+                f"recipe={self.recipe!r} is not for {self.degradation} shards, whose LQ images are {which}; "
+                'use degradation="realworld", or recipe="default"'
+            )
+        if is_paired and len(self.lq_source) != len(self.source):
+            yield (
+                f"lq_source names {len(self.lq_source)} folder(s) for the {len(self.source)} of source; paired shards "
+                "need one folder of LQ images for each folder of photos"
+            )
+        if self.lq_source and not is_paired:
+            yield (
+                f'lq_source is given, but degradation="{self.degradation}" makes its own LQ images; '
+                'use degradation="paired", or leave lq_source empty'
+            )
 
     def _size_faults(self) -> Iterator[str]:
         for name in ("sub_image_px", "stride_px"):

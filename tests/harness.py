@@ -26,7 +26,7 @@ from shards.config import ShardConfig
 from shards.format.manifest import Manifest
 from shards.write.dataset import survey_and_plan, write
 from shards.write.execution import SERIAL
-from shards.write.sources import discover
+from shards.write.sources import discover, list_folders, pair_photos
 
 Main = Callable[[list[str]], int]
 """A job's `main`: arguments to exit code."""
@@ -75,7 +75,8 @@ def write_photos(folder: Path, sizes_px: Sequence[tuple[int, int]]) -> Path:
 
 def write_shards(config: ShardConfig) -> Manifest:
     """Write shards in this process, without Ray, by the same functions that the job maps over."""
-    files = discover(config.source)
+    lqs = list_folders(config.lq_source)
+    files = pair_photos(list_folders(config.source), lqs, config.scale) if lqs else discover(config.source)
     return write(survey_and_plan(config, files, (), SERIAL, cut=False), config.output, files, SERIAL)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.errors import InputError
+from shards.format.lq_names import LQ_NAMES, lq_stems
 from shards.format.photos import describe_passed_over, list_photos, photo_suffixes
 
 _SHOWN_ENTRIES = 5
@@ -32,7 +33,7 @@ class Layout:
     hr: str
     lr: tuple[str, ...] = ()
     hr_name: str = "{name}"
-    lr_names: tuple[str, ...] = ("{name}", "{name}x{scale}")
+    lr_names: tuple[str, ...] = LQ_NAMES
     scale: int | None = None
 
     def name_of(self, hr_file: Path) -> str | None:
@@ -125,8 +126,7 @@ class EvaluationSet:
         for template in self.layout.lr:
             folder = self.root / template.format(scale=scale)
             if folder.is_dir():
-                stems = (lr_name.format(name=name, scale=scale) for lr_name in self.layout.lr_names)
-                return tuple(folder / f"{stem}{ending}" for stem in stems)
+                return tuple(folder / f"{stem}{ending}" for stem in lq_stems(name, scale, self.layout.lr_names))
         return ()
 
     def files(self) -> list[Path]:

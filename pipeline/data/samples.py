@@ -26,6 +26,7 @@ from pipeline.data.prefetch import Prefetcher
 from pipeline.degrade import stack_parameters
 from shards.degradation.crops import Crop, draw_crop
 from shards.degradation.parameters import SampleParameters, draw_parameters
+from shards.degradation.recipe import Recipe
 from shards.degradation.recorded import recorded_recipe
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest
@@ -59,7 +60,7 @@ def check_crop(data: DataConfig, manifest: Manifest) -> None:
         InputError: They are smaller.
     """
     images = manifest.images
-    patch_px = data.crop_px if images.is_classical else data.canvas_px
+    patch_px = data.crop_px if images.has_lq else data.canvas_px
     if patch_px > images.sub_image_px:
         raise InputError(
             f"the step reads {patch_px} px of HR, but the sub-images in {data.shards} have {images.sub_image_px} px; "
@@ -102,9 +103,9 @@ class TrainingSamples(Dataset[Item]):
             self._features.require_samples_of(self._manifest)
         self._prefetcher = Prefetcher(read, self._order)
         self._settings = self._manifest.images
-        self._patch_px = data.crop_px if self._settings.is_classical else data.canvas_px
+        self._patch_px = data.crop_px if self._settings.has_lq else data.canvas_px
         self._crop_px = data.crop_px
-        self._recipe = recorded_recipe(self._settings.recipe, self._settings.recipe_table)
+        self._recipe = _recipe_of(self._settings)
         check_crop(data, self._manifest)
 
     def __getitem__(self, position: int) -> Item:
@@ -139,7 +140,7 @@ class TrainingSamples(Dataset[Item]):
         semantics = None if self._features is None else self._features.read(index, sample.key, variant)
         hr = self._decode(sample, "png", crop)
         key = f"{sample.key}#{variant}"
-        if self._settings.is_classical:
+        if self._recipe is None:
             return Item(key, hr, self._decode(sample, "lq.png", crop.scaled(record.scale)), None, semantics)
         parameters = draw_parameters(
             self._recipe,
@@ -153,6 +154,12 @@ class TrainingSamples(Dataset[Item]):
     def _decode(self, sample: Sample, extension: str, crop: Crop) -> Pixels:
         member = f"{sample.key}.{extension}"
         return decode_crop(sample.part(extension), member, crop, self._settings.side_px[extension])
+
+
+def _recipe_of(settings: ImageSettings) -> Recipe | None:
+    """Return the recipe of training's own degradations; None where the shards hold LQ images."""
+    recipe = recorded_recipe(settings.recipe, settings.recipe_table) if settings.has_recipe else None
+    return None if settings.has_lq else recipe
 
 
 def _check_record(record: SampleRecord, key: str, settings: ImageSettings) -> None:

@@ -1,11 +1,14 @@
 """A picture of a degradation: a grid of HR and a few variants, each with the parameters that it was drawn with.
 
+Of paired shards without a recipe, it shows their given LQ images in place of variants.
+
 The seeds are those of the shards, so a variant here has the seed that training uses for it. The canvas is the middle of
 the sub-image, neither cropped nor augmented, and LQ is shown enlarged by pixel repetition.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,7 @@ from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import Recipe
 from shards.errors import InputError
 from shards.format.png import Pixels, decode_png
+from shards.format.settings import ImageSettings
 from shards.read.reader import Sample, ShardSet
 
 _PANEL_PX = 256
@@ -27,21 +31,21 @@ _LINE_PX = 15
 
 @dataclass(frozen=True)
 class Row:
-    """One sub-image: its name, (canvas, canvas, 3) uint8 HR, and each variant's parameters and LQ."""
+    """One sub-image: its name, (canvas, canvas, 3) uint8 HR, and the caption and pixels of each LQ."""
 
     name: str
     hr: Pixels
-    variants: tuple[tuple[SampleParameters, Pixels], ...]
+    lqs: tuple[tuple[list[str], Pixels], ...]
 
 
 def draw_preview(
-    images: ShardSet, recipe: Recipe, *, num_samples: int, num_variants: int, canvas_px: int | None
+    images: ShardSet, recipe: Recipe | None, *, num_samples: int, num_variants: int, canvas_px: int | None
 ) -> Pixels:
     """Draw a grid of samples, evenly spread over the shards, and their variants.
 
     Args:
         images: The image shards.
-        recipe: The degradation.
+        recipe: The degradation; None to show the LQ images of paired shards.
         num_samples: Rows at most.
         num_variants: Degradations per sample.
         canvas_px: Side of the HR square; None: the whole sub-image.
@@ -50,27 +54,41 @@ def draw_preview(
         InputError: A sub-image is smaller than the canvas.
     """
     indices = [k * len(images) // num_samples for k in range(min(num_samples, len(images)))]
-    rows = [degrade_sample(images, index, recipe, num_variants=num_variants, canvas_px=canvas_px) for index in indices]
-    return draw_grid(rows)
+    samples = (images.sample(index) for index in indices)
+    return draw_grid([_draw_row(sample, images.manifest.images, recipe, num_variants, canvas_px) for sample in samples])
 
 
-def degrade_sample(images: ShardSet, index: int, recipe: Recipe, *, num_variants: int, canvas_px: int | None) -> Row:
-    """Compute every variant of one sub-image.
-
-    Raises:
-        InputError: The sub-image is smaller than the canvas; names the sample.
-    """
-    sample = images.sample(index)
-    dataset = images.manifest.images
+def _draw_row(
+    sample: Sample, dataset: ImageSettings, recipe: Recipe | None, num_variants: int, canvas_px: int | None
+) -> Row:
     scale = dataset.scale
-    hr = cut_canvas(decode_png(sample.part("png"), sample.key, dataset.sub_image_px), sample.key, canvas_px, scale)
+    whole = decode_png(sample.part("png"), sample.key, dataset.sub_image_px)
+    hr = cut_canvas(whole, sample.key, canvas_px, scale)
+    if recipe is None:
+        lq = cut_canvas(
+            decode_png(sample.part("lq.png"), sample.key, dataset.side_px["lq.png"]), sample.key, len(hr) // scale, 1
+        )
+        start_px = (len(whole) // scale - len(lq)) // 2 * scale  # where LQ is cut: on the grid of its pixels
+        place = slice(start_px, start_px + len(hr))
+        return Row(sample.key, whole[place, place], (([f"LQ as given, {len(lq)} px"], lq),))
     parameters = [
         draw_parameters(recipe, seed, scale=scale, canvas_px=len(hr), crop_px=len(hr))
         for seed in _seeds(sample, num_variants, dataset.seed)
     ]
+    return Row(sample.key, hr, tuple(_captioned(parameters, _degrade(hr, parameters))))
+
+
+def _degrade(hr: Pixels, parameters: Sequence[SampleParameters]) -> np.ndarray:
+    """Return one LQ for each of some parameters, as (n, side, side, 3) uint8."""
     batch = torch.from_numpy(hr).permute(2, 0, 1)[None].float().div(255).repeat(len(parameters), 1, 1, 1)
     lq = (degrade(batch, stack_parameters(parameters)).lq * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return Row(sample.key, hr, tuple(zip(parameters, lq.numpy(), strict=True)))
+    return lq.numpy()
+
+
+def _captioned(parameters: Sequence[SampleParameters], lqs: np.ndarray) -> Iterator[tuple[list[str], Pixels]]:
+    for number, (drawn, lq) in enumerate(zip(parameters, lqs, strict=True)):
+        steps = (step.caption() for step in drawn.steps)
+        yield [f"variant {number}, LQ, {len(lq)} px", *filter(None, steps)], lq
 
 
 def _seeds(sample: Sample, num_variants: int, dataset_seed: int) -> list[str]:
@@ -113,15 +131,11 @@ def draw_grid(rows: list[Row]) -> Pixels:
 
 
 def _captions(row: Row) -> list[list[str]]:
-    captions = [[row.name, f"HR, {len(row.hr)} px"]]
-    for number, (parameters, lq) in enumerate(row.variants):
-        steps = [step.caption() for step in parameters.steps]
-        captions.append([f"variant {number}, LQ, {len(lq)} px", *filter(None, steps)])
-    return captions
+    return [[row.name, f"HR, {len(row.hr)} px"], *(caption for caption, _ in row.lqs)]
 
 
 def _images(row: Row) -> list[Pixels]:
-    return [row.hr, *(lq.repeat(len(row.hr) // len(lq), 0).repeat(len(row.hr) // len(lq), 1) for _, lq in row.variants)]
+    return [row.hr, *(lq.repeat(len(row.hr) // len(lq), 0).repeat(len(row.hr) // len(lq), 1) for _, lq in row.lqs)]
 
 
 def _panel(image: Pixels, lines: list[str], num_lines: int) -> Pixels:

@@ -73,9 +73,9 @@ def feature_settings(images: Manifest, extractor: SemanticExtractor, crop_px: in
             not fit.
     """
     settings = images.images
-    if not settings.is_classical:
+    if not settings.has_lq:
         raise ConfigError(
-            "features are cached for classical shards only; real-world training computes them online "
+            "features are cached for classical and paired shards only; real-world training computes them online "
             "(--semantics.source online)"
         )
     if crop_px > settings.sub_image_px or crop_px % extractor.stride_px:

@@ -20,7 +20,7 @@ def departures(preset: Preset) -> list[str]:
     config = preset.train
     if not config.is_adversarial:
         return []
-    if preset.shards.degradation != "classical":
+    if preset.shards.degradation == "realworld":
         return ["the paper's options for the real-world task were not released: there is nothing to compare with"]
     return [
         f"{name}={_plain(value)} (the paper: {_plain(papers)})"

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-RejectReason = Literal["truncated", "not-an-image", "too-small", "too-large", "unreadable", "transparent", "duplicate"]
+RejectReason = Literal[
+    "truncated", "not-an-image", "too-small", "too-large", "unreadable", "transparent", "duplicate",
+    "lq-missing", "lq-size", "hr-missing",
+]  # fmt: skip
+"""The last three are of pairs: HR without LQ, LQ of another size than HR / scale, and LQ without HR."""
 
 PhotoNote = Literal["colour-space", "depth", "frames", "profile", "transparency"]
 """What decoded pixels do not show of a photo, or what was assumed of it."""

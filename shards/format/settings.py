@@ -25,12 +25,12 @@ class ImageSettings:
     """Settings of image shards; every value takes part in the plan's fingerprint."""
 
     alpha: Literal["composite", "reject"]
-    degradation: Literal["classical", "realworld"]
+    degradation: Literal["classical", "realworld", "paired"]
     encoder: str
     """PNG level and library versions; see `shards.format.png.ENCODER`."""
     max_pixels: Positive
     recipe: str
-    """Name of the degradation recipe."""
+    """Name of the degradation recipe; `given` for paired shards, whose LQ images are none of ours."""
     scale: Annotated[int, Range(1, 64)]
     seed: Count
     """Dataset seed: keys the order of photos over shards and every degradation."""
@@ -43,15 +43,20 @@ class ImageSettings:
     """Content of the recipe, as in its TOML file; None for a recipe that ships with this project."""
 
     @property
-    def is_classical(self) -> bool:
-        """Whether an LQ image is stored beside each sub-image."""
-        return self.degradation == "classical"
+    def has_lq(self) -> bool:
+        """Whether an LQ image is stored beside each sub-image; else training makes it."""
+        return self.degradation != "realworld"
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether LQ images come from a recipe; else they were given."""
+        return self.degradation != "paired"
 
     @property
     def side_px(self) -> dict[str, int]:
         """Side of each image of a sample, by its member's extension."""
         sides = {"png": self.sub_image_px}
-        return sides | {"lq.png": self.sub_image_px // self.scale} if self.is_classical else sides
+        return sides | {"lq.png": self.sub_image_px // self.scale} if self.has_lq else sides
 
     @property
     def max_member_bytes(self) -> int:

@@ -91,7 +91,7 @@ def _stray_files(folder: StoragePath, shards: tuple[ShardEntry, ...]) -> Iterato
 
 
 def _recipe_faults(manifest: Manifest) -> Iterator[Fault]:
-    if isinstance(manifest.config, ImageSettings):
+    if isinstance(manifest.config, ImageSettings) and manifest.config.has_recipe:
         try:
             recorded_recipe(manifest.config.recipe, manifest.config.recipe_table)
         except InputError as error:

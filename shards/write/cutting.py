@@ -25,7 +25,8 @@ class SubImage(NamedTuple):
     """Of the HR pixels."""
     gt_png: bytes
     lq_png: bytes | None
-    """Cut from the LQ of the whole photo; None for real-world shards, whose LQ is made during training."""
+    """Cut from the LQ of the whole photo, computed or given; None for real-world shards, whose LQ is made during
+    training."""
 
 
 def positions_in(height_px: int, width_px: int, settings: ImageSettings) -> list[Position]:
@@ -45,12 +46,14 @@ class CutPhoto:
     Args:
         pixels: (height, width, 3) uint8 RGB, at least a sub-image large; cut to multiples of the scale first.
         settings: A plan's.
+        lq: (height / scale, width / scale, 3) uint8 RGB of paired shards; None where LQ is computed, or made during
+            training.
 
     Raises:
         ShardError: This machine encodes differently from the one that planned.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], settings: ImageSettings) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], settings: ImageSettings, lq: NDArray[np.uint8] | None = None) -> None:
         if settings.encoder != ENCODER:
             raise ShardError(
                 f"this machine would write other bytes: its encoder is {ENCODER!r}, the plan's is "
@@ -59,7 +62,7 @@ class CutPhoto:
         scale = settings.scale
         height_px, width_px = (cut_side(side_px, scale) for side_px in pixels.shape[:2])
         self._gt = np.ascontiguousarray(pixels[:height_px, :width_px])
-        self._lq = downscale(self._gt, scale) if settings.is_classical else None
+        self._lq = downscale(self._gt, scale) if settings.degradation == "classical" else lq
         self._scale, self._size_px = scale, settings.sub_image_px
         self._positions = positions_in(height_px, width_px, settings)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from shards.config import ShardConfig
@@ -22,7 +22,7 @@ from shards.write.execution import Executor
 from shards.write.generations import extend, is_finished, publish, read_generations
 from shards.write.missing import finished_entries, missing_tasks, require_all
 from shards.write.plan import Plan, make_plan, settings_of, write_plan
-from shards.write.sources import SourceFile
+from shards.write.sources import SourceFile, paths_of
 from shards.write.spool import Spool
 from shards.write.survey import (
     MAX_SPOOLED_PIXELS,
@@ -80,7 +80,7 @@ def survey_and_plan(
     seen = known.keys() | {reject.path for plan in before for reject in plan.rejects}
     is_new = any(file.name not in seen for file in sources)
     spool = _spool_for(config, before) if cut and is_new else None
-    template = SurveyTask((), config.sub_image_px, config.max_pixels, reusable, config.alpha, spool)
+    template = SurveyTask((), config.sub_image_px, config.max_pixels, reusable, config.alpha, spool, config.scale)
     max_rejects = config.max_reject_fraction * len(sources)
     with _storage_errors(config.output):
         surveyed = survey_all(sources, template, executor, "surveying photos", max_rejects=max_rejects)
@@ -147,7 +147,7 @@ def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
     rejects = [reject for plan in plans for reject in plan.rejects]
     counts = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).items())
     lines = [
-        f"{sum(len(plan.photos) for plan in plans)} of {len(sources)} photos, "
+        f"{sum(len(plan.photos) for plan in plans)} of {sum(file.is_hr for file in sources)} photos, "
         f"{sum(plan.num_samples for plan in plans)} sub-images, {sum(len(plan.shards) for plan in plans)} shard(s), "
         f"about {sum(plan.predicted_bytes for plan in plans) / 2**20:.1f} MiB",
         *(
@@ -164,7 +164,7 @@ def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
     return "\n".join(lines)
 
 
-def write(plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFile], executor: Executor) -> Manifest:
+def write(plans: Sequence[Plan], folder: StoragePath, sources: Sequence[SourceFile], executor: Executor) -> Manifest:
     """Write what is missing of a dataset, and publish it.
 
     Args:
@@ -179,7 +179,7 @@ def write(plans: Sequence[Plan], folder: StoragePath, sources: Iterable[SourceFi
     Raises:
         ShardError: Storage failed.
     """
-    paths = {file.name: file.path for file in sources}
+    paths = paths_of(sources)
     tasks = [task for plan in plans for task in shard_tasks(plan, folder.resolve(), paths)]
     spool = Spool.beside(folder.resolve(), plans[0].settings)
     with _storage_errors(folder):
@@ -220,7 +220,7 @@ def _write_shards(
     memory_bytes = _WORKER_BYTES + _BYTES_PER_PIXEL * max(task.max_photo_pixels for task in missing)
     with executor.progress("writing shards", num_images, "images", status=folder / STATUS_FILE) as progress:
         progress.num_rejects = num_rejects
-        pending = Counter(piece.photo.sha256 for task in missing for piece in task.shard.pieces)
+        pending = Counter(piece.photo.content_sha256 for task in missing for piece in task.shard.pieces)
         for task, entry in executor.map(write_shard, _largest_first(missing), memory_bytes=memory_bytes):
             progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
             if spool:
@@ -232,9 +232,10 @@ def _write_shards(
 def _drop_spooled(task: ShardTask, pending: Counter[str], spool: Spool) -> None:
     """Delete the spooled photos of a finished shard that no other shard needs."""
     for piece in task.shard.pieces:
-        pending[piece.photo.sha256] -= 1
-        if not pending[piece.photo.sha256]:
-            spool.drop(piece.photo.sha256)
+        content = piece.photo.content_sha256
+        pending[content] -= 1
+        if not pending[content]:
+            spool.drop(content)
 
 
 def _largest_first(tasks: Sequence[ShardTask]) -> list[ShardTask]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from shards.config import ShardConfig
+from shards.config import GIVEN_LQ, ShardConfig
 from shards.degradation.recorded import record_recipe
 from shards.errors import InputError, ShardError
 from shards.format.documents import FORMAT_VERSION, digest_of, parse_sealed, read_sealed, seal
@@ -125,7 +125,8 @@ def settings_of(config: ShardConfig) -> ImageSettings:
     Raises:
         InputError: The recipe cannot be read.
     """
-    recipe, table = record_recipe(config.recipe_name)
+    is_given = config.degradation == "paired"
+    recipe, table = (GIVEN_LQ, None) if is_given else record_recipe(config.recipe_name)
     return ImageSettings(
         alpha=config.alpha,
         degradation=config.degradation,
@@ -216,7 +217,7 @@ def _order_key(seed: int, photo: Photo) -> bytes:
 def _predict_sample_bytes(settings: ImageSettings) -> int:
     num_pixels = settings.sub_image_px**2
     num_members = 2
-    if settings.is_classical:
+    if settings.has_lq:
         num_pixels += (settings.sub_image_px // settings.scale) ** 2
         num_members = 3
     record_bytes = _RECORD_BYTES + _SEED_BYTES * settings.variants
@@ -256,6 +257,8 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
     for photo in document.photos:
         if min(photo.height_px, photo.width_px) < settings.sub_image_px:
             raise ShardError(f"{path}: {photo.name} is smaller than a sub-image; {_NO_PLAN}")
+        if (photo.lq is None) is not settings.has_recipe:
+            raise ShardError(f"{path}: {photo.name} has no given LQ in a plan of pairs, or one in another; {_NO_PLAN}")
     return plan_generation(
         settings,
         document.photos,

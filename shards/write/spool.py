@@ -70,7 +70,7 @@ class Spool:
         """Cut a photo and store its sub-images.
 
         Args:
-            sha256: Of the photo's file, the name that it is found by.
+            sha256: Of what it is cut from, the name that it is found by; see `Photo.content_sha256`.
             facts: Plain data about the photo, returned by `facts`.
             photo: Its pixels; one encoded sub-image at a time is in memory.
 
@@ -100,7 +100,7 @@ class Spool:
             archive = None
             with contextlib.suppress(*_DAMAGE):
                 archive = stack.enter_context(zipfile.ZipFile(self._path(sha256)))
-            yield SpooledPhoto(archive, has_lq=self.settings.is_classical)
+            yield SpooledPhoto(archive, has_lq=self.settings.has_lq)
 
     def drop(self, sha256: str) -> None:
         """Delete a photo's spool file, once all of its shards exist."""

@@ -7,13 +7,14 @@ stopped, are not decoded again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from shards.errors import InputError
-from shards.format.photos import DecodeError, read_file, read_photo
+from shards.format.photos import DecodedPhoto, DecodeError, read_file, read_photo
 from shards.format.png import pixels_sha256
 from shards.format.rejects import PhotoNote, Reject
 from shards.schema import Count, Range, Sha256
@@ -26,6 +27,18 @@ MAX_SPOOLED_PIXELS = 2**24
 
 
 PhotoSide: TypeAlias = Annotated[int, Range(1, 10**6)]
+
+
+@dataclass(frozen=True)
+class GivenLq:
+    """The LQ image of a photo of paired shards."""
+
+    name: str
+    """`FOLDER/PATH`."""
+    sha256: Sha256
+    """Of the file's bytes."""
+    pixels_sha256: Sha256
+    """Of the decoded pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +56,24 @@ class Photo:
     pixels_sha256: Sha256
     """Of the decoded pixels."""
     notes: tuple[PhotoNote, ...] = ()
-    """What was lost or assumed when it was decoded, sorted."""
+    """What was lost or assumed when it was decoded, or its given LQ, sorted."""
+    lq: GivenLq | None = None
+    """Its LQ image in paired shards."""
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of what its sub-images are cut from: of its file, and of its given LQ where there is one."""
+        return content_sha256(self.sha256, self.lq.sha256 if self.lq else None)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return a plan's entry; it says nothing of notes where there are none."""
-        plain = asdict(self)
-        return plain | {"notes": list(self.notes)} if self.notes else _without(plain, "notes")
+        """Return a plan's entry; it says nothing of notes and of a given LQ where there are none."""
+        plain = asdict(self) | {"notes": list(self.notes)}
+        return {key: value for key, value in plain.items() if value or key not in ("notes", "lq")}
+
+
+def content_sha256(sha256: str, lq_sha256: str | None) -> str:
+    """Return the hash of a photo's file, or of a pair of files, from their own."""
+    return sha256 if lq_sha256 is None else hashlib.sha256(f"{sha256}/{lq_sha256}".encode("ascii")).hexdigest()
 
 
 def parse_photo(content: Mapping[str, Any]) -> Photo:
@@ -57,7 +82,8 @@ def parse_photo(content: Mapping[str, Any]) -> Photo:
     Raises:
         TypeError: A key is missing or unknown.
     """
-    return Photo(**{**content, "notes": tuple(content.get("notes", ()))})
+    lq = content.get("lq")
+    return Photo(**{**content, "notes": tuple(content.get("notes", ())), "lq": lq and GivenLq(**lq)})
 
 
 def _without(plain: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -76,6 +102,8 @@ class SurveyTask:
     alpha: Literal["composite", "reject"] = "composite"
     spool: Spool | None = None
     """Where to store the sub-images of usable photos; None to cut none."""
+    scale: int = 1
+    """How many times smaller a given LQ image must be."""
 
 
 def survey(task: SurveyTask) -> list[Photo | Reject]:
@@ -89,29 +117,80 @@ def survey(task: SurveyTask) -> list[Photo | Reject]:
 
 
 def _survey_one(file: SourceFile, task: SurveyTask) -> Photo | Reject:
+    if file.reject is not None:
+        return file.reject
     try:
-        data = read_file(file.path, max_pixels=task.max_pixels)
+        return _use(file, task)
     except DecodeError as error:
         return Reject(file.name, error.reason, error.detail)
+
+
+def _use(file: SourceFile, task: SurveyTask) -> Photo:
+    """Return a photo that can be used, and cut it if there is a spool.
+
+    Raises:
+        DecodeError: It cannot be used, or its given LQ cannot.
+    """
+    data, lq_data = _read(file, task)
     sha256 = hashlib.sha256(data).hexdigest()
-    known = task.known.get(file.name)
-    if known is not None and known.sha256 == sha256:
-        return known
-    facts = task.spool.facts(sha256) if task.spool else None
-    if facts is not None:
-        return parse_photo({**facts, "name": file.name})
-    try:
-        pixels, notes = read_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
-    except DecodeError as error:
-        return Reject(file.name, error.reason, error.detail)
+    lq_sha256 = None if lq_data is None else hashlib.sha256(lq_data).hexdigest()
+    found = _find_known(file.name, content_sha256(sha256, lq_sha256), task)
+    if found is not None:
+        return found if file.lq is None or found.lq is None else replace(found, lq=replace(found.lq, name=file.lq.name))
+    pixels, notes = read_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
     height_px, width_px, _ = pixels.shape
     if min(height_px, width_px) < task.min_side_px:
         detail = f"{width_px}x{height_px} px is smaller than a sub-image of {task.min_side_px} px"
-        return Reject(file.name, "too-small", detail)
-    photo = Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels), notes)
+        raise DecodeError("too-small", detail)
+    photo, lq_pixels = Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels), notes), None
+    if file.lq is not None and lq_data is not None and lq_sha256 is not None:
+        lq_pixels, lq_notes = _decode_lq(file.lq, lq_data, photo, task)
+        given = GivenLq(file.lq.name, lq_sha256, pixels_sha256(lq_pixels))
+        photo = replace(photo, lq=given, notes=tuple(sorted({*notes, *lq_notes})))
     if task.spool and height_px * width_px <= MAX_SPOOLED_PIXELS:
-        task.spool.keep(sha256, _without(photo.to_plain(), "name"), CutPhoto(pixels, task.spool.settings))
+        cut = CutPhoto(pixels, task.spool.settings, lq_pixels)
+        task.spool.keep(photo.content_sha256, _without(photo.to_plain(), "name"), cut)
     return photo
+
+
+def _read(file: SourceFile, task: SurveyTask) -> tuple[bytes, bytes | None]:
+    """Return the bytes of a photo, and of its given LQ."""
+    data = read_file(file.path, max_pixels=task.max_pixels)
+    if file.lq is None:
+        return data, None
+    with _naming_lq(file.lq):
+        return data, read_file(file.lq.path, max_pixels=task.max_pixels)
+
+
+def _find_known(name: str, content: str, task: SurveyTask) -> Photo | None:
+    """Return a photo of the same bytes that was surveyed before."""
+    known = task.known.get(name)
+    if known is not None and known.content_sha256 == content:
+        return known
+    facts = task.spool.facts(content) if task.spool else None
+    return None if facts is None else parse_photo({**facts, "name": name})
+
+
+def _decode_lq(lq: SourceFile, data: bytes, photo: Photo, task: SurveyTask) -> DecodedPhoto:
+    with _naming_lq(lq):
+        decoded = read_photo(data, max_pixels=task.max_pixels, alpha=task.alpha)
+    height_px, width_px, _ = decoded.pixels.shape
+    if (height_px * task.scale, width_px * task.scale) != (photo.height_px, photo.width_px):
+        raise DecodeError(
+            "lq-size",
+            f"{photo.width_px}x{photo.height_px} px is not {task.scale} times the {width_px}x{height_px} px of its LQ "
+            f"{lq.name}",
+        )
+    return decoded
+
+
+@contextlib.contextmanager
+def _naming_lq(lq: SourceFile) -> Iterator[None]:
+    """Say that it is the LQ of a photo that cannot be used."""
+    try:
+        yield
+    except DecodeError as error:
+        raise DecodeError(error.reason, f"its LQ {lq.name}: {error.detail}") from error
 
 
 def reject_duplicates(

@@ -17,7 +17,7 @@ from typing import Any
 from shards.degradation.draws import variant_seed
 from shards.errors import ShardError
 from shards.format.photos import DecodeError, decode_photo, read_file
-from shards.format.png import pixels_sha256
+from shards.format.png import Pixels, pixels_sha256
 from shards.format.records import SampleRecord
 from shards.format.settings import ImageSettings
 from shards.format.sidecars import ShardEntry
@@ -27,7 +27,7 @@ from shards.write.cutting import CutPhoto, SubImage, positions_in
 from shards.write.plan import Piece, Plan, ShardPlan
 from shards.write.spool import Spool
 from shards.write.subimages import Position
-from shards.write.survey import Photo
+from shards.write.survey import GivenLq, Photo
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ShardTask:
     folder: StoragePath
     shard: ShardPlan
     paths: Mapping[str, Path]
-    """Files by photo name."""
+    """Files of photos and of their given LQ images by name."""
     settings: ImageSettings
     fingerprint: str
 
@@ -64,16 +64,12 @@ class ShardTask:
 def shard_tasks(plan: Plan, folder: StoragePath, paths: Mapping[str, Path]) -> list[ShardTask]:
     """Return one task per shard of a generation."""
     fingerprint = plan.fingerprint
-    return [
-        ShardTask(
-            folder,
-            shard,
-            {piece.photo.name: paths[piece.photo.name] for piece in shard.pieces},
-            plan.settings,
-            fingerprint,
-        )
-        for shard in plan.shards
-    ]
+    return [ShardTask(folder, shard, _paths(shard, paths), plan.settings, fingerprint) for shard in plan.shards]
+
+
+def _paths(shard: ShardPlan, paths: Mapping[str, Path]) -> dict[str, Path]:
+    files = (file for piece in shard.pieces for file in (piece.photo, piece.photo.lq) if file is not None)
+    return {file.name: paths[file.name] for file in files}
 
 
 def write_shard(task: ShardTask) -> ShardEntry:
@@ -110,12 +106,17 @@ def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]
         return _read_photo(piece.photo, task)
 
     spool = Spool.beside(task.folder, task.settings)
-    with spool.open(piece.photo.sha256) if spool else contextlib.nullcontext() as spooled:
+    with spool.open(piece.photo.content_sha256) if spool else contextlib.nullcontext() as spooled:
         for number in range(piece.first, piece.first + piece.count):
             yield number, (spooled and spooled.read(number)) or photo()[number]
 
 
 def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
+    lq = None if photo.lq is None else _read_pixels(photo.lq, task)
+    return CutPhoto(_read_pixels(photo, task), task.settings, lq)
+
+
+def _read_pixels(photo: Photo | GivenLq, task: ShardTask) -> Pixels:
     path = task.paths[photo.name]
     try:
         data = read_file(path, max_pixels=task.settings.max_pixels)
@@ -129,7 +130,7 @@ def _read_photo(photo: Photo, task: ShardTask) -> CutPhoto:
             f"photo {path} decodes to other pixels than when the shards were planned, by another version of this "
             "program or of Pillow; use that one, or write the shards again into a new folder"
         )
-    return CutPhoto(pixels, task.settings)
+    return pixels
 
 
 def sample_key(photo: Photo, position: Position) -> str:

@@ -270,6 +270,41 @@ def test_dry_run_when_asked_prints_the_plan_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_job_when_lq_images_are_given_shards_the_pairs_and_counts_the_rest(
+    session: RaySession,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
+    (tmp_path / "LR").mkdir()
+    for number in (0, 3, 6):  # one fits, one is of a photo of 153 px, and there is no seventh photo
+        image = np.random.default_rng(10 + number).integers(0, 256, (50, 57, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "LR" / f"{number}x3.png")
+    flags = [
+        "--source",
+        str(photos),
+        "--lq-source",
+        str(tmp_path / "LR"),
+        "--output",
+        str(tmp_path / "out"),
+        "--exclude",
+    ]
+    flags += ["--degradation", "paired", "--scale", "3", "--sub-image-px", "48", "--stride-px", "48", "--variants", "1"]
+    flags += ["--max-reject-fraction", "1"]
+    assert run_job(jobs.shard.main, [*flags, "--dry-run"]) == 0
+    assert not (tmp_path / "out").exists()
+    assert run_job(jobs.shard.main, flags) == 0
+    message = capfd.readouterr().err
+    assert message.count("1 of 7 photos, 16 sub-images, 1 shard(s)") == 2
+    assert "rejected: 7 (1 hr-missing, 5 lq-missing, 1 lq-size)" in message
+    assert "LR/6x3.png: hr-missing" in message
+    assert run_job(jobs.verify.main, [str(tmp_path / "out")]) == 0
+    sample = ShardSet.open(tmp_path / "out").sample(0)
+    assert list(sample.members) == ["png", "lq.png", "json"]
+
+
 @pytest.mark.parametrize(
     ("flags", "text"),
     [

@@ -160,7 +160,7 @@ def test_identity_when_shards_are_real_world_or_the_crop_does_not_fit_is_refused
     images = image_manifest(preset.train.data.shards)
     extractor = build_extractor(preset.train.semantics)
     realworld = dataclasses.replace(images, config=dataclasses.replace(images.images, degradation="realworld"))
-    with pytest.raises(ConfigError, match=r"classical shards only; .*--semantics\.source online"):
+    with pytest.raises(ConfigError, match=r"classical and paired shards only; .*--semantics\.source online"):
         feature_settings(realworld, extractor, 48)
     for crop_px in (40, 80):
         with pytest.raises(ConfigError, match=f"crop_px={crop_px} must be a multiple of 16 and at most .* 64 px"):

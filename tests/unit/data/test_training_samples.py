@@ -134,6 +134,31 @@ def test_item_when_classical_is_the_photo_and_its_whole_bicubic_cut_at_one_place
     assert len(dihedrals) > 3
 
 
+def test_item_when_lq_is_given_is_cut_from_it_at_the_place_of_hr(preset: Preset, tmp_path: Path) -> None:
+    for number in range(2):
+        hr = np.random.default_rng(number).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        for side, image in (("HR", hr), ("LR", 255 - hr[::4, ::4])):
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(image).save(tmp_path / side / f"{number}.png")
+    config = dataclasses.replace(
+        preset.shards,
+        source=(tmp_path / "HR",),
+        lq_source=(tmp_path / "LR",),
+        degradation="paired",
+        output=tmp_path / "shards",
+    )
+    write_shards(config)
+    pairs = samples_of(preset, shards=config.output)
+    items = [pairs[position] for position in range(12)]
+    # The given LQ is made by no degradation; under its pixel (0, 0) of each 4x4 of HR it is that pixel's complement,
+    # wherever the crop's symmetry puts that.
+    for item in items:
+        assert item.parameters is None
+        assert item.lq.shape == (12, 12, 3)
+        corners = [item.hr[row::4, column::4] for row in (0, 3) for column in (0, 3)]
+        assert any(np.array_equal(item.lq, 255 - corner) for corner in corners)
+
+
 def test_samples_when_the_crop_is_larger_than_the_sub_images_are_refused(preset: Preset) -> None:
     with pytest.raises(InputError, match=r"reads 80 px of HR, but .* have 64 px; lower --data\.crop-px"):
         samples_of(preset, crop_px=80, canvas_px=80)

@@ -48,7 +48,7 @@ def file(spool: Spool) -> Path:
 def test_spool_gives_back_what_was_cut(spool: Spool, file: Path) -> None:
     photo = cut_photo(spool.settings)
     assert len(photo) == 6
-    assert (photo[0].lq_png is not None) == spool.settings.is_classical
+    assert (photo[0].lq_png is not None) == spool.settings.has_lq
     assert spool.facts(SHA256) == FACTS
     with spool.open(SHA256) as spooled:
         assert [spooled.read(number) for number in range(6)] == [photo[number] for number in range(6)]
