@@ -31,8 +31,8 @@ class ShardConfig:
     degradation: Literal["classical", "realworld", "paired"]
     """classical: bicubic LQ stored beside HR. realworld: HR and seeds only; training makes LQ by the recipe. paired: LQ
     of your own, from `lq_source`, stored beside HR."""
-    scale: Literal[2, 3, 4]
-    """How many times smaller the LQ image is."""
+    scale: Literal[1, 2, 3, 4, 8]
+    """How many times smaller the LQ image is; 1 restores images that are degraded, not smaller."""
     sub_image_px: int
     """Side of a sub-image in HR pixels (480 in the paper's data); a multiple of the scale."""
     stride_px: int
@@ -101,6 +101,11 @@ class ShardConfig:
             yield (
                 f"recipe={self.recipe!r} is not for {self.degradation} shards, whose LQ images are {which}; "
                 'use degradation="realworld", or recipe="default"'
+            )
+        if self.scale == 1 and self.recipe_name == _DEFAULT_RECIPES["classical"]:
+            yield (
+                f"scale=1 with recipe {self.recipe_name} makes LQ images that are HR itself; use another recipe with "
+                'degradation="realworld", or degradation="paired"'
             )
         if is_paired and len(self.lq_source) != len(self.source):
             yield (

@@ -25,6 +25,7 @@ from pipeline.config.semantics import SemanticsConfig
 from pipeline.errors import refuse
 from pipeline.models.discriminators import DiscriminatorOptions
 from pipeline.models.generators import GeneratorOptions
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from shards.config import ShardConfig
 
 __all__ = [
@@ -77,12 +78,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the constraints between sections."""
-        batch, scale = self.data.batch_size, self.generator.scale
+        batch = self.data.batch_size
         refuse(
             [
-                f"data.crop_px={self.data.crop_px} is not a multiple of generator.scale={scale}"
-                if self.data.crop_px % scale
-                else None,
+                self._crop_fault(),
                 f"report.every_images={self.report.every_images} is not a multiple of data.batch_size={batch}; "
                 f"nearest is {max(batch, round(self.report.every_images / batch) * batch)}"
                 if self.report.every_images % batch
@@ -97,6 +96,17 @@ class TrainConfig:
                 if self.schedule.stop_after_no_improvement_images and not self.report.keep_best
                 else None,
             ]
+        )
+
+    def _crop_fault(self) -> str | None:
+        """An HR crop consists of whole cells of the semantic grid and of whole LQ pixels."""
+        crop_px, scale = self.data.crop_px, self.generator.scale
+        if crop_px % scale == 0:
+            return None
+        both = math.lcm(scale, SEMANTIC_STRIDE_PX)
+        return (
+            f"data.crop_px={crop_px} is not a multiple of generator.scale={scale}; nearest multiple of {scale} and "
+            f"{SEMANTIC_STRIDE_PX} is {max(1, round(crop_px / both)) * both}"
         )
 
     @property

@@ -54,10 +54,10 @@ class Item:
 
 
 def check_crop(data: DataConfig, manifest: Manifest) -> None:
-    """Check that the sub-images of shards are as large as what a step reads.
+    """Check that what a step reads of shards is whole LQ pixels, and not larger than their sub-images.
 
     Raises:
-        InputError: They are smaller.
+        InputError: It is not.
     """
     images = manifest.images
     patch_px = data.crop_px if images.has_lq else data.canvas_px
@@ -65,6 +65,13 @@ def check_crop(data: DataConfig, manifest: Manifest) -> None:
         raise InputError(
             f"the step reads {patch_px} px of HR, but the sub-images in {data.shards} have {images.sub_image_px} px; "
             "lower --data.crop-px (or --data.canvas-px), or write shards with a larger --sub-image-px"
+        )
+    if patch_px % images.scale:
+        nearest_px = patch_px // images.scale * images.scale
+        raise InputError(
+            f"the step reads {patch_px} px of HR, which are no whole pixels of LQ at the scale {images.scale} of "
+            f"{data.shards}; set --data.{'crop-px' if images.has_lq else 'canvas-px'} to a multiple of {images.scale}, "
+            f"such as {nearest_px}"
         )
 
 
