@@ -88,7 +88,7 @@ def our_loader(shards: Path, batch: int, workers: int) -> Iterable[object]:
 
 def as_float(batch: Any) -> None:
     """Do what the trainer does on the device."""
-    _ = batch.hr.float() / 255, batch.lq.float() / 255
+    _ = batch.images[0].hr.float() / 255, batch.images[0].lq.float() / 255
 
 
 def endless(loader: Iterable[object]) -> Iterator[object]:

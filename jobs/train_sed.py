@@ -38,9 +38,9 @@ def main(argv: list[str]) -> int:
         print(f"preset           {call.preset}\n{describe(preset)}\ndry run: nothing was written")
         return 0
 
-    from pipeline.data.features import image_manifest
+    from pipeline.data.datasets import open_datasets
 
-    image_manifest(preset.train.data.shards)  # before anything starts, torch included: the most common mistakes
+    open_datasets(preset.train.data)  # before anything starts, torch included: the most common mistakes
     _check_start(preset)
     prepare_validation_photos(preset.train.report.validation_sets)
     show_logs()

@@ -23,6 +23,7 @@ FREE_TO_CHANGE = (
     "train.run_dir",
     "train.data.num_workers",
     "train.data.shards",
+    "train.data.mix",
     "train.data.max_bad_fraction",
     "train.data.cache_",
     "train.semantics.cache",
@@ -36,7 +37,7 @@ FREE_TO_CHANGE = (
     "shards.",
 )
 """Settings that may change when a run resumes, because they do not affect what was trained so far. Shards and features
-may have moved: their manifests are identified by hash."""
+may have moved: their manifests, and the shares of a mix, are identified by hash."""
 
 
 RunState = Literal["running", "preempted", "finished", "failed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,52 @@ from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
 from shards.read.private import default_cache_dir
+
+WHOLE = 1000
+"""Shares of a mix are counted in thousandths."""
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Augmentations beside crops and symmetries: each sample draws one kind, or none."""
+
+    cutblur_probability: float = 0.0
+    """CutBlur: LQ is clean inside or outside of a rectangle, so that the generator learns where there is nothing to
+    restore (Yoo et al. 2020, arXiv:2004.00448). Not for classical shards, whose LQ is clean everywhere."""
+    mixup_probability: float = 0.0
+    """MixUp: the average of two samples, with weights drawn uniformly. Needs an even number of images per process."""
+    cutmix_probability: float = 0.0
+    """CutMix: a rectangle of another sample. Needs an even number of images per process."""
+
+    @property
+    def probabilities(self) -> tuple[float, float, float, float]:
+        """Chances of none, CutBlur, MixUp and CutMix, in this order."""
+        chances = (self.cutblur_probability, self.mixup_probability, self.cutmix_probability)
+        return (max(0.0, 1.0 - sum(chances)), *chances)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any sample is mixed."""
+        return self.cutblur_probability > 0 or self.uses_partner
+
+    @property
+    def uses_partner(self) -> bool:
+        """Whether samples are mixed with each other, HR and semantics included."""
+        return self.mixup_probability > 0 or self.cutmix_probability > 0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        chances = {name: value for name, value in vars(self).items() if name.endswith("_probability")}
+        total = sum(chances.values())
+        refuse(
+            [
+                *not_negative(**chances),
+                f"{' + '.join(chances)} = {total:g} must be at most 1: a sample draws one kind, or none"
+                if total > 1
+                else None,
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -34,6 +81,16 @@ class DataConfig:
     """Folder on a local disk of each machine for copies of remote shards; runs of one user may share it."""
     cache_gib: float = 64.0
     """Size limit of the copies; with data.window_shards, room for two windows allows fetching ahead while reading."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    mix: Mapping[StoragePath, float] = field(default_factory=dict)
+    """More shards, by folder or URL, each with its share of the run's samples, such as 0.25; `shards` has the rest.
+    Classical, real-world and paired shards of one scale may be mixed. Shares are multiples of 0.001."""
+
+    @property
+    def shares(self) -> dict[StoragePath, int]:
+        """Share of each dataset in thousandths of the run's samples; `shards` comes first."""
+        others = {folder: round(WHOLE * share) for folder, share in self.mix.items()}
+        return {self.shards: WHOLE - sum(others.values())} | others
 
     @property
     def cache(self) -> ShardCache:
@@ -58,5 +115,15 @@ class DataConfig:
                 f"canvas_px={self.canvas_px} is smaller than crop_px={self.crop_px}"
                 if self.canvas_px < self.crop_px
                 else None,
+                *self._mix_faults(),
             ]
         )
+
+    def _mix_faults(self) -> Iterator[str]:
+        if self.shards in self.mix:
+            yield f"mix names {self.shards}, which are data.shards; those have the share that the others leave"
+        for folder, share in self.mix.items():
+            if not 0 < share < 1 or abs(WHOLE * share - round(WHOLE * share)) > _ROUNDING:
+                yield f"the share {share:g} of {folder} in mix must be above 0, below 1 and a multiple of {1 / WHOLE:g}"
+        if sum(self.mix.values()) > 1 - 0.5 / WHOLE:
+            yield f"the shares in mix sum to {sum(self.mix.values()):g} and leave nothing for data.shards={self.shards}"

@@ -82,6 +82,7 @@ class TrainConfig:
         refuse(
             [
                 self._crop_fault(),
+                self._cache_fault(),
                 f"report.every_images={self.report.every_images} is not a multiple of data.batch_size={batch}; "
                 f"nearest is {max(batch, round(self.report.every_images / batch) * batch)}"
                 if self.report.every_images % batch
@@ -108,6 +109,21 @@ class TrainConfig:
             f"data.crop_px={crop_px} is not a multiple of generator.scale={scale}; nearest multiple of {scale} and "
             f"{SEMANTIC_STRIDE_PX} is {max(1, round(crop_px / both)) * both}"
         )
+
+    def _cache_fault(self) -> str | None:
+        if self.semantics.source != "cached" or not self.uses_semantics or self.why_not_cached is None:
+            return None
+        return f'semantics.source="cached": {self.why_not_cached}; set it to "online"'
+
+    @property
+    def why_not_cached(self) -> str | None:
+        """Why cached semantics, which are of one dataset's own crops, do not fit the run's data; None if they do."""
+        if self.data.augmentation.uses_partner:
+            return (
+                "data.augmentation.mixup_probability and cutmix_probability change HR, and cached semantics are those "
+                "of HR as it is"
+            )
+        return "a cache is of one dataset, and data.mix names more" if self.data.mix else None
 
     @property
     def num_steps(self) -> int:

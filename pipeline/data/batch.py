@@ -1,52 +1,52 @@
-"""The batch that a training step reads."""
+"""The batch that a training step reads; images of one kind lie together, and a mix of datasets has several kinds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float16, Int, UInt8
 from torch import Tensor
 
-from pipeline.degrade import DegradationBatch
+from pipeline.degrade import AugmentationBatch, DegradationBatch
+from pipeline.degrade.step_batch import OnDevice
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One rank's share of one step.
+class Images(OnDevice):
+    """Images whose LQ is made in one way.
 
     Attributes:
-        hr: RGB, the HR crop of a classical sample, or the canvas of a real-world one.
-        lq: RGB, cut from the photo's bicubic LQ; None for real-world samples.
-        degradation: Drawn parameters of real-world samples; None for classical ones.
-        semantics: From the feature cache, on the 16-px grid; None when they are computed online.
-        keys: The samples' keys with their variants, in order, for error reports.
-        faults: One message per replacement sample.
+        hr: RGB, the HR crop where LQ is stored, or the canvas that a real-world degradation works on.
+        lq: RGB, cut from the photo's LQ, bicubic or given; None where it is made.
+        degradation: Drawn parameters where LQ is made, else None.
     """
 
     hr: UInt8[Tensor, "n 3 hr_px hr_px"]
     lq: UInt8[Tensor, "n 3 lq_px lq_px"] | None
     degradation: DegradationBatch | None
-    semantics: Float16[Tensor, "n c grid grid"] | None
+
+
+@dataclass(frozen=True)
+class Batch(OnDevice):
+    """One rank's share of one step.
+
+    Attributes:
+        images: By kind; most runs have one.
+        keys: The samples' keys with their variants and augmentations, in order, for error reports.
+        semantics: From the feature cache, on the 16-px grid; None when they are computed online.
+        faults: One message per replacement sample.
+        order: Where each sample lies in `images`, one kind after the other; None where they are in order already.
+        augmentation: Drawn CutBlur, MixUp and CutMix; None where no sample has any.
+    """
+
+    images: tuple[Images, ...]
     keys: tuple[str, ...]
+    semantics: Float16[Tensor, "n c grid grid"] | None = None
     faults: tuple[str, ...] = ()
+    order: Int[Tensor, " n"] | None = None
+    augmentation: AugmentationBatch | None = None
 
-    def to(self, device: torch.device) -> Batch:
-        """Copy to a device asynchronously."""
-        return replace(
-            self,
-            hr=self.hr.to(device, non_blocking=True),
-            lq=None if self.lq is None else self.lq.to(device, non_blocking=True),
-            degradation=None if self.degradation is None else self.degradation.to(device, non_blocking=True),
-            semantics=None if self.semantics is None else self.semantics.to(device, non_blocking=True),
-        )
-
-    def pin_memory(self) -> Batch:
-        """Pin the tensors for an asynchronous copy; torch's loader calls this."""
-        return replace(
-            self,
-            hr=self.hr.pin_memory(),
-            lq=None if self.lq is None else self.lq.pin_memory(),
-            degradation=None if self.degradation is None else self.degradation.pin_memory(),
-            semantics=None if self.semantics is None else self.semantics.pin_memory(),
-        )
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
+        """Copy to a device, from pinned memory asynchronously."""
+        return super().to(device, non_blocking=non_blocking)

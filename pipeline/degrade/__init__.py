@@ -6,7 +6,17 @@
 `shards.degradation.parameters` draws the parameters; `docs/degradations.md` describes them.
 """
 
+from pipeline.degrade.augmentation import Augmentation, AugmentationBatch, TrainingImages, augment
 from pipeline.degrade.chain import DegradedBatch, degrade
 from pipeline.degrade.stack import DegradationBatch, stack_parameters
 
-__all__ = ["DegradationBatch", "DegradedBatch", "degrade", "stack_parameters"]
+__all__ = [
+    "Augmentation",
+    "AugmentationBatch",
+    "DegradationBatch",
+    "DegradedBatch",
+    "TrainingImages",
+    "augment",
+    "degrade",
+    "stack_parameters",
+]

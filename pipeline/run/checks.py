@@ -9,21 +9,21 @@ import torch
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
+from pipeline.data.dataset_samples import check_crop
+from pipeline.data.datasets import Dataset, Datasets
 from pipeline.data.evaluation import check_images, check_sets
 from pipeline.data.features import has_features
-from pipeline.data.samples import check_crop
 from pipeline.errors import ConfigError
 from pipeline.losses import ADVERSARIAL_LOSSES
 from pipeline.metrics import Metric
 from pipeline.models.generators import GENERATORS, FromFileOptions
 from pipeline.models.generators import resolve_generator as read_options
 from pipeline.runtime.launch import launched_world_size, wants_deepspeed
-from shards.format.manifest import Manifest
 from shards.format.outputs import check_output_files
 
 
 def resolve_semantics(config: TrainConfig) -> TrainConfig:
-    """Replace `semantics.source = "auto"`: by what the run began with, else cached if there is a cache, else online."""
+    """Replace `semantics.source = "auto"`: what the run began with, else cached if there is a usable cache."""
     semantics = config.semantics
     if semantics.source != "auto" or not config.is_semantic:
         return config
@@ -31,7 +31,8 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
     if folder.config.is_file():
         source = folder.read_config().train.semantics.source
     else:
-        source = "cached" if has_features(semantics.cache) else "online"
+        is_possible = has_features(semantics.cache) and config.why_not_cached is None
+        source = "cached" if is_possible else "online"
     return replace(config, semantics=replace(semantics, source=source))
 
 
@@ -53,7 +54,7 @@ def resolve_generator(config: TrainConfig) -> TrainConfig:
     return replace(config, generator=read_options(options))
 
 
-def check_data(config: TrainConfig, manifest: Manifest, metrics: Sequence[Metric]) -> list[str]:
+def check_data(config: TrainConfig, datasets: Datasets, metrics: Sequence[Metric]) -> list[str]:
     """Check the configuration against shards and validation sets, and the sets against the metrics of the validation.
 
     Returns:
@@ -66,7 +67,7 @@ def check_data(config: TrainConfig, manifest: Manifest, metrics: Sequence[Metric
     """
     check_settings(config)
     check_sets(config.report.validation_sets)
-    check_shards(config, manifest)
+    check_shards(config, datasets)
     return check_images(config.report.validation_sets, config.generator.scale, metrics)
 
 
@@ -81,6 +82,7 @@ def check_settings(config: TrainConfig) -> None:
     _check_start(config)
     _check_precision(config)
     _check_step(config)
+    _check_partners(config)
     _check_exports(config)
 
 
@@ -115,6 +117,17 @@ def _check_step(config: TrainConfig) -> None:
         )
 
 
+def _check_partners(config: TrainConfig) -> None:
+    """Check that a sample and the one it is mixed with are always on one rank."""
+    share = config.data.batch_size // launched_world_size()
+    if config.data.augmentation.uses_partner and share % 2:
+        raise ConfigError(
+            f"data.augmentation mixes neighbouring samples, which needs an even number of images per process; "
+            f"data.batch_size={config.data.batch_size} over {launched_world_size()} process(es) is {share}; change "
+            "one of them, or set mixup_probability and cutmix_probability to 0"
+        )
+
+
 def _check_start(config: TrainConfig) -> None:
     """Check that a new run's discriminator does not train against a generator with random weights unintentionally.
 
@@ -145,24 +158,36 @@ def _check_exports(config: TrainConfig) -> None:
     )
 
 
-def check_shards(config: TrainConfig, manifest: Manifest) -> None:
-    """Check scale and crop against the shards.
+def check_shards(config: TrainConfig, datasets: Datasets) -> None:
+    """Check scale, crop and augmentations against the shards.
 
     Raises:
-        ConfigError: The scale is not the shards', or their sub-images are smaller than what a step reads.
+        ConfigError: The scale is not that of all shards, or CutBlur would change nothing.
+        InputError: The crop or canvas does not fit the sub-images.
     """
-    check_crop(config.data, manifest)
-    options, wanted = config.generator, manifest.images.scale
+    for dataset in datasets.members:
+        check_crop(config.data, dataset)
+        _check_scale(config, dataset)
+    kinds = {dataset.manifest.images.degradation for dataset in datasets.members}
+    if config.data.augmentation.cutblur_probability and kinds == {"classical"}:
+        raise ConfigError(
+            "data.augmentation.cutblur_probability: CutBlur replaces parts of LQ by HR shrunk with MATLAB's bicubic, "
+            f"and LQ of the classical shards in {config.data.shards} is just that; set it to 0"
+        )
+
+
+def _check_scale(config: TrainConfig, dataset: Dataset) -> None:
+    options, wanted = config.generator, dataset.manifest.images.scale
     if options.scale == wanted:
         return
     if options.from_file:
         raise ConfigError(
             f"generator.initial_weights: {options.initial_file} holds {options.architecture} for x{options.scale}, but "
-            f"the shards in {config.data.shards} were written for x{wanted}; use a file for x{wanted}, shards for "
+            f"the shards in {dataset.folder} were written for x{wanted}; use a file for x{wanted}, shards for "
             f"x{options.scale} (python jobs/shard.py --scale {options.scale}), or what fits of the file: name the "
             "network with --generator.architecture and add --generator.initial-weights-partial"
         )
     raise ConfigError(
-        f"generator.scale={options.scale}, but the shards in {config.data.shards} were written for scale {wanted}; use "
+        f"generator.scale={options.scale}, but the shards in {dataset.folder} were written for scale {wanted}; use "
         "shards of the same scale, or change generator.scale"
     )

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.config.data import WHOLE
 from pipeline.config.schema import Preset, TrainConfig
-from pipeline.data.features import image_manifest
+from pipeline.data.datasets import open_datasets
 from pipeline.inference.semantics import describe_extractor, semantic_channels
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator, build_discriminator, initial_discriminator_weights
@@ -215,6 +216,7 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
         + (f"; {together} at a time" if together < per_device else ""),
         f"steps            {config.num_steps:,} = {total:,} images; pixel stage of {pixel_steps:,} steps"
         + ("" if config.is_adversarial else " (no adversarial stage)"),
+        *_augmentation_lines(config),
         *_turn_lines(config),
         *_learning_rate_lines(config),
         f"optimizers       {f'AdamW, decay {schedule.weight_decay:g}' if schedule.weight_decay else 'Adam'}, "
@@ -263,14 +265,22 @@ def _loss_line(config: TrainConfig) -> str:
 
 def _shard_lines(config: TrainConfig) -> list[str]:
     """Check the shards if they exist; `_path_lines` marks what does not exist yet."""
-    if not (config.data.shards / "manifest.json").exists():
+    if not all((folder / "manifest.json").exists() for folder in config.data.shares):
         return []
-    manifest = image_manifest(config.data.shards)
-    check_shards(config, manifest)
-    images = manifest.images
+    datasets = open_datasets(config.data)
+    check_shards(config, datasets)
+    if len(datasets.members) == 1:
+        (dataset,) = datasets.members
+        images = dataset.manifest.images
+        return [
+            f"shards           {dataset.manifest.num_samples:,} samples of {images.sub_image_px} px at scale "
+            f"{images.scale}: scale and crop fit"
+        ]
+    total = config.num_steps * config.data.batch_size
     return [
-        f"shards           {manifest.num_samples:,} samples of {images.sub_image_px} px at scale {images.scale}: "
-        "scale and crop fit"
+        f"shards           {dataset.description}, read "
+        f"{total * dataset.thousandths / WHOLE / dataset.manifest.num_samples:.2f} times"
+        for dataset in datasets.members
     ]
 
 
@@ -285,6 +295,13 @@ def _validation_lines(config: TrainConfig) -> list[str]:
         f"validation       {names} every {every:,} images{keeps}{ends}",
         *(f"not computed     {name}: needs {needs}" for name, needs in metrics.not_computed.items()),
     ]
+
+
+def _augmentation_lines(config: TrainConfig) -> list[str]:
+    names = ("none", "CutBlur", "MixUp", "CutMix")
+    chances = zip(names, config.data.augmentation.probabilities, strict=True)
+    text = ", ".join(f"{name} {chance:g}" for name, chance in chances if chance)
+    return [f"augmentation     {text} of the samples"] if config.data.augmentation.is_used else []
 
 
 def _turn_lines(config: TrainConfig) -> list[str]:
@@ -302,7 +319,7 @@ def _turn_lines(config: TrainConfig) -> list[str]:
 
 def _path_lines(config: TrainConfig) -> list[str]:
     folder = RunFolder(config.run_dir)
-    reads = [(config.data.shards, config.data.shards / "manifest.json")]
+    reads = [(folder, folder / "manifest.json") for folder in config.data.shares]
     if config.uses_semantics and config.semantics.source != "online":
         reads.append((config.semantics.cache, config.semantics.cache / "manifest.json"))
     reads += [(path, path) for path in config.report.validation_sets]

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config.schema import TrainConfig
-from pipeline.data.batch import Batch
+from pipeline.data.batch import Batch, Images
+from pipeline.data.datasets import Datasets
 from pipeline.data.features import FeatureStore
-from pipeline.degrade import degrade
+from pipeline.degrade import TrainingImages, augment, degrade
 from pipeline.inference.features import feature_settings
 from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor
 from pipeline.train.micro_batches import StepInput
-from shards.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SemanticSource:
     description: str
 
 
-def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) -> SemanticSource | None:
+def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device) -> SemanticSource | None:
     """Build the extractor, and check a cache against it; None for a run without semantics.
 
     Raises:
@@ -51,15 +51,16 @@ def open_semantics(config: TrainConfig, images: Manifest, device: torch.device) 
     extractor = build_extractor(semantics, config.data.crop_px)
     is_cached = semantics.source == "cached"
     if is_cached:
-        _check_cache(config, images, extractor)
+        _check_cache(config, datasets, extractor)
     description = f"{extractor.description}, {semantics.source}"
     channels, digest = extractor.channels, extractor.weights_sha256
     return SemanticSource(None if is_cached else extractor.to(device), channels, digest, description)
 
 
-def _check_cache(config: TrainConfig, images: Manifest, extractor: SemanticExtractor) -> None:
+def _check_cache(config: TrainConfig, datasets: Datasets, extractor: SemanticExtractor) -> None:
+    (dataset,) = datasets.members  # a configuration with more is refused
     store = FeatureStore(config.semantics.cache, config.data.cache)
-    store.require(feature_settings(images, extractor, config.data.crop_px))
+    store.require(feature_settings(dataset.manifest, extractor, config.data.crop_px))
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,11 @@ class StepInputs:
         semantics = self._semantics_of(batch, gt) if is_adversarial and self.semantics is not None else None
         return StepInput(lq, gt, target, semantics)
 
-    def _images(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        hr = batch.hr.float() / 255
-        if batch.degradation is not None:
-            lq, gt, target = degrade(hr, batch.degradation)
-            return self._lay_out(lq), self._lay_out(gt), self._lay_out(target)
-        if batch.lq is None:
-            raise RuntimeError("a classical batch without LQ")
-        gt = self._lay_out(hr)
-        return self._lay_out(batch.lq.float() / 255), gt, gt
+    def _images(self, batch: Batch) -> TrainingImages:
+        images = _unmixed(batch)
+        lq, gt, target = images if batch.augmentation is None else augment(images, batch.augmentation)
+        laid_out = self._lay_out(gt)
+        return TrainingImages(self._lay_out(lq), laid_out, laid_out if target is gt else self._lay_out(target))
 
     def _lay_out(self, image: Tensor) -> Tensor:
         return image.contiguous(memory_format=self.memory_format)
@@ -102,3 +99,24 @@ class StepInputs:
             raise RuntimeError("neither cached features nor an extractor")
         with torch.no_grad(), self.autocast():
             return self.semantics.extractor(gt).float()
+
+
+def _unmixed(batch: Batch) -> TrainingImages:
+    """Return LQ, HR and the target of a batch, before samples are mixed."""
+    kinds = [_of_one_kind(images) for images in batch.images]
+    if batch.order is None:
+        return kinds[0]
+    lq, gt = (torch.cat(column)[batch.order] for column in zip(*((one.lq, one.gt) for one in kinds), strict=True))
+    if all(one.target is one.gt for one in kinds):
+        return TrainingImages(lq, gt, gt)
+    return TrainingImages(lq, gt, torch.cat([one.target for one in kinds])[batch.order])
+
+
+def _of_one_kind(images: Images) -> TrainingImages:
+    """Return LQ, HR and the target, which is HR itself where nothing is sharpened."""
+    hr = images.hr.float() / 255
+    if images.degradation is not None:
+        return TrainingImages(*degrade(hr, images.degradation))
+    if images.lq is None:
+        raise RuntimeError("a batch without LQ and without its degradation")
+    return TrainingImages(images.lq.float() / 255, hr, hr)

@@ -31,10 +31,14 @@ def departures(preset: Preset) -> list[str]:
 
 def _compared(config: TrainConfig) -> list[tuple[str, object, object]]:
     semantics, losses, schedule, batch = config.semantics, config.losses, config.schedule, config.data.batch_size
+    augmentation = config.data.augmentation
     milestones = tuple(milestone / batch for milestone in schedule.milestones_images)
     return [
         ("data.crop_px", config.data.crop_px, 256),
         ("data.batch_size", batch, 32),
+        ("data.augmentation.cutblur_probability", augmentation.cutblur_probability, 0.0),
+        ("data.augmentation.mixup_probability", augmentation.mixup_probability, 0.0),
+        ("data.augmentation.cutmix_probability", augmentation.cutmix_probability, 0.0),
         ("discriminator.semantic", config.discriminator.semantic, True),
         *(
             (f"further_discriminators.{number}", one.network.architecture, "none")

@@ -12,13 +12,13 @@ from typing import Any
 
 from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
+from pipeline.data.datasets import Datasets
 from pipeline.data.evaluation import passed_over_in_sets
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.generators import GeneratorOptions
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
-from shards.format.manifest import Manifest
 
 LEFT_OUT = "initial_weights_left_out"
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "timm", "numpy", "pillow", "mlflow")
@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch
 
 def facts_of(
     config: TrainConfig,
-    manifest: Manifest,
+    datasets: Datasets,
     backend: Backend,
     mlflow_run_id: str | None,
     resumed: Mapping[str, Any],
@@ -36,7 +36,7 @@ def facts_of(
 
     Args:
         config: The run's configuration.
-        manifest: Its dataset.
+        datasets: What it trains on.
         backend: Ranks and devices.
         mlflow_run_id: Its run in MLflow.
         resumed: Facts of the checkpoint that it is resumed from; empty for a new run.
@@ -44,7 +44,8 @@ def facts_of(
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
-        "image_manifest": manifest.digest,
+        "image_manifest": datasets.digest,
+        "datasets": datasets.lines,
         "seed": config.seed,
         "started": resumed.get("started") if resumed else now,
         "mlflow_run_id": mlflow_run_id,
@@ -66,7 +67,7 @@ def installed_versions() -> dict[str, str]:
 
 def start_tracking(
     config: TrainConfig,
-    manifest: Manifest,
+    datasets: Datasets,
     semantics: SemanticSource | None,
     backend: Backend,
     run_id: str | None,
@@ -77,7 +78,8 @@ def start_tracking(
     if not backend.is_leader:
         return NullTracker()
     tags = {
-        "image_manifest": manifest.digest,
+        "image_manifest": datasets.digest,
+        "datasets": "\n".join(datasets.lines),
         "backend": backend.description,
         "random_weights": ", ".join(random_networks(config)) or "none",
     }
@@ -86,13 +88,20 @@ def start_tracking(
     tags |= {f"launch.{name}": str(value) for name, value in flatten(launched).items()}
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
-    parameters = flatten(to_plain(config))
-    return open_tracker(config.report.experiment, str(config.run_dir), run_id, parameters, tags, record)
+    return open_tracker(config.report.experiment, str(config.run_dir), run_id, parameters_of(config), tags, record)
 
 
-def notes_of(config: TrainConfig, manifest: Manifest, semantics: SemanticSource | None, backend: Backend) -> list[str]:
+def parameters_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration as flat parameters; a mix is one of them, as MLflow takes no URLs in names."""
+    plain = to_plain(config)
+    mix = plain["data"].pop("mix")
+    text = {"data.mix": ", ".join(f"{share:g} {folder}" for folder, share in mix.items())} if mix else {}
+    return flatten(plain) | text
+
+
+def notes_of(config: TrainConfig, datasets: Datasets, semantics: SemanticSource | None, backend: Backend) -> list[str]:
     """Return the notes to show before the first step, one line each; `start_notes` has those of the networks."""
-    lines = [f"{backend.description}; {manifest.num_samples} samples in {config.data.shards}", *backend.notes]
+    lines = [backend.description, *(f"data: {line}" for line in datasets.lines), *backend.notes]
     if others := passed_over_in_sets(config.report.validation_sets):
         lines.append(f"validation sets: {others}")
     if semantics is not None:

@@ -8,9 +8,10 @@ import torch
 
 from pipeline.checkpoint import Checkpoint, CheckpointStore, Retention
 from pipeline.config.schema import TrainConfig
+from pipeline.data.datasets import Datasets
 from pipeline.errors import CheckpointError
 from pipeline.runtime.backend import Backend
-from shards.format.manifest import Manifest, find_generation, kept_manifest_file
+from shards.format.manifest import find_generation, kept_manifest_file
 
 
 def retention_of(config: TrainConfig, scores: Callable[[], Mapping[int, float]]) -> Retention:
@@ -30,7 +31,7 @@ def retention_of(config: TrainConfig, scores: Callable[[], Mapping[int, float]])
 
 
 def newest_checkpoint(
-    config: TrainConfig, store: CheckpointStore, manifest: Manifest, backend: Backend
+    config: TrainConfig, store: CheckpointStore, datasets: Datasets, backend: Backend
 ) -> Checkpoint | None:
     """Return the checkpoint to resume from; None for a new run. All ranks must call.
 
@@ -40,7 +41,7 @@ def newest_checkpoint(
     checkpoint = store.newest()
     _check_same_position(config, checkpoint.images_seen if checkpoint else 0, backend)
     if checkpoint is not None:
-        _check_same_shards(config, checkpoint, manifest)
+        _check_same_shards(config, checkpoint, datasets)
     return checkpoint
 
 
@@ -54,19 +55,21 @@ def _check_same_position(config: TrainConfig, images_seen: int, backend: Backend
         )
 
 
-def _check_same_shards(config: TrainConfig, checkpoint: Checkpoint, manifest: Manifest) -> None:
+def _check_same_shards(config: TrainConfig, checkpoint: Checkpoint, datasets: Datasets) -> None:
     began_with = checkpoint.facts.get("image_manifest") or "unknown"
-    if began_with != manifest.digest:
+    if began_with != datasets.digest:
+        what = "manifest" if len(datasets.members) == 1 else "manifests and shares"
         raise CheckpointError(
-            f"the run in {config.run_dir} was started on other shards than {config.data.shards} "
-            f"(manifest {began_with[:12]}, now {manifest.digest[:12]}); "
-            f"{_how_to_resume(config, began_with, manifest)}or start a new run with --run-dir"
+            f"the run in {config.run_dir} was started on other shards than {config.data.shards}"
+            f"{' and those of data.mix' if config.data.mix else ''} ({what} {began_with[:12]}, now "
+            f"{datasets.digest[:12]}); {_how_to_resume(began_with, datasets)}or start a new run with --run-dir"
         )
 
 
-def _how_to_resume(config: TrainConfig, digest: str, manifest: Manifest) -> str:
-    number = find_generation(config.data.shards, manifest, digest)
+def _how_to_resume(digest: str, datasets: Datasets) -> str:
+    first, *others = datasets.members
+    number = None if others else find_generation(first.folder, first.manifest, digest)
     if number is None:
         return "restore those shards, "
-    kept = config.data.shards / kept_manifest_file(number)
+    kept = first.folder / kept_manifest_file(number)
     return f"it was generation {number} of them, before photos were added: copy {kept} over manifest.json, "

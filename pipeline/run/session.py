@@ -13,7 +13,7 @@ from pipeline.checkpoint.run_folder import RunFolder, RunState, RunStatus
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.data.damage import DamageTally
-from pipeline.data.features import image_manifest
+from pipeline.data.datasets import open_datasets
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError, SaveError
 from pipeline.metrics.criterion import best_position
@@ -66,12 +66,12 @@ class Session:
         self._preset = replace(preset, train=config)
         self._backend = backend
         self._folder = RunFolder(config.run_dir)
-        self._manifest = image_manifest(config.data.shards)
-        self._semantics = open_semantics(config, self._manifest, backend.device)
+        self._datasets = open_datasets(config.data)
+        self._semantics = open_semantics(config, self._datasets, backend.device)
         self._samples = self._open_samples()
         self._folder.check(self._preset)
         self._validation_metrics = find_validation_metrics(config, backend.any_rank_of_each)
-        self._notes_of_sets = check_data(config, self._manifest, list(self._validation_metrics.chosen.values()))
+        self._notes_of_sets = check_data(config, self._datasets, list(self._validation_metrics.chosen.values()))
         losses = build_losses(config)
         channels = self._semantics.channels if self._semantics is not None else 0
         self._metrics = MetricsFile(self._folder.metrics)
@@ -106,7 +106,7 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What a person should know before the first step, one line each."""
-        lines = notes_of(self._config, self._manifest, self._semantics, self._backend)
+        lines = notes_of(self._config, self._datasets, self._semantics, self._backend)
         lines += start_notes(self._config, self._restored, self._left_out)
         described = {name: network.bare.description for name, network in self._state.discriminators.items()}
         lines += (f"{name}: {text}" for name, text in described.items() if text)
@@ -160,7 +160,7 @@ class Session:
     def _resume(self, means: RunningMeans) -> Mapping[str, Any]:
         """Load the newest checkpoint and return its facts; drop what was written after it."""
         state, backend = self._state, self._backend
-        checkpoint = newest_checkpoint(self._config, self._store, self._manifest, backend)
+        checkpoint = newest_checkpoint(self._config, self._store, self._datasets, backend)
         if checkpoint is not None:
             state.load(checkpoint, backend.device)
             means.load(checkpoint.facts.get("open_report", {}), backend.device, is_leader=backend.is_leader)
@@ -186,7 +186,7 @@ class Session:
         must_stop: Callable[[], bool],
     ) -> LoopParts:
         config, backend, state = self._config, self._backend, self._state
-        damage = DamageTally(self._manifest.num_samples, config.data.max_bad_fraction)
+        damage = DamageTally(self._datasets.num_samples, config.data.max_bad_fraction)
         if "damage" in facts:
             damage.load(facts["damage"])
         return LoopParts(
@@ -199,7 +199,7 @@ class Session:
             compare=self._validation.lines,
             is_exhausted=self._validation.is_exhausted,
             checkpoints=BackgroundWriter(self._store),
-            facts=facts_of(config, self._manifest, backend, self._mlflow_run_id, facts, self._left_out),
+            facts=facts_of(config, self._datasets, backend, self._mlflow_run_id, facts, self._left_out),
             metrics=self._metrics,
             tracker=tracker,
             progress=progress_of(state.images_seen, self._total_images),
@@ -233,7 +233,7 @@ class Session:
             tracker.close(_MLFLOW_STATUS["finished"])
 
     def _export(self, tracker: Tracker | NullTracker, facts: Mapping[str, Any]) -> None:
-        provenance = Provenance(self._config, self._manifest.digest, facts.get("started"))
+        provenance = Provenance(self._config, self._datasets.digest, facts.get("started"))
         self._export_best(tracker, provenance)
         export_networks(self._state, self._folder, provenance, self._backend)
         tracker.file(self._folder.generator)
@@ -252,7 +252,7 @@ class Session:
     def _open_tracker(self) -> Tracker | NullTracker:
         run_id, record = self._mlflow_run_id, self._metrics.reports()
         tracker = start_tracking(
-            self._config, self._manifest, self._semantics, self._backend, run_id, record, self._left_out
+            self._config, self._datasets, self._semantics, self._backend, run_id, record, self._left_out
         )
         self._mlflow_run_id = tracker.run_id or run_id  # a server that is away now has the run still
         return tracker

@@ -17,6 +17,7 @@ import numpy as np
 from shards.errors import InputError
 
 NAMESPACE = b"sed-trainer/draws/1"
+_POSITIONS = b"sed-trainer/positions/1"
 _WORD_VALUES = 1 << 64
 _PROBABILITY_TOLERANCE = 1e-9
 
@@ -33,6 +34,7 @@ class StreamNumber(enum.IntEnum):
     END_RESIZE = 11
     END_SINC = 12
     END_JPEG = 13
+    AUGMENTATION = 900
 
 
 def variant_seed(dataset_seed: int, sample_id: str, variant: int) -> str:
@@ -54,8 +56,21 @@ def variant_seed(dataset_seed: int, sample_id: str, variant: int) -> str:
         raise InputError(f"variant must be 0 or more; got {variant}; sample {sample_id}; count variants from 0")
     if not sample_id:
         raise InputError("sample id is empty; give the SHA-256 of the sample's pixels")
+    return _digest(NAMESPACE, str(dataset_seed).encode(), sample_id.encode(), str(variant).encode())
+
+
+def position_seed(run_seed: int, position: int) -> str:
+    """The seed of what a training run draws for its sample number `position`, whichever sample that is.
+
+    Returns:
+        32 hex characters, as from `variant_seed`; no seed of a variant is equal but by chance.
+    """
+    return _digest(_POSITIONS, str(run_seed).encode(), str(position).encode())
+
+
+def _digest(*fields: bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for field in (NAMESPACE, str(dataset_seed).encode(), sample_id.encode(), str(variant).encode()):
+    for field in fields:
         digest.update(len(field).to_bytes(8, "little"))
         digest.update(field)
     return digest.hexdigest()
@@ -80,7 +95,7 @@ class Stream:
     """The draws of one operation for one variant of one sample, in order.
 
     Args:
-        seed_hex: From `variant_seed`.
+        seed_hex: From `variant_seed` or `position_seed`.
         number: Which stream of this seed; streams of different numbers are independent.
 
     References:

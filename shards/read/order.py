@@ -90,10 +90,10 @@ class SampleOrder:
         """
         epoch, within = divmod(position, self.num_samples)
         spare = np.array([(within + attempt) % self.num_samples], dtype=np.int64)
-        return int(_permute(spare, self.num_samples, _round_keys(b"sed-spare-1", self.seed, epoch))[0])
+        return int(permute(spare, self.num_samples, round_keys(b"sed-spare-1", self.seed, epoch))[0])
 
     def _order_of_epoch(self, within: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        return _permute(within, self.num_samples, _round_keys(b"sed-order-1", self.seed, epoch))
+        return permute(within, self.num_samples, round_keys(b"sed-order-1", self.seed, epoch))
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ class WindowedOrder(SampleOrder):
         self, layout: _Layout, window: int, within: NDArray[np.int64], epoch: int, purpose: bytes
     ) -> NDArray[np.int64]:
         start, end = layout.window_starts[window : window + 2].tolist()
-        keys = _round_keys(purpose, self.seed, epoch, window)
-        return start + _permute((within - start) % (end - start), end - start, keys)
+        keys = round_keys(purpose, self.seed, epoch, window)
+        return start + permute((within - start) % (end - start), end - start, keys)
 
     def replacement(self, position: int, attempt: int) -> int:
         """Return the replacement sample; the first few attempts stay in the position's window."""
@@ -204,7 +204,7 @@ class WindowedOrder(SampleOrder):
     def _lay_out(self, epoch: int) -> _Layout:
         sizes = np.array(self.shard_sizes, dtype=np.int64)
         num_shards = len(sizes)
-        shards = _permute(np.arange(num_shards), num_shards, _round_keys(b"sed-shard-1", self.seed, epoch))
+        shards = permute(np.arange(num_shards), num_shards, round_keys(b"sed-shard-1", self.seed, epoch))
         ends = np.cumsum(sizes[shards])
         num_windows = -(-num_shards // self.window_shards)
         edges = np.arange(num_windows + 1) * num_shards // num_windows
@@ -227,7 +227,7 @@ def order_samples(shard_sizes: Sequence[int], seed: int, window_shards: int) -> 
     return WindowedOrder(sum(shard_sizes), seed, tuple(shard_sizes), window_shards)
 
 
-def _permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Permute the numbers from 0 to `size - 1`."""
     half_bits = max(_MIN_HALF_BITS, -(-(size - 1).bit_length() // 2))
     permuted = _encrypt(values.astype(np.uint64), keys, half_bits)
@@ -239,7 +239,8 @@ def _permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> 
     return permuted.astype(np.int64)
 
 
-def _round_keys(purpose: bytes, *fields: int) -> NDArray[np.uint64]:
+def round_keys(purpose: bytes, *fields: int) -> NDArray[np.uint64]:
+    """Return the keys of a permutation's rounds: a hash of the fields, each from 0 to 2^64 - 1."""
     # Fields of fixed width: (seed, epoch) never yields the keys of (epoch, seed) or of (seed + 1, epoch - 1).
     text = b"".join(value.to_bytes(8, "little") for value in fields)
     digest = hashlib.blake2b(text, digest_size=8 * _NUM_ROUNDS, person=purpose).digest()

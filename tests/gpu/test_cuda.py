@@ -11,8 +11,9 @@ import torch
 from gans import both, losses, report
 from torch import Tensor, nn
 
-from pipeline.data.batch import Batch
-from pipeline.degrade import degrade, stack_parameters
+from pipeline.data.augmentation import DrawnAugmentation, stack_augmentations
+from pipeline.data.batch import Batch, Images
+from pipeline.degrade import Augmentation, degrade, stack_parameters
 from pipeline.losses import ImageTerm, PerceptualLoss
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.generators import RRDBNet
@@ -185,7 +186,7 @@ def test_batch_travels_and_is_degraded_without_waiting() -> None:
     seeds = [variant_seed(0, f"{index:064x}", 0) for index in range(3)]
     drawn = stack_parameters([draw_parameters(recipe, seed, scale=4, canvas_px=96, crop_px=64) for seed in seeds])
     pixels = torch.randint(0, 256, (3, 3, 96, 96), dtype=torch.uint8)
-    batch = Batch(pixels, None, drawn, None, ("a", "b", "c")).pin_memory()
+    batch = Batch((Images(pixels, None, drawn),), ("a", "b", "c")).pin_memory()
     prepare = StepInputs(None, contextlib.nullcontext, torch.channels_last)
     prepare(batch.to(torch.device("cuda")), False)
     torch.cuda.set_sync_debug_mode("error")
@@ -193,6 +194,32 @@ def test_batch_travels_and_is_degraded_without_waiting() -> None:
     torch.cuda.set_sync_debug_mode("default")
     expected = degrade(pixels.float() / 255, drawn)
     assert float((got.lq.cpu() - expected.lq).abs().mean()) < 1e-3
+
+
+@pytest.mark.usefixtures("failing_at_waits")
+def test_batch_of_several_kinds_is_augmented_without_waiting() -> None:
+    recipe = load_recipe("realesrgan-1")
+    seeds = [variant_seed(0, f"{index:064x}", 0) for index in range(2)]
+    drawn = stack_parameters([draw_parameters(recipe, seed, scale=4, canvas_px=96, crop_px=64) for seed in seeds])
+    canvases, crops, lq = (torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8) for side in (96, 64, 16))
+    augmentation = stack_augmentations(
+        [
+            DrawnAugmentation(Augmentation.CUTBLUR, box_px=(1, 9, 2, 12)),
+            DrawnAugmentation(Augmentation.MIXUP, weight=0.25),
+            DrawnAugmentation(Augmentation.CUTMIX, box_px=(0, 8, 4, 16)),
+            DrawnAugmentation(),
+        ]
+    )
+    images = (Images(canvases, None, drawn), Images(crops, lq, None))
+    batch = Batch(images, ("a", "b", "c", "d"), order=torch.tensor([2, 0, 3, 1]), augmentation=augmentation)
+    prepare, pinned = StepInputs(None, contextlib.nullcontext, torch.channels_last), batch.pin_memory()
+    prepare(pinned.to(torch.device("cuda")), False)
+    torch.cuda.set_sync_debug_mode("error")
+    got = prepare(pinned.to(torch.device("cuda")), False)
+    torch.cuda.set_sync_debug_mode("default")
+    expected = prepare(batch, False)
+    for ours, theirs in ((got.lq, expected.lq), (got.gt, expected.gt), (got.target, expected.target)):
+        assert float((ours.cpu() - theirs).abs().mean()) < 1e-3
 
 
 def test_compiled_step_in_bf16_is_close_to_the_plain_one() -> None:

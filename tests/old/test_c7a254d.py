@@ -85,8 +85,8 @@ def test_real_world_samples_are_degraded_as_before() -> None:
     samples = open_samples(Path("realworld"), None)
     batch = collate([samples[position] for position in range(len(EXPECTED["realworld_keys"]))])
     assert list(batch.keys) == EXPECTED["realworld_keys"]
-    assert batch.degradation is not None
-    lq, gt, _ = degrade(batch.hr.float() / 255, batch.degradation)
+    assert batch.images[0].degradation is not None
+    lq, gt, _ = degrade(batch.images[0].hr.float() / 255, batch.images[0].degradation)
     with np.load(OLD / "degraded.npz") as recorded:
         assert np.array_equal((gt * 255).round().byte().numpy(), recorded["gt"])
         # Another machine's sums may round to the next of 256 levels.

@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.degrade.step_batch import Application, StepBatch
 from shards.degradation.operations.resize import RESIZE_MODES, Resize
 
-_AREA, _BILINEAR, _BICUBIC, _MATLAB = range(len(RESIZE_MODES))
+_AREA, _BILINEAR, _BICUBIC, MATLAB_BICUBIC = range(len(RESIZE_MODES))
 _TAPS = {"bilinear": 2, "bicubic": 4}
 
 
@@ -63,7 +63,7 @@ def resize_matrices(
     mode, in_px, out_px, step = (value.view(-1, 1, 1) for value in (mode, in_px, out_px, step))
     position = (row + 0.5) * step - 0.5
     index, weight = _area(row, tap, in_px, out_px)
-    for code, taps_of in ((_BILINEAR, _bilinear), (_BICUBIC, _bicubic), (_MATLAB, _matlab)):
+    for code, taps_of in ((_BILINEAR, _bilinear), (_BICUBIC, _bicubic), (MATLAB_BICUBIC, _matlab)):
         other_index, other_weight = taps_of(position, tap, in_px, step)
         index = torch.where(mode == code, other_index, index)
         weight = torch.where(mode == code, other_weight, weight)

@@ -93,7 +93,7 @@ def test_damaged_samples_are_replaced_by_the_same_others_on_any_ranks(
             collate_ranks(open_samples, world, first, count) for world, first in zip(worlds, (0, 1), strict=True)
         ]
         assert tuple(itertools.chain(*(b.keys for b in batches_of))) == expected.keys
-        assert torch.equal(torch.cat([b.hr for b in batches_of]), expected.hr)
+        assert torch.equal(torch.cat([b.images[0].hr for b in batches_of]), expected.images[0].hr)
         assert tuple(itertools.chain(*(b.faults for b in batches_of))) == expected.faults
 
 
@@ -145,8 +145,8 @@ def test_sequence_is_the_same_for_all_world_sizes_and_workers_though_samples_are
         for whole, shares in zip(expected, zip(*ranks, strict=True), strict=True):
             assert tuple(itertools.chain(*(share.keys for share in shares))) == whole.keys
             assert tuple(itertools.chain(*(share.faults for share in shares))) == whole.faults
-            assert torch.equal(torch.cat([share.hr for share in shares]), whole.hr)
-            assert torch.equal(torch.cat([share.lq for share in shares]), whole.lq)
+            assert torch.equal(torch.cat([share.images[0].hr for share in shares]), whole.images[0].hr)
+            assert torch.equal(torch.cat([share.images[0].lq for share in shares]), whole.images[0].lq)
     assert next(read, None) is None
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config.schema import Preset
+from pipeline.data.datasets import Dataset, Datasets
 from pipeline.data.features import FeatureStore, has_features, image_manifest
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
@@ -49,7 +50,8 @@ def with_cache(preset: Preset, cache: Path, **semantics: object) -> Preset:
 
 def open_cache(preset: Preset, images: Manifest | None = None) -> object:
     images = images or image_manifest(preset.train.data.shards)
-    return open_semantics(preset.train, images, torch.device("cpu"))
+    datasets = Datasets((Dataset(preset.train.data.shards, images),))
+    return open_semantics(preset.train, datasets, torch.device("cpu"))
 
 
 def test_features_when_cached_equal_the_online_extractor_on_the_batch_within_rounding(
@@ -62,7 +64,7 @@ def test_features_when_cached_equal_the_online_extractor_on_the_batch_within_rou
     for epoch in (0, 3):
         order = RankBatches(epoch * num_samples, 2, 4, 0, 1)
         for batch in batches(samples, order, 0, pin_memory=False):
-            online = extractor(batch.hr.float() / 255)
+            online = extractor(batch.images[0].hr.float() / 255)
             cached = batch.semantics.float()
             assert cached.shape == online.shape == (4, 256, 3, 3)
             # Half a unit in the last place of float16, and float32's own noise from other batch shapes.

@@ -56,28 +56,31 @@ def test_shards_when_a_window_begins_are_fetched_ahead_of_the_reader(
 ) -> None:
     samples = remote_samples(preset, remote, ShardCache(tmp_path, 2**30))
     entries = read_manifest(remote).shards
-    windows = samples._order.windows_from(0, 3)
+    order = samples.members[0].order
+    windows = order.windows_from(0, 3)
     samples[0]
-    samples._prefetcher.wait()
+    samples.members[0].prefetcher.wait()
     copies = {path.stem for path in tmp_path.glob("*.tar")}
     assert copies == {entries[shard].sha256 for window in windows[:2] for shard in window}
     for shard in windows[1]:
         (remote / entries[shard].tar_name).unlink()
-    second = next(position for position in range(100) if samples._order.windows_from(position, 1)[0] == windows[1])
+    second = next(
+        position for position in range(100) if samples.members[0].order.windows_from(position, 1)[0] == windows[1]
+    )
     assert samples[second].fault is None
-    samples._prefetcher.wait()
+    samples.members[0].prefetcher.wait()
     assert entries[windows[2][0]].sha256 in {path.stem for path in tmp_path.glob("*.tar")}
 
 
 def test_windows_when_listed_are_those_that_the_order_reads_from(preset: Preset) -> None:
     samples = samples_of(preset, window_shards=WINDOW)
-    total = len(samples._images)
+    total = len(samples.members[0].images)
     for position in range(3 * total):
-        windows = samples._order.windows_from(position, 3)
-        assert samples._images.locate(samples._order.index(position))[0] in windows[0]
+        windows = samples.members[0].order.windows_from(position, 3)
+        assert samples.members[0].images.locate(samples.members[0].order.index(position))[0] in windows[0]
         assert len(windows) == 3
-    everything = [shard for window in samples._order.windows_from(0, 100) for shard in window]
-    num_shards = len(samples._images.manifest.shards)
+    everything = [shard for window in samples.members[0].order.windows_from(0, 100) for shard in window]
+    num_shards = len(samples.members[0].images.manifest.shards)
     assert sorted(everything[:num_shards]) == sorted(everything[num_shards : 2 * num_shards]) == list(range(num_shards))
 
 

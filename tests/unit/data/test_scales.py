@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -15,16 +16,17 @@ from sessions import lines_of, run_session
 
 import pipeline.run.record
 from pipeline.config.schema import Preset
+from pipeline.data.datasets import open_datasets
 from pipeline.data.evaluation import read_pair, set_images
-from pipeline.data.samples import TrainingSamples
+from pipeline.data.samples import TrainingSamples, collate
 from pipeline.errors import ConfigError
 from pipeline.models.generators import build_generator
 from pipeline.models.generators.swinir.options import SwinIROptions
 from pipeline.run.checks import check_shards
+from pipeline.run.inputs import StepInputs
 from pipeline.tracking import NullTracker
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
-from shards.format.manifest import read_manifest
 
 SCALES = [1, 2, 3, 4, 8]
 
@@ -90,6 +92,9 @@ def test_samples_at_a_scale_show_one_place_in_both_sizes(tmp_path: Path, scale: 
     if degradation == "realworld":
         assert item.hr.shape == (96, 96, 3)
         assert (item.parameters.scale, item.parameters.crop_px) == (scale, 48)
+        step = StepInputs(None, contextlib.nullcontext, torch.contiguous_format)(collate([item]), is_adversarial=False)
+        assert step.lq.shape == (1, 3, 48 // scale, 48 // scale)
+        assert step.gt.shape == (1, 3, 48, 48)
     else:
         assert item.hr.shape == (48, 48, 3)
         assert item.lq.shape == (48 // scale, 48 // scale, 3)
@@ -108,7 +113,7 @@ def test_canvas_that_is_no_whole_lq_pixels_is_refused_before_the_run(tmp_path: P
     preset = preset_of(tmp_path, 3, "realworld")
     other = changed(preset, data=dataclasses.replace(preset.train.data, canvas_px=95)).train
     with pytest.raises(InputError, match=r"reads 95 px of HR.*set --data\.canvas-px to a multiple of 3, such as 93"):
-        check_shards(other, read_manifest(other.data.shards))
+        check_shards(other, open_datasets(other.data))
 
 
 @pytest.mark.parametrize("scale", SCALES)

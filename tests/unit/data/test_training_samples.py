@@ -15,8 +15,9 @@ from PIL import Image
 
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
+from pipeline.data.dataset_samples import draw_sample_crop
 from pipeline.data.features import feature_extension
-from pipeline.data.samples import RankBatches, TrainingSamples, batches, draw_sample_crop
+from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.degrade import degrade
 from pipeline.run.inputs import StepInputs
 from shards.degradation import bicubic
@@ -201,12 +202,12 @@ def inputs() -> StepInputs:
 
 def test_step_when_classical_has_the_batch_in_unit_range(samples: TrainingSamples) -> None:
     batch = first_batch(samples)
-    assert batch.degradation is None
+    assert batch.images[0].degradation is None
     step = inputs()(batch, is_adversarial=True)
     assert step.semantics is None
     assert step.target is step.gt
-    assert torch.equal((step.gt * 255).round().byte(), batch.hr)
-    assert torch.equal((step.lq * 255).round().byte(), batch.lq)
+    assert torch.equal((step.gt * 255).round().byte(), batch.images[0].hr)
+    assert torch.equal((step.lq * 255).round().byte(), batch.images[0].lq)
 
 
 @pytest.fixture(scope="module")
@@ -218,12 +219,12 @@ def realworld(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Train
 
 def test_step_when_shards_are_real_world_is_degraded_from_the_canvas(realworld: TrainingSamples) -> None:
     batch = first_batch(realworld)
-    assert batch.lq is None
-    assert batch.hr.shape == (4, 3, 64, 64)
+    assert batch.images[0].lq is None
+    assert batch.images[0].hr.shape == (4, 3, 64, 64)
     step = inputs()(batch, is_adversarial=False)
     assert step.lq.shape == (4, 3, 8, 8)
     assert step.gt.shape == step.target.shape == (4, 3, 32, 32)
-    expected = degrade(batch.hr.float() / 255, batch.degradation)
+    expected = degrade(batch.images[0].hr.float() / 255, batch.images[0].degradation)
     assert torch.equal(step.lq, expected.lq)
     assert torch.equal(step.gt, expected.gt)
     assert torch.equal(step.target, expected.gt_sharp)
@@ -233,6 +234,6 @@ def test_step_when_shards_are_real_world_is_degraded_from_the_canvas(realworld: 
 def test_samples_when_the_canvas_is_larger_than_the_sub_images_are_refused(
     realworld: TrainingSamples, preset: Preset
 ) -> None:
-    folder = realworld._images.folder
+    folder = realworld.members[0].images.folder
     with pytest.raises(InputError, match="reads 96 px of HR"):
         samples_of(preset, shards=folder, crop_px=32, canvas_px=96)
