@@ -61,6 +61,9 @@ class ShardConfig:
     lq_source: tuple[Path, ...] = ()
     """Folders of LQ images for paired shards: one for each of `source`, in the same order, with files of the same names
     or with the scale after the name (ax4.png), `scale` times smaller. Whatever does not fit is rejected and counted."""
+    keep_together: Literal["photo", "folder"] = "photo"
+    """folder: photos of one folder are frames of one video. They come into one shard, however large, and are rejected
+    together if one has the pixels of an evaluation image."""
 
     @property
     def recipe_name(self) -> str:

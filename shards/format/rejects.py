@@ -9,9 +9,10 @@ from typing import Literal
 
 RejectReason = Literal[
     "truncated", "not-an-image", "too-small", "too-large", "unreadable", "transparent", "duplicate",
-    "lq-missing", "lq-size", "hr-missing",
+    "lq-missing", "lq-size", "hr-missing", "same-folder",
 ]  # fmt: skip
-"""The last three are of pairs: HR without LQ, LQ of another size than HR / scale, and LQ without HR."""
+"""`lq-missing`, `lq-size` and `hr-missing` are of pairs: HR without LQ, HR that is not scale times LQ, LQ without HR.
+`same-folder` is a frame of a video that an evaluation image is of."""
 
 PhotoNote = Literal["colour-space", "depth", "frames", "profile", "transparency"]
 """What decoded pixels do not show of a photo, or what was assumed of it."""

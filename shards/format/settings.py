@@ -41,6 +41,8 @@ class ImageSettings:
     """K, the number of degradation seeds recorded per sub-image."""
     recipe_table: Mapping[str, Any] | None = None
     """Content of the recipe, as in its TOML file; None for a recipe that ships with this project."""
+    keep_together: Literal["photo", "folder"] = "photo"
+    """What no two shards share: photo allows a photo at the end of one and the start of the next; folder nothing."""
 
     @property
     def has_lq(self) -> bool:
@@ -68,6 +70,8 @@ class ImageSettings:
         plain = asdict(self)
         if self.recipe_table is None:
             del plain["recipe_table"]
+        if self.keep_together == "photo":  # so that it is absent from datasets written before it existed
+            del plain["keep_together"]
         return plain
 
 

@@ -32,6 +32,7 @@ from shards.write.survey import (
     count_reasons,
     excluded_pixels,
     reject_duplicates,
+    reject_folders,
     survey,
 )
 from shards.write.tasks import ShardTask, shard_tasks, write_shard
@@ -85,6 +86,9 @@ def survey_and_plan(
     with _storage_errors(config.output):
         surveyed = survey_all(sources, template, executor, "surveying photos", max_rejects=max_rejects)
     photos, rejects = reject_duplicates(surveyed, evaluation, known.keys())
+    if config.keep_together == "folder":
+        photos, others = reject_folders(photos, surveyed, evaluation)
+        rejects += others
     check_rejects(photos, rejects, config.max_reject_fraction)
     return extend(config.output, make_plan(config, photos, rejects))
 
@@ -155,6 +159,7 @@ def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
             for plan in plans
             if len(plans) > 1
         ),
+        *_folder_lines(plans),
         *describe_notes(count_notes(photo.notes for plan in plans for photo in plan.photos), "photo(s)"),
         f"rejected: {len(rejects)}{f' ({counts})' if counts else ''}",
         *(f"  {reject.path}: {reject.reason} ({reject.detail})" for reject in rejects[:10]),
@@ -162,6 +167,15 @@ def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
     if len(rejects) > 10:
         lines.append(f"  ... and {len(rejects) - 10} more, all listed in the manifest")
     return "\n".join(lines)
+
+
+def _folder_lines(plans: Sequence[Plan]) -> list[str]:
+    """Return how large shards become where folders are kept together."""
+    if not plans or plans[0].settings.keep_together == "photo":
+        return []
+    folders = {photo.folder for plan in plans for photo in plan.photos}
+    largest = max((shard.predicted_bytes for plan in plans for shard in plan.shards), default=0)
+    return [f"{len(folders)} folder(s) kept together; the largest shard has about {largest / 2**20:.1f} MiB"]
 
 
 def write(plans: Sequence[Plan], folder: StoragePath, sources: Sequence[SourceFile], executor: Executor) -> Manifest:

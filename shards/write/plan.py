@@ -4,8 +4,9 @@ A plan is a pure function of the surveyed inputs and the settings: the same on a
 workers. Photos are put in a seeded hash order and their sub-images laid end to end, grid by grid; this line
 is cut into equal shards. So every shard mixes unrelated photos, a photo is decoded once per shard that needs it
 (one, or two at a cut), and no shard is larger than planned, however large a photo. All
-sub-images have the same size in pixels, so equal numbers are equal sizes. The sampling order of training is
-another permutation (`shards.read.order`).
+sub-images have the same size in pixels, so equal numbers are equal sizes. Where folders are kept together, the line has
+them in a hash order, and is cut between them. The sampling order of training is another permutation
+(`shards.read.order`).
 
 The plan is kept as `plan.json` beside the shards. Photos that are added later get a plan and shards of their own
 (`shards.write.generations`); an existing plan never changes.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -140,6 +142,7 @@ def settings_of(config: ShardConfig) -> ImageSettings:
         sub_image_px=config.sub_image_px,
         variants=config.variants,
         recipe_table=table,
+        keep_together=config.keep_together,
     )
 
 
@@ -182,15 +185,13 @@ def plan_generation(
     Raises:
         InputError: There would be too many shards to number.
     """
-    ordered = sorted(photos, key=lambda photo: _order_key(settings.seed, photo))
+    ordered = sorted(photos, key=lambda photo: _order_key(settings, photo))
     counts = [num_sub_images(photo, settings) for photo in ordered]
     sample_bytes = _predict_sample_bytes(settings)
     per_shard = max(1, int(settings.shard_size_mib * 2**20 / sample_bytes))
-    num_samples = sum(counts)
-    num_shards = math.ceil(num_samples / per_shard)
-    if num_shards > _MAX_SHARDS:
-        raise InputError(f"{num_shards:,} shards are more than names of 6 digits can number; raise shard_size_mib")
-    bounds = [number * num_samples // num_shards for number in range(num_shards + 1)] if num_shards else []
+    bounds = _bounds(ordered, counts, per_shard) if settings.keep_together == "folder" else _even(counts, per_shard)
+    if len(bounds) > _MAX_SHARDS + 1:
+        raise InputError(f"{len(bounds) - 1:,} shards are more than names of 6 digits can number; raise shard_size_mib")
     shards = tuple(
         ShardPlan(f"{SHARD_PREFIX}-{number:06d}", pieces, sum(piece.count for piece in pieces) * sample_bytes)
         for number, pieces in enumerate(_cut(ordered, counts, bounds), first_shard)
@@ -198,6 +199,24 @@ def plan_generation(
     by_name = tuple(sorted(photos, key=lambda photo: photo.name))
     by_path = tuple(sorted(rejects, key=lambda reject: reject.path))
     return Plan(settings, by_name, by_path, shards, generation, previous, first_shard)
+
+
+def _even(counts: Sequence[int], per_shard: int) -> list[int]:
+    """Return where equal shards begin in the line of all sub-images, and its end."""
+    num_samples = sum(counts)
+    num_shards = math.ceil(num_samples / per_shard)
+    return [number * num_samples // num_shards for number in range(num_shards + 1)] if num_shards else []
+
+
+def _bounds(ordered: Sequence[Photo], counts: Sequence[int], per_shard: int) -> list[int]:
+    """Return where shards of whole folders begin: a folder that would overfill a shard begins the next."""
+    bounds, end = [0], 0
+    for _, group in itertools.groupby(zip(ordered, counts, strict=True), key=lambda pair: pair[0].folder):
+        size = sum(count for _, count in group)
+        if end > bounds[-1] and end + size - bounds[-1] > per_shard:
+            bounds.append(end)
+        end += size
+    return [*bounds, end] if end else []
 
 
 def num_sub_images(photo: Photo, settings: ImageSettings) -> int:
@@ -208,10 +227,15 @@ def num_sub_images(photo: Photo, settings: ImageSettings) -> int:
     )
 
 
-def _order_key(seed: int, photo: Photo) -> bytes:
-    # The seed has a fixed width, so no two (seed, photo) pairs give the same text.
-    text = seed.to_bytes(8, "big") + photo.pixels_sha256.encode("ascii")
-    return hashlib.blake2b(text, digest_size=16, person=b"sed-plan-1").digest()
+def _order_key(settings: ImageSettings, photo: Photo) -> tuple[bytes, str]:
+    if settings.keep_together == "folder":
+        return _hash(settings.seed, photo.folder, b"sed-plan-2"), photo.name
+    return _hash(settings.seed, photo.pixels_sha256, b"sed-plan-1"), ""
+
+
+def _hash(seed: int, text: str, purpose: bytes) -> bytes:
+    # The seed has a fixed width, so no two pairs of seed and text give the same bytes.
+    return hashlib.blake2b(seed.to_bytes(8, "big") + text.encode(), digest_size=16, person=purpose).digest()
 
 
 def _predict_sample_bytes(settings: ImageSettings) -> int:

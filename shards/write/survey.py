@@ -61,6 +61,11 @@ class Photo:
     """Its LQ image in paired shards."""
 
     @property
+    def folder(self) -> str:
+        """Name of the folder that it is in."""
+        return self.name.rpartition("/")[0]
+
+    @property
     def content_sha256(self) -> str:
         """Hash of what its sub-images are cut from: of its file, and of its given LQ where there is one."""
         return content_sha256(self.sha256, self.lq.sha256 if self.lq else None)
@@ -220,6 +225,29 @@ def reject_duplicates(
         else:
             photos[result.pixels_sha256] = result
     return list(photos.values()), rejects
+
+
+def reject_folders(
+    photos: Sequence[Photo], surveyed: Iterable[Photo | Reject], excluded: Mapping[str, str]
+) -> tuple[list[Photo], list[Reject]]:
+    """Split photos by whether their folder holds an evaluation image: frames of one video show the same scene.
+
+    Args:
+        photos: Photos to use.
+        surveyed: Results of `survey` for all photos.
+        excluded: Names of evaluation images by the SHA-256 of their pixels.
+    """
+    seen: dict[str, Photo] = {}
+    for photo in surveyed:
+        if isinstance(photo, Photo) and photo.pixels_sha256 in excluded:
+            seen.setdefault(photo.folder, photo)
+    kept = [photo for photo in photos if photo.folder not in seen]
+    return kept, [_same_folder(photo, seen[photo.folder], excluded) for photo in photos if photo.folder in seen]
+
+
+def _same_folder(photo: Photo, frame: Photo, excluded: Mapping[str, str]) -> Reject:
+    detail = f"its folder holds {frame.name}, with the pixels of the evaluation image {excluded[frame.pixels_sha256]}"
+    return Reject(photo.name, "same-folder", detail)
 
 
 def _name_of(result: Photo | Reject) -> str:
