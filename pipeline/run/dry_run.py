@@ -169,7 +169,7 @@ def _network_lines(config: TrainConfig, generator: Generator, discriminators: Ma
         lines += [
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
             f"weights {semantics.weights} (frozen)",
-            f"semantic map     {backbone.fit.description}; licence {backbone.model.licence}",
+            f"semantic map     {backbone.description}; licence {backbone.model.licence}",
         ]
     if config.losses.perceptual_weight:
         network = PERCEPTUAL_LOSSES[config.losses.perceptual]

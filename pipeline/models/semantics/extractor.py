@@ -86,11 +86,15 @@ class SemanticExtractor(nn.Module):
 
         Raises:
             ValueError: The shape does not fit, or (checked on the CPU) the image is not finite.
+            ConfigError: The network was built for images of another size alone.
         """
         check_image(image, "image")
         check_finite(image, "image")
         check_multiple(image, "image", multiple_px=self.stride_px)
-        fit = self.backbone.fit
+        fit, only_px = self.backbone.fit, self.backbone.model.only_px
+        if only_px and any(fit.side_px(side) != only_px for side in image.shape[-2:]):
+            size = " x ".join(map(str, image.shape[-2:]))
+            raise ConfigError(f"{self.name}, was built for these; got an image of {size} px")
         normalised = fit.resize((image - self.mean) / self.std)
         features = self.backbone(normalised.to(next(self.network.parameters()).dtype))
         grid = (image.shape[-2] // self.stride_px, image.shape[-1] // self.stride_px)
@@ -115,7 +119,7 @@ def build_semantic_extractor(
             path of a file, or "random".
         seed: Seed of random weights.
         batch_statistics: Reproduce the released code, see `SemanticExtractor`.
-        crop_px: Side of the images to come, checked once; other sizes may work too.
+        crop_px: Side of the images to come. Most networks take others too.
 
     Returns:
         The extractor, on the CPU, in float32.
@@ -149,7 +153,7 @@ def with_weights(backbone: Backbone, weights: str, seed: int) -> tuple[Backbone,
     if file is None:
         fill_randomly(backbone.network, seed)
         return backbone, preprocessing, f"random weights of seed {seed}"
-    load_network(backbone.network, backbone.model.names, file)
+    load_network(backbone.network, backbone.model.names, file, backbone.model.only_px)
     return backbone, preprocessing, origin
 
 

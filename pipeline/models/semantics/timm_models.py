@@ -57,16 +57,24 @@ class TimmModel(VisionModel):
         """See `VisionModel`; transformers that can take images of any size."""
         # With its tag, which may decide the size of learned positions and whether there is a classifier.
         name = f"{self.architecture}.{self.published.tag}" if self.published.tag else self.architecture
-        try:
-            network = create_model(name, dynamic_img_size=True)
-        except TypeError:  # most others have no such option
-            network = create_model(name)
+        if self.only_px:
+            network = create_model(name, img_size=self.only_px)
+        else:
+            try:
+                network = create_model(name, dynamic_img_size=True)
+            except TypeError:  # most others have no such option
+                network = create_model(name)
         if not hasattr(network, "forward_intermediates"):
             raise ConfigError(
                 f"{self.name} has no spatial map: timm returns no features of its layers (forward_intermediates); "
                 "use a model of docs/models.md"
             )
         return network
+
+    def fix_size(self, side_px: int) -> None:
+        """See `VisionModel`; timm resizes what depends on the size when it converts a file of weights."""
+        self.only_px = side_px
+        self.whole = self.build_on("meta")
 
     def describe_layers(self, network: Any) -> Sequence[LayerInfo]:
         """See `VisionModel`; names and strides are timm's."""

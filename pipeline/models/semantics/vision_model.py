@@ -45,16 +45,26 @@ class VisionModel(ABC):
         whole: Its whole network, on the meta device.
         names: Of all entries of its state dict, in order.
         layers: In the order of the library's indices.
+        only_px: Side of the only images that it takes; None: of many sizes.
     """
 
     name: str
     preprocessing: Preprocessing
     licence: str
+    only_px: int | None = None
 
     def __init__(self) -> None:
         self.whole = self.build_on("meta")
         self.names = tuple(self.whole.state_dict())
         self.layers = tuple(self.describe_layers(self.whole))
+
+    def fix_size(self, side_px: int) -> None:
+        """Build the network anew for images of one size, as those need whose positions have a shape.
+
+        Raises:
+            TypeError: The library builds it for its own size alone.
+        """
+        raise TypeError(f"{self.name} is built for its own size")
 
     def build_on(self, device: str) -> nn.Module:
         """Build the whole network, frozen and in evaluation mode; torch's global generator is left alone."""
@@ -145,9 +155,15 @@ class Backbone:
     fit: GridFit
 
     @property
+    def description(self) -> str:
+        """The map and its way to the grid, for people."""
+        only_px = self.model.only_px
+        return self.fit.description + (f", of images of {only_px} px alone" if only_px else "")
+
+    @property
     def name(self) -> str:
         """Identifies architecture, layer and the way to the grid, in the header of a feature cache."""
-        return f"{self.model.name} layer {self.layer}, {self.fit.description}"
+        return f"{self.model.name} layer {self.layer}, {self.description}"
 
     @property
     def num_channels(self) -> int:
@@ -178,11 +194,10 @@ def truncate(model: VisionModel, layer: Layer, crop_px: int) -> Backbone:
             f"{SEMANTIC_STRIDE_PX} px; use a model with patches of {SEMANTIC_STRIDE_PX} px or less, such as "
             "open_clip:ViT-B-16 or timm:vit_small_patch14_dinov2"
         )
-    network = _truncated(model, index, "meta")
-    features = _probe(model, network, index, GridFit(1, stride_px).side_px(crop_px))
-    fit = GridFit(features.shape[1] if features.ndim == 4 else 1, stride_px)
-    _check_map(model, index, features, fit.side_px(crop_px), stride_px)
-    return Backbone(model, network, index, fit)
+    side_px = GridFit(1, stride_px).side_px(crop_px)
+    network, features = _truncated_for(model, index, side_px)
+    _check_map(model, index, features, side_px, stride_px)
+    return Backbone(model, network, index, GridFit(features.shape[1], stride_px))
 
 
 def _truncated(model: VisionModel, layer: int, device: str) -> nn.Module:
@@ -191,16 +206,27 @@ def _truncated(model: VisionModel, layer: int, device: str) -> nn.Module:
     return network
 
 
-def _probe(model: VisionModel, network: nn.Module, layer: int, side_px: int) -> Tensor:
+def _truncated_for(model: VisionModel, layer: int, side_px: int) -> tuple[nn.Module, Tensor]:
+    """Return a network on the meta device that takes images of a size, and its map of one."""
     try:
-        with torch.no_grad():
-            return model.maps_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), [layer])[0]
+        return _probed(model, layer, side_px)
     except _REFUSALS as error:
-        reason = str(error).strip().partition("\n")[0]
+        refusal = error
+    try:
+        model.fix_size(side_px)
+        return _probed(model, layer, side_px)
+    except _REFUSALS:
+        reason = str(refusal).strip().partition("\n")[0]
         raise ConfigError(
             f"{model.name} takes no images of {side_px} x {side_px} px ({reason}); set --data.crop-px to a size that "
             "it takes, or another --semantics.architecture (docs/models.md)"
-        ) from error
+        ) from refusal
+
+
+def _probed(model: VisionModel, layer: int, side_px: int) -> tuple[nn.Module, Tensor]:
+    network = _truncated(model, layer, "meta")
+    with torch.no_grad():
+        return network, model.maps_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), [layer])[0]
 
 
 def _check_map(model: VisionModel, layer: int, features: Tensor, side_px: int, stride_px: int) -> None:

@@ -40,13 +40,14 @@ class WeightFile:
         return cls(str(path), read_weights(path))
 
 
-def load_network(network: nn.Module, known: Collection[str], weights: WeightFile) -> None:
+def load_network(network: nn.Module, known: Collection[str], weights: WeightFile, only_px: int | None = None) -> None:
     """Load weights into a truncated network.
 
     Args:
         network: Changed in place.
         known: Names of the entries of the whole network.
         weights: Of the whole network; layers behind the one in use are ignored.
+        only_px: Side of the only images that the network takes, for the advice; None: of many sizes.
 
     Raises:
         CheckpointError: Entries of the layers in use are missing or misshapen, or the file has some that the whole
@@ -67,7 +68,8 @@ def load_network(network: nn.Module, known: Collection[str], weights: WeightFile
         raise CheckpointError(
             f"{weights.origin}: not the weights of this vision model; of its {len(wanted)} entries up to the layer in "
             f"use, these do not fit:{shown}{more}\n  give the file of the architecture that is set, or set the file's "
-            f"architecture (--semantics.architecture)"
+            "architecture (--semantics.architecture)"
+            + (f"; weights for other images than of {only_px} px need --data.crop-px of theirs" if only_px else "")
         )
     network.load_state_dict({name: state[name] for name in wanted})
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
-from pipeline.models.semantics.extractor import build_backbone, build_semantic_extractor
+from pipeline.models.semantics.extractor import build_backbone, build_semantic_extractor, open_vision_model
 from pipeline.models.semantics.names import present_names
 from pipeline.pretrained.efficientnet import VARIANTS
 from shards.errors import InputError
@@ -111,7 +111,6 @@ def test_weights_of_a_package_have_their_own_preprocessing() -> None:
         ("timm:vit_small_patch16_dinov3", "blocks.12", r"\(blocks.0, blocks.1, ..., blocks.11\); got .*'blocks.12'"),
         ("open_clip:ViT-B-32", 3, "one cell per 32 px, which is coarser than .* such as open_clip:ViT-B-16"),
         ("timm:crossvit_tiny_240", 5, "has no spatial map on the grid of the image: layer 5 returns 192 x 14 x 14"),
-        ("timm:mixer_b16_224", 3, r"takes no images of 256 x 256 px \(.*224.*\); set --data.crop-px"),
         ("clip-rn50", 5, "clip-rn50 has the layers 1, 2, 3, 4; got 5; use semantics.architecture=open_clip:RN50"),
         ("efficientnet-lite0", 4, "has the layers 1, 2, 3, 5, 7; got 4"),
     ],
@@ -130,12 +129,32 @@ def test_model_that_returns_no_features_of_its_layers_is_refused() -> None:
         build_semantic_extractor("timm:network_without_a_map", 0, "random")
 
 
-def test_image_size_that_a_network_was_made_for_is_taken() -> None:
-    assert build_semantic_extractor("timm:mixer_b16_224", 0, "random", crop_px=224)(image(224)).shape[1:] == (
-        768,
-        14,
-        14,
-    )
+def test_image_size_that_a_network_cannot_take_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"takes no images of 40 x 40 px \(.*40.*\); set --data.crop-px"):
+        build_semantic_extractor("timm:vit_small_patch16_dinov3", 0, "random", crop_px=40)
+
+
+def test_network_of_fixed_positions_is_built_for_the_crop(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("tnt_s_patch16_224", "convit_tiny")}
+    for name, file in files.items():
+        save_file(open_vision_model(f"timm:{name}").build_on("cpu").state_dict(), file)
+    tnt, convit = files.values()
+    # At the size of its weights there is nothing to resize.
+    own = build_semantic_extractor("timm:tnt_s_patch16_224", 0, tnt, crop_px=224)
+    assert own(image(224)).shape == (1, 384, 14, 14)
+    assert "alone" not in own.name
+    resized = build_semantic_extractor("timm:tnt_s_patch16_224", 0, tnt, crop_px=192)
+    assert resized(image(192)).shape == (1, 384, 12, 12)
+    assert resized.name.endswith("one cell per 16 px, of images of 192 px alone")
+    with pytest.raises(
+        ConfigError, match="of images of 192 px alone, was built for these; got an image of 256 x 256 px"
+    ):
+        resized(image(256))
+    # timm resizes the positions of the first when it converts a file, and not those of the second.
+    with pytest.raises(
+        CheckpointError, match=r"(?s)pos_embed is \(1, 196, 192\), needs.*need --data.crop-px of theirs"
+    ):
+        build_semantic_extractor("timm:convit_tiny", 0, convit, crop_px=256)
 
 
 @pytest.mark.parametrize(
@@ -295,3 +314,23 @@ def test_weights_are_downloaded_and_a_licence_that_must_be_accepted_is_named(tmp
     )
     assert "`hf auth login`" in refusal
     assert "published weights, weights sha256 " in description
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_openais_archive_is_read_without_running_its_program(tmp_path: Path) -> None:
+    class Clip(nn.Module):
+        """As OpenAI's: both towers, in half precision."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.visual = build_backbone("open_clip:RN50", 0).model.build_on("cpu").half()
+            self.text_projection = nn.Parameter(torch.zeros(2, 2))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.visual.conv1(image)
+
+    clip = Clip()
+    torch.jit.trace(clip.eval(), torch.zeros(1, 3, 8, 8).half()).save(str(tmp_path / "RN50.pt"))
+    extractor = build_semantic_extractor("open_clip:RN50", 1, tmp_path / "RN50.pt")
+    wanted = clip.visual.layer1[0].conv1.weight.float()
+    assert torch.equal(extractor.network.layer1[0].conv1.weight, wanted)

@@ -44,7 +44,7 @@ def row(architecture: str, layer: int) -> str:
     parameters = sum(parameter.numel() for parameter in backbone.network.parameters())
     cells = [
         *(f"`{architecture}`", tag, f"`{layers[0]}` to `{layers[-1]}`", f"{layer}, `{layers[layer]}`"),
-        *(backbone.fit.description, f"{parameters / 1e6:.1f} M", f"{mean}; {std}", model.licence),
+        *(backbone.description, f"{parameters / 1e6:.1f} M", f"{mean}; {std}", model.licence),
     ]
     return f"| {' | '.join(cells)} |"
 
