@@ -90,4 +90,6 @@ def _papers_perceptual_weight(config: TrainConfig) -> float:
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(_plain, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -155,6 +155,46 @@ def test_dry_run_tells_what_the_networks_learn_from_and_where_it_leaves_the_pape
     assert "schedule.pixel_only_images=64 (the paper: 0)" in text
 
 
+def test_dry_run_tells_how_the_semantic_map_comes_onto_the_grid() -> None:
+    preset = load("rrdb_sed_p_x4")
+    assert "semantic map     1024 channels, one cell per 16 px; licence not stated" in describe(preset).splitlines()
+    flags = ["--semantics.architecture", "timm:vit_small_patch14_dinov2", "--semantics.layer", "blocks.8"]
+    train, _ = apply_flags(preset.train, flags, "job", "Job.")
+    lines = describe(replace(preset, train=train)).splitlines()
+    assert "semantics        timm:vit_small_patch14_dinov2 layer blocks.8, online, weights pretrained (frozen)" in lines
+    cells = "one cell per 14 px of the image resized by 14/16"
+    assert f"semantic map     384 channels, {cells}; licence apache-2.0" in lines
+    assert "not the paper's  semantics.architecture=timm:vit_small_patch14_dinov2 (the paper: open_clip:RN50)" in lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "semantics"),
+    [
+        (["--semantics.layer", "blocks.2"], ("timm:tf_efficientnet_lite0", "blocks.2", "package")),
+        (["--semantics.layer", "-1"], ("timm:tf_efficientnet_lite0", -1, "package")),
+        (
+            ["--semantics.architecture", "clip-vit-b16", "--semantics.layer", "12", "--semantics.weights", "openai"],
+            ("open_clip:ViT-B-16", 11, "pretrained"),
+        ),
+    ],
+)
+def test_vision_model_is_named_by_flags_old_names_included(flags: list[str], semantics: tuple[object, ...]) -> None:
+    parsed = parse("demo", *flags).config.semantics
+    assert (parsed.architecture, parsed.layer, parsed.weights) == semantics
+
+
+def test_semantic_layer_is_a_whole_number_or_a_name() -> None:
+    plain = to_plain(load("demo"))
+    plain["train"]["semantics"]["layer"] = True
+    with pytest.raises(ConfigError, match=r"expected a whole number or a name, got True @ \$.train.semantics.layer"):
+        structure(plain, Preset, "preset")
+    plain["train"]["semantics"] |= {"layer": 3, "architecture": "resnet50"}
+    with pytest.raises(
+        ConfigError, match=r"'resnet50' names no vision model; use open_clip:NAME.* @ \$.train.semantics"
+    ):
+        structure(plain, Preset, "preset")
+
+
 def test_dry_run_of_a_psnr_preset_has_one_network_and_one_rate() -> None:
     text = describe(load("swinir_psnr_x4"))
     assert "start            random weights\nlosses           l1 x 1\ndiscriminator    none: pixel loss only" in text
