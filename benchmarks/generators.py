@@ -45,6 +45,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "embed_dim": 210, "depths": [6] * 6, "num_heads": [6] * 6, "window_size": 16, "num_tokens": 128,
         "reducted_dim": 20, "mlp_ratio": 2,
     },
+    "DAT": {"depth": [6] * 6, "num_heads": [6] * 6, "split_size": [8, 32]},
     "DITN": {},
     "DRCT": {"embed_dim": 180, "depths": [6] * 6, "num_heads": [6] * 6, "window_size": 16},
     "GRL": {

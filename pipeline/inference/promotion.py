@@ -22,7 +22,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.choice import best_perceptual, find_metric
 from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import mean, only_finite
-from pipeline.models.generators import save_generator
+from pipeline.models.generators import GENERATORS, save_generator
 from pipeline.progress import Progress, say
 from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights
@@ -274,13 +274,18 @@ def _register(model: NamedModel, name: str, results: Results, facts: dict[str, s
         f"{facts['evaluation_sets']}. {facts['protocol']}."
     )
     module, run_id = model.generator.cpu(), _run_id(model)
+    is_one_graph = GENERATORS.of(module).is_one_graph
+
+    def register(weights: Path) -> str:
+        return registry.register(name, module, weights, tags, run_id, metrics, description, is_one_graph=is_one_graph)
+
     if model.weights.name == registry.WEIGHTS:
-        return registry.register(name, module, model.weights, tags, run_id, metrics, description)
+        return register(model.weights)
     with tempfile.TemporaryDirectory() as folder:
         # A file of another project: the registry stores our layout, which every reader knows.
         weights = Path(folder) / registry.WEIGHTS
         save_generator(weights, module)
-        return registry.register(name, module, weights, tags, run_id, metrics, description)
+        return register(weights)
 
 
 def _run_id(model: NamedModel) -> str | None:

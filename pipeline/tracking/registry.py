@@ -1,7 +1,8 @@
 """The model registry: versions, their numbers, and the aliases `champion` and `challenger`.
 
 A version holds the network twice: as MLflow's own model (torch.export, no pickle, any image size) for those who serve
-it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for other programs.
+it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for other programs. A network that torch
+does not export for any size is `served_model` instead, which loads those weights with this package.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 """The latest version that was not proven better than the champion."""
 WEIGHTS = "generator.safetensors"
+SERVED = Path(__file__).with_name("served_model.py")
 _EXAMPLE_SHAPE = (2, 3, 24, 32)
 _REQUIREMENTS = ["torch", "numpy"]
 _SCALE = "scale"
@@ -60,6 +62,8 @@ def register(
     run_id: str | None,
     metrics: Mapping[str, float],
     description: str = "",
+    *,
+    is_one_graph: bool = True,
 ) -> str:
     """Register a generator as a new version and check that the stored model computes the same.
 
@@ -73,6 +77,7 @@ def register(
         run_id: The MLflow run that trained it; a run of its own where that is None or unknown to the server.
         metrics: Its numbers, logged with the model.
         description: Of the version; Markdown.
+        is_one_graph: Whether torch can export the module for images of any size.
 
     Returns:
         The version.
@@ -86,10 +91,11 @@ def register(
         correct_paths(mlflow.get_tracking_uri())
         example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
         with _run_to_log_in(name, run_id):
-            version = _log_model(name, module, weights, example, metrics)
+            version = _log_model(name, module if is_one_graph else None, weights, example, metrics)
             try:
                 _describe(name, version, tags, description)
-                _check_stored(f"{SCHEME}{name}/{version}", module, example)
+                load = _load_graph if is_one_graph else _load_served
+                _check_stored(f"{SCHEME}{name}/{version}", load, module, example)
             except BaseException:
                 with contextlib.suppress(Exception):  # the first error is the one to report
                     mlflow.MlflowClient().delete_model_version(name, version)
@@ -176,20 +182,32 @@ def _known_run(run_id: str | None) -> str | None:
         return None
 
 
-def _log_model(name: str, module: nn.Module, weights: Path, example: np.ndarray, metrics: Mapping[str, float]) -> str:
+def _log_model(
+    name: str, module: nn.Module | None, weights: Path, example: np.ndarray, metrics: Mapping[str, float]
+) -> str:
+    """Log a version of a module, or of its weights alone."""
     import mlflow
+    import mlflow.pyfunc
     import mlflow.pytorch as mlflow_pytorch
 
-    info = mlflow_pytorch.log_model(
-        module,
-        name="generator",
-        signature=_signature(),
-        input_example=example,
-        extra_files=[str(weights)],
-        pip_requirements=_REQUIREMENTS,
-        registered_model_name=name,
-        metadata={"weights": f"extra_files/{WEIGHTS}"},
-    )
+    common: dict[str, Any] = {"name": "generator", "signature": _signature(), "input_example": example}
+    common |= {"registered_model_name": name}
+    if module is None:
+        info = mlflow.pyfunc.log_model(
+            python_model=str(SERVED),
+            artifacts={"weights": str(weights)},
+            pip_requirements=[*_REQUIREMENTS, "spandrel"],
+            metadata={"weights": f"artifacts/{WEIGHTS}"},
+            **common,
+        )
+    else:
+        info = mlflow_pytorch.log_model(
+            module,
+            extra_files=[str(weights)],
+            pip_requirements=_REQUIREMENTS,
+            metadata={"weights": f"extra_files/{WEIGHTS}"},
+            **common,
+        )
     for metric, value in metrics.items():
         mlflow.log_metric(metric_name(metric), value, model_id=info.model_id)
     return str(info.registered_model_version)
@@ -260,8 +278,8 @@ def fetch(uri: str) -> Path:
                 "  Is the name right, and MLFLOW_TRACKING_URI set to the server that knows it? "
                 "jobs/promote.py registers a model"
             ) from error
-    weights = folder / "extra_files" / WEIGHTS
-    if not weights.is_file():
+    weights = next(filter(Path.is_file, (folder / place / WEIGHTS for place in ("extra_files", "artifacts"))), None)
+    if weights is None:
         raise CheckpointError(f"{uri} holds no {WEIGHTS}; it was not registered by jobs/promote.py")
     return weights
 
@@ -295,10 +313,23 @@ def _signature() -> Any:
     return ModelSignature(inputs=image, outputs=image)
 
 
-def _check_stored(uri: str, module: nn.Module, example: np.ndarray) -> None:
+def _load_graph(uri: str) -> Callable[[torch.Tensor], torch.Tensor]:
     import mlflow.pytorch as mlflow_pytorch
 
-    stored: Any = mlflow_pytorch.load_model(uri)
+    return mlflow_pytorch.load_model(uri)
+
+
+def _load_served(uri: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    import mlflow.pyfunc
+
+    served = mlflow.pyfunc.load_model(uri)
+    return lambda image: torch.from_numpy(served.predict(image.numpy()))
+
+
+def _check_stored(
+    uri: str, load: Callable[[str], Callable[[torch.Tensor], torch.Tensor]], module: nn.Module, example: np.ndarray
+) -> None:
+    stored = load(uri)
     # Another size than the example's: a stored model that accepts one size only must not pass.
     image = torch.from_numpy(example[:1, :, :17, :])
     with torch.inference_mode():

@@ -50,6 +50,7 @@ class GeneratorArchitecture(ABC, Generic[OptionsT]):
         network: Its class.
         modelspec: Its identifier in the metadata of exported files (ModelSpec 1.0.1), which spandrel's users know.
         precisions: Values of `runtime.precision` that it trains in.
+        is_one_graph: Whether torch exports it for images of any size.
     """
 
     name: str
@@ -57,6 +58,7 @@ class GeneratorArchitecture(ABC, Generic[OptionsT]):
     network: type[Generator]
     modelspec: str
     precisions: tuple[str, ...] = ("float32", "bf16", "fp16")
+    is_one_graph: bool = True
 
     @abstractmethod
     def build(self, options: OptionsT) -> Generator:

@@ -7,16 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow.pyfunc
 import mlflow.pytorch as mlflow_pytorch
 import pytest
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
+from spandrel_sizes import small_options
 from torch import nn
 
 from pipeline.errors import CheckpointError
 from pipeline.inference.named_model import open_model
-from pipeline.models.generators import SRVGGNetCompact, save_generator
+from pipeline.models.generators import SRVGGNetCompact, build_generator, save_generator
 from pipeline.tracking import registry
 
 NAME = "sed-test"
@@ -64,6 +66,18 @@ def test_model_when_registered_promoted_and_fetched_is_the_same(store: str, tmp_
         assert torch.equal(open_model(uri).generator(image), other(image))
         by_number = open_model(f"{registry.SCHEME}{NAME}/{first}")
         assert torch.equal(by_number.generator(image), generator(image))
+
+
+def test_network_of_spandrel_is_stored_by_its_weights_and_computes_the_same(store: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    generator = build_generator(small_options("ATD")).eval()
+    save_generator(tmp_path / registry.WEIGHTS, generator)
+    version = registry.register(NAME, generator, tmp_path / registry.WEIGHTS, {}, None, {}, is_one_graph=False)
+    uri, image = f"{registry.SCHEME}{NAME}/{version}", torch.rand(1, 3, 13, 19)
+    with torch.inference_mode():
+        assert torch.equal(open_model(uri).generator(image), generator(image))
+        served = mlflow.pyfunc.load_model(uri).predict(image.numpy())
+        assert torch.equal(torch.from_numpy(served), generator(image))
 
 
 @pytest.mark.parametrize("uri", ["models:/none@champion", "models:/none/1", "models:/none"])

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
+from spandrel_sizes import small_options
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.models.generators import RRDBNet, SRVGGNetCompact, SwinIR, load_generator
+from pipeline.models.generators import RRDBNet, SRVGGNetCompact, SwinIR, build_generator, load_generator
 from pipeline.weights.files import read_metadata, read_weights
 from pipeline.weights.limits import VARIABLE
 
@@ -28,7 +29,8 @@ pytestmark = pytest.mark.timeout(120)
 def networks() -> list[torch.nn.Module]:
     torch.manual_seed(0)
     swinir = SwinIR(2, embed_dim=4, depths=[2], num_heads=[2], window_px=2, training_size_px=4)
-    return [RRDBNet(4, 1, 2, 2), SRVGGNetCompact(4, 1, 2), swinir]
+    of_spandrel = build_generator(small_options("RealPLKSR", 2, n_blocks=1))
+    return [RRDBNet(4, 1, 2, 2), SRVGGNetCompact(4, 1, 2), swinir, of_spandrel]
 
 
 def states() -> list[dict[str, torch.Tensor]]:
@@ -108,6 +110,10 @@ def test_scale_in_the_metadata_that_is_none_is_not_used(scale: str, tmp_path: Pa
         (2, {"layers.0.residual_group.blocks.77777777.norm1.weight": (4,)}),
         (2, {"layers.0.residual_group.blocks.0.attn.relative_position_bias_table": (9, 0)}),
         (2, {"conv_first.weight": ()}),
+        (3, {"feats.999999999.weight": (12, 16, 3, 3)}),
+        (3, {"feats.0.weight": (10**9, 3, 3, 3)}),
+        (3, {"feats.1.lk.conv.weight": (4, 4, 10**5, 10**5)}),
+        (3, {"feats.3.weight": (0, 16, 3, 3)}),
     ],
 )
 def test_sizes_that_no_network_of_the_file_has_are_refused_before_building(

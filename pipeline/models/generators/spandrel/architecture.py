@@ -56,6 +56,7 @@ class SpandrelArchitecture(GeneratorArchitecture[SpandrelOptions]):
     """
 
     options = SpandrelOptions
+    is_one_graph = False  # most of them compute tables for the size of the input
 
     def __init__(self, name: str, tested: Tested) -> None:
         self.name = f"{PREFIX}{name}"
@@ -79,19 +80,19 @@ class SpandrelArchitecture(GeneratorArchitecture[SpandrelOptions]):
 
     def build(self, options: SpandrelOptions) -> SpandrelGenerator:
         """See `GeneratorArchitecture`."""
-        device = torch.get_default_device()
+        is_sketch = torch.get_default_device().type == "meta"
         given = self._arguments(options)
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), SizesOnly():
-            sketch = attempt(lambda: self._network(**given))
-        found = self._read_back(sketch, options)
-        side_px, multiple_px = found.size_requirements.minimum, found.size_requirements.multiple_of
-        sketch.to("meta")
-        probed = attempt(lambda: find_unreached(sketch, _probe_side(side_px, multiple_px)))
-        if device.type == "meta":
-            network = sketch
-        else:
-            network = attempt(lambda: self._network(**{**_hyperparameters(found), **given}))
-        freeze(network, probed, self._tested.derived)
+        # Whatever mode the caller is in: the network is probed with gradients.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"), SizesOnly():
+                sketch = attempt(lambda: self._network(**given))
+            found = self._read_back(sketch, options)
+            side_px, multiple_px = found.size_requirements.minimum, found.size_requirements.multiple_of
+            sketch.to("meta")
+            unreached = attempt(lambda: find_unreached(sketch, _probe_side(side_px, multiple_px)))
+        arguments = {**_hyperparameters(found), **given}
+        network = sketch if is_sketch else attempt(lambda: self._network(**arguments))
+        freeze(network, unreached, self._tested.derived)
         network.adopt(options.scale, max(side_px, 1), multiple_px)
         return network
 

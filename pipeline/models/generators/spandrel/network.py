@@ -132,9 +132,8 @@ def find_unreached(network: SpandrelGenerator, side_px: int) -> list[str]:
         network: On the `meta` device, where a pass costs nothing; it keeps no gradient.
         side_px: Of a square input, LQ px, that the bare network takes.
     """
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        lq = torch.zeros(1, 3, side_px, side_px, device="meta")
-        network.bare.forward(network.train(), lq).sum().backward()
+    lq = torch.zeros(1, 3, side_px, side_px, device="meta")
+    network.bare.forward(network.train(), lq).sum().backward()
     unreached = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     network.zero_grad(set_to_none=True)
     return unreached
