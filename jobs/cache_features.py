@@ -85,7 +85,10 @@ def main(argv: list[str]) -> int:
         return 0
     check_writable(semantics.cache)
     if has_features(semantics.cache):
-        FeatureStore(semantics.cache, data.cache).require(settings)
+        store = FeatureStore(semantics.cache, data.cache)
+        store.require(settings)
+        # One of an earlier version keeps the names that its headers have: what is finished stays.
+        tasks = [replace(task, settings=store.settings) for task in tasks]
     num_gpus = call.config.num_gpus_per_task
     if num_gpus is None:
         num_gpus = float(best_device().type == "cuda")

@@ -98,6 +98,16 @@ def test_shards_are_verified_without_a_fault(run_here: Callable[..., int], name:
     assert run_here("verify.py", name) == 0
 
 
+def test_finished_cache_is_not_written_again(folder: Path) -> None:
+    tars = sorted((folder / "features").glob("*.tar"))
+    before = [tar.stat().st_mtime_ns for tar in tars]
+    command = ["python", job("cache_features.py"), "run", "--shards", "shards", "--output", "features"]
+    done = run_command(command, folder)
+    assert done.returncode == 0, done.stderr
+    assert f"reusing {len(tars)} of {len(tars)} feature tars" in done.stderr
+    assert [tar.stat().st_mtime_ns for tar in tars] == before
+
+
 def test_interrupted_run_is_resumed_to_the_same_end(folder: Path) -> None:
     # Its config.json names the folder it was trained in, `run`, where the finished one lies.
     (folder / "run").rename(folder / "finished")
