@@ -17,7 +17,6 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from pipeline.errors import ConfigError
-from pipeline.models.generators.options import RANDOM, FromFileOptions, GeneratorOptions
 from pipeline.registry import ArchitectureOptions, RegisteredName
 from shards.format.storage import parse_local_path
 
@@ -97,6 +96,9 @@ def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
     Raises:
         ConfigError: A flag is an option of another architecture than the one in use, or an unknown name is refused.
     """
+    # Here, since jobs that train nothing read their presets without any network's options.
+    from pipeline.models.generators.options import FromFileOptions, GeneratorOptions
+
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(cast("Any", config)):
         options = getattr(config, field.name)
@@ -118,7 +120,7 @@ def _only_file(table: str, argv: Sequence[str]) -> Path | None:
     flag = f"--{table}.initial-weights"
     own = {_flag_name(word) for word in argv if word.startswith(f"--{table}.")}
     file = _last_value(argv, flag)
-    return parse_local_path(file) if own == {flag} and file and file != str(RANDOM) else None
+    return parse_local_path(file) if own == {flag} and file and file != "random" else None
 
 
 def _refuse_foreign_flags(table: str, options: ArchitectureOptions, argv: Sequence[str]) -> None:
