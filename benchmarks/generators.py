@@ -1,7 +1,7 @@
 """How large and how fast are the generators at the sizes of their papers?
 
 For each: parameters, floating-point operations of one image of 64x64 LQ px at x4, and the time of a training step with
-it (forward and backward pass). The table of docs/models.md between its two marks is replaced.
+it (forward and backward pass). Rows of the table between the two marks of docs/models.md are replaced.
 
 Run:
     python benchmarks/generators.py --output docs/models.md
@@ -68,24 +68,23 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Measure all, or those that are named, and print or insert the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="file whose table is replaced; without it the table is printed")
+    parser.add_argument("--output", type=Path, help="file with the table; without it the rows are printed")
     parser.add_argument("--only", nargs="*", default=list(GENERATORS.names), help="architectures to measure")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    rows = [row_of(name, arguments.repeats) for name in arguments.only]
-    text = "\n".join([caption(), "", *HEAD, *rows])
+    rows = {name: row_of(name, arguments.repeats) for name in arguments.only}
     if arguments.output is None:
-        print(text)
+        print("\n".join([caption(), "", *HEAD, *rows.values()]))
         return
-    document = arguments.output.read_text(encoding="utf-8")
-    before, _, rest = document.partition(MARKS[0])
-    arguments.output.write_text(
-        f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8"
-    )
+    before, _, rest = arguments.output.read_text(encoding="utf-8").partition(MARKS[0])
+    table, _, after = rest.partition(MARKS[1])
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")} | rows
+    text = "\n".join([caption(), "", *HEAD, *(rows[name] for name in GENERATORS.names if name in rows)])
+    arguments.output.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 HEAD = (
-    "| `generator.architecture` | sizes, if not the defaults | parameters, M | GFLOPs, 64 px | step, s | precisions | "
+    "| architecture | sizes, if not the defaults | parameters, M | GFLOPs, 64 px | step, s | precisions | "
     "LQ sides | paper | licence |",
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 )
@@ -95,7 +94,7 @@ def caption() -> str:
     """Say what was measured where."""
     today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    threads = "" if torch.cuda.is_available() else f", {torch.get_num_threads()} thread(s)"
+    threads = "" if torch.cuda.is_available() else f", CPU seconds of {torch.get_num_threads()} thread(s)"
     return f"*{device}{threads}, float32, torch {torch.__version__}, {today}; one image, x{SCALE}.*"
 
 
@@ -144,8 +143,9 @@ def flops(options: GeneratorOptions) -> int:
 
 
 def step_seconds(generator: nn.Module, repeats: int) -> float:
-    """Return the median time of a forward and backward pass, after one that is not counted."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the median time of a forward and backward pass: on a GPU by the clock, else of this process on the CPU."""
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else "cpu")
     generator.to(device)
     lq = torch.rand(1, 3, SIDE_PX, SIDE_PX, device=device)
 
@@ -153,8 +153,9 @@ def step_seconds(generator: nn.Module, repeats: int) -> float:
         generator(lq).square().mean().backward()
         generator.zero_grad(set_to_none=True)
 
-    step()
-    return statistics.median(time_step(step)[0] for _ in range(repeats))
+    if has_gpu:
+        step()  # the first one waits for kernels to be loaded
+    return statistics.median(time_step(step)[0 if has_gpu else 1] for _ in range(repeats))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ import torch
 from engines import BATCH, step_input
 from gans import both, losses
 from harness import run_ranks, runtime_config
+from spandrel_sizes import small_options
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.discriminators import PatchDiscriminator
-from pipeline.models.generators import SRVGGNetCompact
+from pipeline.models.generators import SRVGGNetCompact, build_generator
 from pipeline.runtime.backend import Backend
-from pipeline.train.gan_step import Adversary, Gan, gan_step, gan_step_shared_pass
+from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step, gan_step_shared_pass
 
 STEPS = 3
 
@@ -66,3 +67,22 @@ def test_two_ranks_with_half_a_batch_each_train_what_one_does_with_the_whole(tmp
         weights = train_steps(open_backend(), slice(0, BATCH), shares=shares)
         torch.save(weights, tmp_path / f"reference.{shares}")
     run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path / "reference"),))
+
+
+def span_on_rank(rank: int, world_size: int) -> None:
+    backend = open_backend()
+    torch.manual_seed(0)
+    generator = build_generator(small_options("SPAN"))
+    trained = backend.wrap(generator, torch.optim.Adam(generator.parameters(), fused=True))
+    gan = Gan(trained, (), losses(), generator, backend.autocast)
+    share = backend.micro_batch_size
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    for number in range(2):  # DDP stops in the second step if a gradient was missing in the first
+        gan_step(gan, step_input(number, slice(rank * share, (rank + 1) * share)), Turn(1e-3, None))
+    assert all(not torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+    backend.close()
+
+
+@pytest.mark.distributed
+def test_two_ranks_train_a_network_that_computes_weights_of_its_own(tmp_path: Path) -> None:
+    run_ranks(span_on_rank, world_size=2, folder=tmp_path)

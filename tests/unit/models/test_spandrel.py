@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import ROOT
 from safetensors.torch import save_file
 from spandrel import ModelLoader
 from spandrel_sizes import SMALL, small_options
@@ -37,6 +39,11 @@ def small(name: str, scale: int = 4, **changes) -> Generator:
 def test_sizes_for_tests_are_there_for_every_architecture_that_is_listed():
     assert SMALL.keys() == TESTED.keys()
     assert {f"spandrel:{name}" for name in TESTED} < {*GENERATORS.names}
+
+
+def test_table_of_the_documentation_has_every_generator_of_this_package():
+    rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE)
+    assert rows == [name for name in GENERATORS.names if name != "toy"]
 
 
 @each_architecture
