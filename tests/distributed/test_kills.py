@@ -105,6 +105,7 @@ def test_run_when_killed_three_times_ends_with_the_same_bits(data: Path, world_s
     kill_and_finish(data, world_size, 3, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_run_whose_discriminator_rests_when_killed_three_times_ends_with_the_same_bits(data: Path) -> None:
     more = ("--schedule.discriminator-max-accuracy", "0.52")
@@ -233,6 +234,7 @@ def losses(run: Path, name: str = "generator/pixel") -> list[dict[str, float]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_run_when_moved_to_other_processes_and_backends_sees_the_same_samples_and_losses(data: Path) -> None:
     one, two, zero = (1, {}), (2, {}), (2, zero_2())

@@ -201,6 +201,7 @@ def parent_of(process: int) -> int:
     return int((Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_configurations_each_start_and_resume_where_another_stopped(data: Path) -> None:
     run, log = data / "configurations", data / "configurations.log"

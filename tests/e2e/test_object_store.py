@@ -77,6 +77,7 @@ def kill_after_some_shards(config: ShardConfig, folder: RemotePath) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_shards_in_a_store_when_killed_and_run_again_are_those_of_a_folder(
     bucket: str, one_ray: None, config: ShardConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,6 +167,7 @@ def test_two_ddp_processes_train_the_same_run_and_one_resumes_it(data: Path, und
     assert_close_exports(data / "two", undisturbed, relative=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_deepspeed_zero_1_trains_the_same_run_and_hands_it_over(data: Path, undisturbed: Path) -> None:
     done = train("zero 1", data, "zero")
