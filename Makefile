@@ -24,10 +24,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: setup  ## the whole pipeline on real photos, about ten minutes on two cores
 	$(BIN)/python jobs/demo.py
 
-test: setup  ## every test that needs no GPU, without the slow repeats
+test: setup  ## every test that needs no GPU, without the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: setup  ## the same with the slow repeats, as CI runs them
+test-all: setup  ## the slow ones too, as CI runs them
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 browser:  ## Chromium for the tests of the HTML report (Debian, Ubuntu; as root); without it they are skipped

@@ -69,6 +69,7 @@ def train_on_rank(rank: int, world_size: int, folder: str, limits: dict[float, l
     Backend(preset.train.runtime, batch_size=preset.train.data.batch_size).close()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_ranks_that_measure_other_accuracies_decide_by_their_mean(tmp_path: Path) -> None:
     preset = prepare_tiny_data(tmp_path)

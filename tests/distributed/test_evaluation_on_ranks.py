@@ -34,6 +34,7 @@ def arguments(tmp_path: Path) -> list[str]:
     return [*models, "--sets", str(tmp_path / "five"), str(tmp_path / "one"), "--metrics", *METRICS]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_write_the_numbers_of_one_and_the_same_faults(arguments: list[str], tmp_path: Path) -> None:
     alone, together, table = tmp_path / "alone.json", tmp_path / "together.json", tmp_path / "together.csv"

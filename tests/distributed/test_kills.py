@@ -167,6 +167,7 @@ def kill_when_mlflow_is_at(goal: int, stage: Life, database: Path) -> None:
     process.join()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_run_when_killed_between_a_report_and_its_checkpoint_has_each_metric_once_a_step_in_mlflow(
     data: Path, tmp_path: Path

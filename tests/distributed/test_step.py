@@ -217,6 +217,7 @@ def skip_on_rank(rank: int, world_size: int, folder: str) -> None:
     backend.close()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_step_with_nan_in_one_ranks_batch_is_skipped_by_both(tmp_path: Path) -> None:
     run_ranks(skip_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),))
@@ -251,6 +252,7 @@ def hand_over_on_rank(rank: int, world_size: int, folder: str) -> None:
     backend.close()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_state_of_one_engine_is_resumed_by_every_other(tmp_path: Path) -> None:
     run_ranks(hand_over_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),))

@@ -28,6 +28,7 @@ def train_on_rank(rank: int, world_size: int, folder: str) -> None:
     Backend(preset.train.runtime, batch_size=preset.train.data.batch_size).close()
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_session_under_zero_3_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())

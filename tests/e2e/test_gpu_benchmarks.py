@@ -22,6 +22,7 @@ def test_tiny_benchmarks_run_on_a_cpu(tmp_path: Path, parts: tuple[str, ...]) ->
     assert all(result[key] for key in ("device", "driver", "date", "commit", "command"))
 
 
+@pytest.mark.slow
 def test_failing_part_costs_its_own_table_alone(tmp_path: Path) -> None:
     command = ["python", "-m", "benchmarks", "--gpu", "--device", "cpu", "--tiny", "--output", "gpu.json"]
     done = run_command(

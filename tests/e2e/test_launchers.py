@@ -132,6 +132,7 @@ def words_of(process: psutil.Process) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU; this machine has none")
 def test_run_when_asked_to_stop_while_it_compiles_finishes_the_step_and_exits(data: Path) -> None:
     run, log = data / "compiled", data / "compiled.log"
@@ -155,6 +156,7 @@ if [[ "$1" == show ]]; then echo 127.0.0.1; else echo "$@" >> scontrol.log; fi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_slurm_script_when_its_time_is_nearly_over_queues_the_run_again_and_once_finished_does_not(data: Path) -> None:
     for name, content in (("srun", SRUN), ("scontrol", SCONTROL)):
@@ -213,8 +215,9 @@ def test_configurations_each_start_and_resume_where_another_stopped(data: Path) 
     assert kinds == ["one process, 1", "one process, 1", "DDP, 2", "DeepSpeed, 2"]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("options", [TWO, pytest.param(ZERO_2, marks=pytest.mark.slow)], ids=["ddp", "zero-2"])
+@pytest.mark.parametrize("options", [TWO, ZERO_2], ids=["ddp", "zero-2"])
 def test_run_when_a_rank_is_killed_is_restarted_by_the_launcher_and_ends_with_the_same_bits(
     data: Path, options: list[str], request: pytest.FixtureRequest
 ) -> None:

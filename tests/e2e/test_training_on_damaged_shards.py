@@ -46,6 +46,7 @@ def faults(said: str) -> list[str]:
     return sorted(line for line in said.splitlines() if line.startswith("image ") and line.endswith(" instead"))
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_damaged_shards_train_one_run_on_one_process_or_on_two_and_resumed(data: Path) -> None:
     alone = train(ONE, data, "alone", *ALLOWED)
@@ -64,6 +65,7 @@ def test_damaged_shards_train_one_run_on_one_process_or_on_two_and_resumed(data:
     assert faults(first.stderr + rest.stderr) == faults(alone.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_damaged_shards_beyond_the_limit_stop_both_processes(data: Path) -> None:
     done = train(TWO, data, "stopped", "--data.max-bad-fraction", "0")

@@ -12,6 +12,7 @@ from shards.format.manifest import read_manifest
 from shards.format.storage import RemotePath
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_remote_shards_train_the_run_of_the_folder(tmp_path: Path, bucket: str) -> None:
     preset = prepare_tiny_data(tmp_path)

@@ -158,6 +158,7 @@ use_cpu: false
 SHORT = ("--semantics.source", "online", "--schedule.total-images", "8")
 
 
+@pytest.mark.slow
 def test_run_under_a_home_configuration_in_bf16_writes_the_numbers_of_the_preset(data: Path) -> None:
     home = data / "hf" / "accelerate" / "default_config.yaml"
     home.parent.mkdir(parents=True)
@@ -178,6 +179,7 @@ def test_run_under_a_home_configuration_in_bf16_writes_the_numbers_of_the_preset
     assert "nothing to do" in again.stderr
 
 
+@pytest.mark.slow
 def test_run_under_the_deepspeed_fields_that_accelerate_config_writes_trains_in_their_stage(data: Path) -> None:
     (data / "ds.yaml").write_text(PLAIN_DEEPSPEED)
     train = [job("train_sed.py"), "preset.json", *SHORT, "--run-dir", "ds"]

@@ -254,6 +254,7 @@ def challenge(source: str, photos: str, start_s: float) -> None:
     promote(source, NAME, [Path(photos)], BY_PSNR)
 
 
+@pytest.mark.slow
 def test_concurrent_promotions_leave_one_champion_the_best(
     store: str, models: dict[str, str], photos: Path, tmp_path: Path
 ) -> None:
