@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from pipeline.models.discriminators.patch import PatchDiscriminator
     from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
     from pipeline.models.discriminators.unet import UNetDiscriminator
-    from pipeline.models.semantics.extractor import SemanticExtractor, build_semantic_extractor
-    from pipeline.models.semantics.levels import FrozenLevels, open_levels
+    from pipeline.models.semantics.extractor import (
+        FrozenMaps,
+        SemanticExtractor,
+        build_frozen_maps,
+        build_semantic_extractor,
+    )
 
 __getattr__ = imported_on_first_use(
     "pipeline.models",
@@ -27,20 +31,19 @@ __getattr__ = imported_on_first_use(
         "discriminators.patch": ["PatchDiscriminator"],
         "discriminators.semantic_fusion": ["SemanticFusionBlock"],
         "discriminators.unet": ["UNetDiscriminator"],
-        "semantics.extractor": ["SemanticExtractor", "build_semantic_extractor"],
-        "semantics.levels": ["FrozenLevels", "open_levels"],
+        "semantics.extractor": ["FrozenMaps", "SemanticExtractor", "build_frozen_maps", "build_semantic_extractor"],
     },
 )
 
 __all__ = [
     "ConditionedDiscriminator",
     "FeatureDiscriminator",
-    "FrozenLevels",
+    "FrozenMaps",
     "ImageDiscriminator",
     "PatchDiscriminator",
     "SemanticExtractor",
     "SemanticFusionBlock",
     "UNetDiscriminator",
+    "build_frozen_maps",
     "build_semantic_extractor",
-    "open_levels",
 ]

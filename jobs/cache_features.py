@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job
 from pipeline.config.schema import DataConfig, Preset, SemanticsConfig
+from pipeline.errors import ConfigError
 from pipeline.progress import say
 from shards.format.storage import StoragePath
 
@@ -57,8 +58,11 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/cache_features.py --help`."""
     call = COMMAND.parse_preset(argv, _from_preset)
     data, semantics = call.config.resolve()
+    if data.why_not_cached is not None:
+        raise ConfigError(f"no run of this configuration would read the cache: {data.why_not_cached}")
 
-    from pipeline.data.features import FeatureStore, has_features, image_manifest
+    from pipeline.data.datasets import image_manifest
+    from pipeline.data.features import FeatureStore, has_features
 
     image_manifest(data.shards)  # before torch is imported: missing shards are the most common mistake
 

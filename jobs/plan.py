@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/plan.py --help`."""
     config = COMMAND.parse_preset(argv, _from_preset).config
 
-    from pipeline.data.features import image_manifest
+    from pipeline.data.datasets import image_manifest
 
     images = image_manifest(config.data.shards)
 
@@ -51,6 +51,8 @@ def main(argv: list[str]) -> int:
         channels=semantic_channels(config.semantics, config.data.crop_px),
     )
     print(describe(cost, config.cluster, images, total_images))
+    if config.data.why_not_cached is not None:
+        print(f"Not to be cached: {config.data.why_not_cached}.")
     return 0
 
 

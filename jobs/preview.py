@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/preview.py --help`."""
     config = COMMAND.parse(PreviewConfig, argv)
 
-    from pipeline.data.features import image_manifest
+    from pipeline.data.datasets import image_manifest
     from shards.degradation.recipe import load_recipe
     from shards.degradation.recorded import recorded_recipe
     from shards.read.reader import ShardSet
@@ -77,8 +77,10 @@ def main(argv: list[str]) -> int:
     manifest = image_manifest(config.shards)
     is_given = config.recipe != DEFAULT_RECIPE
     own = manifest.images
-    recorded = recorded_recipe(own.recipe, own.recipe_table) if own.has_recipe else None
-    recipe = load_recipe(config.recipe) if is_given else recorded
+    if is_given:
+        recipe = load_recipe(config.recipe)
+    else:
+        recipe = recorded_recipe(own.recipe, own.recipe_table) if own.has_recipe else None
     images = ShardSet(config.shards, manifest)
 
     from pipeline.inference.degradation_preview import draw_preview

@@ -40,12 +40,12 @@ def main(argv: list[str]) -> int:
     from shards.write.dataset import describe, survey_and_plan, write
     from shards.write.generations import OUTPUT_NAMES, read_generations
     from shards.write.plan import settings_of
-    from shards.write.sources import discover, list_folders, name_photos, pair_photos
+    from shards.write.sources import discover, list_folders, name_sources
 
     prepare_training_photos(config.source)
     prepare_validation_photos(config.exclude)
     listings, lqs = list_folders(config.source), list_folders(config.lq_source, flag="--lq-source")
-    sources = pair_photos(listings, lqs, config.scale) if lqs else name_photos(listings)
+    sources = name_sources(listings, lqs, config.scale)
     excluded = discover(config.exclude, flag="--exclude")
     settings_of(config)  # refuses a bad recipe before any work
     check_output_folder(config.output, (*config.source, *config.lq_source, *config.exclude), OUTPUT_NAMES)

@@ -12,6 +12,7 @@ import tyro
 from jobs.command_line import CommandLine
 from jobs.terminal import EXIT_FAULTS, run_job
 from pipeline.progress import Progress
+from shards.errors import InputError
 from shards.format.storage import StoragePath
 
 if TYPE_CHECKING:
@@ -37,7 +38,12 @@ class VerifyConfig:
     repair: tuple[Path, ...] = ()
     """Folders of photos that the shards were made from, in the same order; rewrites corrupt shards."""
     repair_lq: tuple[Path, ...] = ()
-    """Folders of their LQ images, for paired shards."""
+    """Folders of their LQ images, for paired shards; with --repair."""
+
+    def __post_init__(self) -> None:
+        """Check that LQ images come with their photos."""
+        if self.repair_lq and not self.repair:
+            raise InputError("--repair-lq needs the photos too: --repair SOURCE --repair-lq LQ_SOURCE")
 
 
 def main(argv: list[str]) -> int:
@@ -58,7 +64,8 @@ def main(argv: list[str]) -> int:
         for fault in faults:
             print(f"not repaired: {fault}")
     if faults:
-        print(f"{len(faults)} fault(s) in {config.folder}; repair it with --repair SOURCE")
+        remedy = "repair it with --repair SOURCE, paired shards with --repair-lq LQ_SOURCE too"
+        print(f"{len(faults)} fault(s) in {config.folder}; {remedy}")
         return EXIT_FAULTS
     print(f"{config.folder} is intact")
     return 0

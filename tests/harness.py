@@ -26,7 +26,7 @@ from shards.config import ShardConfig
 from shards.format.manifest import Manifest
 from shards.write.dataset import survey_and_plan, write
 from shards.write.execution import SERIAL
-from shards.write.sources import discover, list_folders, pair_photos
+from shards.write.sources import list_folders, name_sources
 
 Main = Callable[[list[str]], int]
 """A job's `main`: arguments to exit code."""
@@ -73,10 +73,21 @@ def write_photos(folder: Path, sizes_px: Sequence[tuple[int, int]]) -> Path:
     return folder
 
 
+def write_pairs(config: ShardConfig, folder: Path, photos: Sequence[np.ndarray]) -> ShardConfig:
+    """Write photos and their LQ at a quarter of the size, the complement of their pixels, as paired shards."""
+    for number, hr in enumerate(photos):
+        for side, image in (("HR", hr), ("LR", 255 - hr[::4, ::4])):
+            (folder / side).mkdir(exist_ok=True)
+            Image.fromarray(image).save(folder / side / f"{number}.png")
+    sources = {"source": (folder / "HR",), "lq_source": (folder / "LR",)}
+    pairs = dataclasses.replace(config, degradation="paired", output=folder / "paired", **sources)
+    write_shards(pairs)
+    return pairs
+
+
 def write_shards(config: ShardConfig) -> Manifest:
     """Write shards in this process, without Ray, by the same functions that the job maps over."""
-    lqs = list_folders(config.lq_source)
-    files = pair_photos(list_folders(config.source), lqs, config.scale) if lqs else discover(config.source)
+    files = name_sources(list_folders(config.source), list_folders(config.lq_source), config.scale)
     return write(survey_and_plan(config, files, (), SERIAL, cut=False), config.output, files, SERIAL)
 
 

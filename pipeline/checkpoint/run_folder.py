@@ -114,7 +114,7 @@ class RunFolder:
         """
         check_writable(self.path)
         if not self.config.is_file():
-            self._check_unclaimed()
+            self._check_unclaimed(preset)
         else:
             differing = differences(to_plain(self.read_config()), to_plain(preset))
             refused = [line for path, line in differing.items() if not path.startswith(_free_to_change(preset))]
@@ -125,9 +125,10 @@ class RunFolder:
                     + f"\n  Resume with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
                 )
 
-    def _check_unclaimed(self) -> None:
+    def _check_unclaimed(self, preset: Preset) -> None:
         """A run begins with its configuration: without one, what lies where it would write is somebody's."""
-        ours = (self.metrics, self.status, self.generator, self.best_generator, self.discriminator())
+        discriminators = map(self.discriminator, preset.train.discriminators)
+        ours = (self.metrics, self.status, self.generator, self.best_generator, *discriminators)
         if found := [str(path.relative_to(self.path)) for path in ours if os.path.lexists(path)]:
             raise ConfigError(
                 f"{self.path} holds {', '.join(found)}, which a run would replace, and not the {self.config.name} of a "

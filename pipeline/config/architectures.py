@@ -96,9 +96,6 @@ def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
     Raises:
         ConfigError: A flag is an option of another architecture than the one in use, or an unknown name is refused.
     """
-    # Here, since jobs that train nothing read their presets without any network's options.
-    from pipeline.models.generators.options import FromFileOptions, GeneratorOptions
-
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(cast("Any", config)):
         options = getattr(config, field.name)
@@ -108,11 +105,21 @@ def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
                 options.registry.check(name)
             if name in options.registry.names and name != options.architecture:
                 options = changes[field.name] = _switched(options, name)
-            is_generator = isinstance(options, GeneratorOptions) and not isinstance(options, FromFileOptions)
-            if is_generator and (file := _only_file(field.name, argv)) is not None:
-                options = changes[field.name] = dataclasses.replace(options, initial_weights=file, from_file=True)
+            if _may_follow_file(options) and (file := _only_file(field.name, argv)) is not None:
+                of_file: dict[str, Any] = {"initial_weights": file, "from_file": True}
+                options = changes[field.name] = dataclasses.replace(options, **of_file)
             _refuse_foreign_flags(field.name, options, argv)
     return dataclasses.replace(cast("Any", config), **changes) if changes else config
+
+
+def _may_follow_file(options: ArchitectureOptions) -> bool:
+    """Return whether a file alone would ask for its network: one that is taken in part keeps the preset's."""
+    # Here, since jobs that train nothing read their presets without any network's options.
+    from pipeline.models.generators.options import FromFileOptions, GeneratorOptions
+
+    if not isinstance(options, GeneratorOptions) or isinstance(options, FromFileOptions):
+        return False
+    return not options.initial_weights_partial
 
 
 def _only_file(table: str, argv: Sequence[str]) -> Path | None:

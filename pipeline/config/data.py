@@ -53,7 +53,7 @@ class AugmentationConfig:
             [
                 *not_negative(**chances),
                 f"{' + '.join(chances)} = {total:g} must be at most 1: a sample draws one kind, or none"
-                if total > 1
+                if round(total, 9) > 1  # 0.33 + 0.56 + 0.11 is a little more in floating point
                 else None,
             ]
         )
@@ -127,3 +127,13 @@ class DataConfig:
                 yield f"the share {share:g} of {folder} in mix must be above 0, below 1 and a multiple of {1 / WHOLE:g}"
         if sum(self.mix.values()) > 1 - 0.5 / WHOLE:
             yield f"the shares in mix sum to {sum(self.mix.values()):g} and leave nothing for data.shards={self.shards}"
+
+    @property
+    def why_not_cached(self) -> str | None:
+        """Why cached semantics, which are of one dataset's own crops, do not fit the run's data; None if they do."""
+        if self.augmentation.uses_partner:
+            return (
+                "data.augmentation.mixup_probability and cutmix_probability change HR, and cached semantics are those "
+                "of HR as it is"
+            )
+        return "a cache is of one dataset, and data.mix names more" if self.mix else None

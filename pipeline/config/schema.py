@@ -111,19 +111,9 @@ class TrainConfig:
         )
 
     def _cache_fault(self) -> str | None:
-        if self.semantics.source != "cached" or not self.uses_semantics or self.why_not_cached is None:
+        if self.semantics.source != "cached" or not self.uses_semantics or self.data.why_not_cached is None:
             return None
-        return f'semantics.source="cached": {self.why_not_cached}; set it to "online"'
-
-    @property
-    def why_not_cached(self) -> str | None:
-        """Why cached semantics, which are of one dataset's own crops, do not fit the run's data; None if they do."""
-        if self.data.augmentation.uses_partner:
-            return (
-                "data.augmentation.mixup_probability and cutmix_probability change HR, and cached semantics are those "
-                "of HR as it is"
-            )
-        return "a cache is of one dataset, and data.mix names more" if self.data.mix else None
+        return f'semantics.source="cached": {self.data.why_not_cached}; set it to "online"'
 
     @property
     def num_steps(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float16, Int, UInt8
 from torch import Tensor
 
@@ -46,7 +45,3 @@ class Batch(OnDevice):
     faults: tuple[str, ...] = ()
     order: Int[Tensor, " n"] | None = None
     augmentation: AugmentationBatch | None = None
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
-        """Copy to a device, from pinned memory asynchronously."""
-        return super().to(device, non_blocking=non_blocking)

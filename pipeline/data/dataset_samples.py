@@ -23,7 +23,7 @@ from shards.errors import DamageError, InputError, ShardError
 from shards.format.png import Pixels, decode_crop
 from shards.format.records import SampleRecord
 from shards.format.settings import ImageSettings
-from shards.format.storage import StoragePath
+from shards.format.storage import RemotePath, StoragePath
 from shards.read.order import order_samples
 from shards.read.reader import Sample, ShardSet
 
@@ -111,7 +111,8 @@ class DatasetSamples:
         read = [self.images] if self._features is None else [self.images, self._features.shards]
         if self._features is not None:
             self._features.require_samples_of(manifest)
-        self.prefetcher = Prefetcher(read, self.order)
+        num_remote = sum(isinstance(folder, RemotePath) for folder in data.shares)
+        self.prefetcher = Prefetcher(read, self.order, max(1, num_remote))
         self._settings = manifest.images
         self._patch_px = data.crop_px if self._settings.has_lq else data.canvas_px
         self._crop_px = data.crop_px
@@ -169,8 +170,7 @@ class DatasetSamples:
 
 def _recipe_of(settings: ImageSettings) -> Recipe | None:
     """Return the recipe of training's own degradations; None where the shards hold LQ images."""
-    recipe = recorded_recipe(settings.recipe, settings.recipe_table) if settings.has_recipe else None
-    return None if settings.has_lq else recipe
+    return None if settings.has_lq else recorded_recipe(settings.recipe, settings.recipe_table)
 
 
 def _check_record(record: SampleRecord, key: str, settings: ImageSettings) -> None:

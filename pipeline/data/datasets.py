@@ -6,10 +6,9 @@ import itertools
 from dataclasses import dataclass
 
 from pipeline.config.data import WHOLE, DataConfig
-from pipeline.data.features import image_manifest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 from shards.format.documents import digest_of
-from shards.format.manifest import Manifest
+from shards.format.manifest import Manifest, read_manifest
 from shards.format.storage import StoragePath
 
 
@@ -80,3 +79,15 @@ def open_datasets(data: DataConfig) -> Datasets:
                 "write one of them again, with its recipe renamed"
             )
     return Datasets(members)
+
+
+def image_manifest(folder: StoragePath) -> Manifest:
+    """Return the manifest of image shards.
+
+    Raises:
+        InputError: There are no shards yet, or the folder holds features.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind != "images":
+        raise InputError(f"{folder} holds {manifest.kind} shards, not images; give the output of jobs/shard.py")
+    return manifest

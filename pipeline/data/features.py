@@ -14,7 +14,7 @@ from jaxtyping import Float16
 
 from pipeline.models.semantics.names import present_extractor
 from shards.errors import DamageError, InputError, ShardError
-from shards.format.manifest import Manifest, read_manifest
+from shards.format.manifest import Manifest
 from shards.format.settings import FeatureSettings
 from shards.format.storage import StoragePath
 from shards.read.cache import ShardCache
@@ -125,15 +125,3 @@ class FeatureStore:
         if len(payload) != self.settings.max_member_bytes:
             raise DamageError(f"{self._folder}: feature {index} has {len(payload)} bytes, not those of its shape")
         return np.frombuffer(payload, dtype="<f2").reshape(self.settings.shape)
-
-
-def image_manifest(folder: StoragePath) -> Manifest:
-    """Return the manifest of image shards.
-
-    Raises:
-        InputError: There are no shards yet, or the folder holds features.
-    """
-    manifest = read_manifest(folder)
-    if manifest.kind != "images":
-        raise InputError(f"{folder} holds {manifest.kind} shards, not images; give the output of jobs/shard.py")
-    return manifest

@@ -23,17 +23,19 @@ class Prefetcher:
         sets: What is read: the images, and perhaps their features, which have as many shards with the same samples.
             Local sets are skipped.
         order: The sampling order. Without windows, all shards are fetched, first to last.
+        num_sharing: Number of prefetchers that share the cache: one for each remote dataset of a mix.
     """
 
-    def __init__(self, sets: Sequence[ShardSet], order: SampleOrder) -> None:
+    def __init__(self, sets: Sequence[ShardSet], order: SampleOrder, num_sharing: int = 1) -> None:
         self._sets = [shards for shards in sets if shards.cache_limit_bytes]
+        self._num_sharing = num_sharing
         self._order = order
         self._current: list[list[int]] = []
         self._waiting: list[int] = []
         self._thread: threading.Thread | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_sets": self._sets, "_order": self._order, "_current": [], "_waiting": [], "_thread": None}
+        return vars(self) | {"_current": [], "_waiting": [], "_thread": None}
 
     def advance(self, position: int) -> None:
         """Report the position being read. Cheap, and never waits for the store."""
@@ -59,11 +61,11 @@ class Prefetcher:
         return self._current or [list(range(len(self._sets[0].manifest.shards)))]
 
     def _that_fit(self, shards: Iterable[int]) -> list[int]:
-        """Return the longest prefix of some shards that fits the cache: no fetch may evict an earlier one."""
-        chosen, size_bytes = list[int](), 0
+        """Return the longest prefix of some shards that fits our part of the cache: no fetch evicts an earlier one."""
+        chosen, size_bytes, limit_bytes = list[int](), 0, self._sets[0].cache_limit_bytes // self._num_sharing
         for shard in shards:
             size_bytes += sum(shards.manifest.shards[shard].size_bytes for shards in self._sets)
-            if size_bytes > self._sets[0].cache_limit_bytes:
+            if size_bytes > limit_bytes:
                 break
             chosen.append(shard)
         return chosen

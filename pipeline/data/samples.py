@@ -23,7 +23,7 @@ from pipeline.config.data import DataConfig
 from pipeline.data.augmentation import draw_augmentation, stack_augmentations
 from pipeline.data.batch import Batch, Images
 from pipeline.data.dataset_samples import DatasetSamples, Item
-from pipeline.data.datasets import open_datasets
+from pipeline.data.datasets import Datasets, open_datasets
 from pipeline.degrade import stack_parameters
 from shards.format.png import Pixels
 from shards.format.storage import StoragePath
@@ -41,17 +41,19 @@ class TrainingSamples(Dataset[Item]):
             remote shards.
         seed: Of the sampling order, of the mix of datasets and of augmentations.
         features: Folder or URL of cached features of the only dataset, or None.
+        datasets: The shards, where they have been opened already: nobody must read two states of them.
 
     Raises:
         InputError: There are no shards, their sub-images are smaller than the crop, or the cache does not fit.
     """
 
-    def __init__(self, data: DataConfig, seed: int, features: StoragePath | None = None) -> None:
-        datasets = open_datasets(data).members
-        self._mix = Mix(tuple(dataset.thousandths for dataset in datasets), seed)
+    def __init__(
+        self, data: DataConfig, seed: int, features: StoragePath | None = None, datasets: Datasets | None = None
+    ) -> None:
+        members = (datasets or open_datasets(data)).members
+        self._mix = Mix(tuple(dataset.thousandths for dataset in members), seed)
         self.members = [
-            DatasetSamples(data, dataset, self._mix.seed_of(number), features)
-            for number, dataset in enumerate(datasets)
+            DatasetSamples(data, dataset, self._mix.seed_of(number), features) for number, dataset in enumerate(members)
         ]
         self._augmentation, self._seed = data.augmentation, seed
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from pipeline.degrade.chain import TrainingImages
 from pipeline.degrade.operations.resize import MATLAB_BICUBIC, num_taps, resize, resize_matrices
 from pipeline.degrade.step_batch import OnDevice
 
@@ -47,14 +47,6 @@ class AugmentationBatch(OnDevice):
     box_px: Int[Tensor, "n 4"]
     is_outside: Bool[Tensor, " n"]
     kinds: frozenset[Augmentation]
-
-
-class TrainingImages(NamedTuple):
-    """LQ, HR and the target of image losses, which is HR itself where nothing is sharpened."""
-
-    lq: Float[Tensor, "n 3 h w"]
-    gt: Float[Tensor, "n 3 H W"]
-    target: Float[Tensor, "n 3 H W"]
 
 
 @torch.no_grad()

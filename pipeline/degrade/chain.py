@@ -21,25 +21,25 @@ from pipeline.degrade.stack import DegradationBatch
 from shards.errors import InputError
 
 
-class DegradedBatch(NamedTuple):
+class TrainingImages(NamedTuple):
     """What a training step sees: aligned crops in [0, 1].
 
     Attributes:
         lq: Low-quality crops, multiples of 1/255.
         gt: The same place of the ground truth.
-        gt_sharp: The same place of the sharpened ground truth: the target of pixel and perceptual losses. Where the
+        target: The same place of the sharpened ground truth: the target of pixel and perceptual losses. Where the
             recipe does not sharpen, it is `gt` itself.
     """
 
     lq: Float32[Tensor, "n 3 lq lq"]
     gt: Float32[Tensor, "n 3 gt gt"]
-    gt_sharp: Float32[Tensor, "n 3 gt gt"]
+    target: Float32[Tensor, "n 3 gt gt"]
 
 
 @torch.no_grad()
 def degrade(
     hr: Float[Tensor, "n 3 canvas canvas"], parameters: DegradationBatch, *, dtype: torch.dtype = torch.float64
-) -> DegradedBatch:
+) -> TrainingImages:
     """Apply drawn parameters to a batch.
 
     Args:
@@ -59,16 +59,16 @@ def degrade(
     with torch.autocast(hr.device.type, enabled=False):
         run = _degrade_one_by_one if hr.device.type == "cpu" else _degrade
         lq, gt, gt_sharp = run(hr, parameters, dtype)
-        return DegradedBatch(lq, gt, gt_sharp if parameters.sharpen else gt)
+        return TrainingImages(lq, gt, gt_sharp if parameters.sharpen else gt)
 
 
-def _degrade_one_by_one(hr: Tensor, parameters: DegradationBatch, dtype: torch.dtype) -> DegradedBatch:
+def _degrade_one_by_one(hr: Tensor, parameters: DegradationBatch, dtype: torch.dtype) -> TrainingImages:
     """For a CPU: less padding, and a working set that does not grow with the batch."""
     parts = [_degrade(hr[k : k + 1], parameters.select([k]), dtype) for k in range(len(hr))]
-    return DegradedBatch(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return TrainingImages(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _degrade(hr: Tensor, parameters: DegradationBatch, dtype: torch.dtype) -> DegradedBatch:
+def _degrade(hr: Tensor, parameters: DegradationBatch, dtype: torch.dtype) -> TrainingImages:
     canvas = hr.to(dtype)
     sharp = sharpen(canvas, parameters.sharpen) if parameters.sharpen else canvas
     image = sharp
@@ -79,7 +79,7 @@ def _degrade(hr: Tensor, parameters: DegradationBatch, dtype: torch.dtype) -> De
         _cut(picture, parameters.crop_top_px, parameters.crop_left_px, parameters.crop_px).float()
         for picture in (hr, sharp)
     )
-    return DegradedBatch(_cut_lq(image, parameters), gt, gt_sharp)
+    return TrainingImages(_cut_lq(image, parameters), gt, gt_sharp)
 
 
 def _cut_lq(image: Tensor, parameters: DegradationBatch) -> Tensor:

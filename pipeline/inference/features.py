@@ -17,7 +17,8 @@ import torch
 
 from pipeline.config.schema import DataConfig, SemanticsConfig
 from pipeline.data.dataset_samples import draw_sample_crop
-from pipeline.data.features import feature_extension, image_manifest
+from pipeline.data.datasets import image_manifest
+from pipeline.data.features import feature_extension
 from pipeline.errors import ConfigError
 from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor

@@ -152,9 +152,8 @@ def build_gan(
     gan = Gan(
         state.generator,
         tuple(
-            Adversary(state.discriminators[name], name, options.semantic)
-            for name, options in config.discriminators.items()
-            if name in state.discriminators
+            Adversary(trained, name, config.discriminators[name].semantic)
+            for name, trained in state.discriminators.items()
         ),
         losses,
         state.average.module,

@@ -31,7 +31,7 @@ def resolve_semantics(config: TrainConfig) -> TrainConfig:
     if folder.config.is_file():
         source = folder.read_config().train.semantics.source
     else:
-        is_possible = has_features(semantics.cache) and config.why_not_cached is None
+        is_possible = has_features(semantics.cache) and config.data.why_not_cached is None
         source = "cached" if is_possible else "online"
     return replace(config, semantics=replace(semantics, source=source))
 

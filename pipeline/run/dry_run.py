@@ -21,11 +21,12 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.data import WHOLE
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.datasets import open_datasets
-from pipeline.inference.semantics import describe_extractor, semantic_channels
+from pipeline.inference.semantics import describe_extractor
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator, build_discriminator, initial_discriminator_weights
 from pipeline.models.generators import Generator, build_generator, initial_generator_weights
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.models.semantics.vision_model import Backbone
 from pipeline.run.checks import check_settings, check_shards, resolve_generator
 from pipeline.run.paper import departures
 from pipeline.run.record import describe_held
@@ -85,7 +86,8 @@ def describe(preset: Preset) -> str:
     world_size = launched_world_size()
     with torch.device("meta"):
         generator = build_generator(config.generator, config.data.crop_px)
-        channels = semantic_channels(config.semantics, config.data.crop_px) if config.uses_semantics else 0
+        backbone = describe_extractor(config.semantics, config.data.crop_px) if config.uses_semantics else None
+        channels = 0 if backbone is None else backbone.num_channels
         discriminators = {
             name: build_discriminator(options, channels, config.data.crop_px)
             for name, options in (config.discriminators.items() if config.is_adversarial else ())
@@ -93,7 +95,7 @@ def describe(preset: Preset) -> str:
     together = min(per_device, config.runtime.micro_batch_size or per_device)
     memory = estimate_memory(config, generator, list(discriminators.values()), together)
     lines = [
-        *_network_lines(config, generator, discriminators),
+        *_network_lines(config, generator, discriminators, backbone),
         *_schedule_lines(config, world_size, per_device, together),
         f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
         f"{_gib(memory.activation_bytes)} activations of the larger update, per device (float32"
@@ -149,7 +151,12 @@ def num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _network_lines(config: TrainConfig, generator: Generator, discriminators: Mapping[str, Discriminator]) -> list[str]:
+def _network_lines(
+    config: TrainConfig,
+    generator: Generator,
+    discriminators: Mapping[str, Discriminator],
+    extractor: Backbone | None,
+) -> list[str]:
     lines = [
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"
@@ -163,13 +170,12 @@ def _network_lines(config: TrainConfig, generator: Generator, discriminators: Ma
         return [*lines, "discriminator    none: pixel loss only"]
     for name, discriminator in discriminators.items():
         lines += _discriminator_lines(config, name, discriminator)
-    if config.uses_semantics:
+    if extractor is not None:
         semantics = config.semantics
-        backbone = describe_extractor(semantics, config.data.crop_px)
         lines += [
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
             f"weights {semantics.weights} (frozen)",
-            f"semantic map     {backbone.description}; licence {backbone.model.licence}",
+            f"semantic map     {extractor.description}; licence {extractor.model.licence}",
         ]
     if config.losses.perceptual_weight:
         network = PERCEPTUAL_LOSSES[config.losses.perceptual]
@@ -189,9 +195,7 @@ def _discriminator_lines(config: TrainConfig, name: str, discriminator: Discrimi
     if options.initial_weights is not None:
         read = functools.partial(initial_discriminator_weights, options, discriminator, name)
         lines += _start_lines(config, name, options.initial_weights, read)
-    if options.summary:
-        lines.append(f"fusion           {options.summary}")
-    return lines
+    return [*lines, *(f"{title:<16} {text}" for title, text in options.details.items())]
 
 
 def _start_lines(config: TrainConfig, name: str, file: Path | None, read: Callable[[], InitialWeights]) -> list[str]:

@@ -116,7 +116,7 @@ def _of_one_kind(images: Images) -> TrainingImages:
     """Return LQ, HR and the target, which is HR itself where nothing is sharpened."""
     hr = images.hr.float() / 255
     if images.degradation is not None:
-        return TrainingImages(*degrade(hr, images.degradation))
+        return degrade(hr, images.degradation)
     if images.lq is None:
         raise RuntimeError("a batch without LQ and without its degradation")
     return TrainingImages(images.lq.float() / 255, hr, hr)

@@ -112,7 +112,8 @@ def notes_of(config: TrainConfig, datasets: Datasets, semantics: SemanticSource 
     if names := random_networks(config):
         lines.append(
             f"note: {' and '.join(names)} with seeded random weights, for tests only; for the real ones: "
-            "--semantics.weights pretrained --losses.perceptual-weights torchvision (package for EfficientNet)"
+            "--semantics.weights pretrained --losses.perceptual-weights torchvision (package for EfficientNet), "
+            "weights pretrained of a features discriminator"
         )
     return lines
 
@@ -148,6 +149,8 @@ def random_networks(config: TrainConfig) -> list[str]:
         names.append("the semantic extractor")
     if config.uses_perceptual_network and config.losses.perceptual_weights == "random":
         names.append("the perceptual network")
+    if config.is_adversarial:
+        names += (f"the {name}" for name, one in config.discriminators.items() if one.frozen_weights == "random")
     return names
 
 

@@ -91,7 +91,7 @@ class Session:
         config = self._config
         is_cached = self._semantics is not None and self._semantics.extractor is None
         features = config.semantics.cache if is_cached else None
-        return TrainingSamples(config.data, config.seed, features)
+        return TrainingSamples(config.data, config.seed, features, self._datasets)
 
     def _lock_folder(self) -> BinaryIO | None:
         lock = self._folder.lock() if self._backend.is_leader else None

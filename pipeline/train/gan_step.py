@@ -215,8 +215,9 @@ def gan_step(gan: Gan, batch: StepInput, turn: Turn) -> StepResult:
                 penalties = gan.penalty((real, fake), noisy)
                 trained.backward(part.share * sum(penalties.values(), real_loss + fake_loss))
             result.add(name, part.share, penalties)
-            losses_of_d, accuracies = (real_loss, fake_loss), adversarial.accuracy(real, fake)
-            result.add_both_logits(name, part.share, losses_of_d, (real, fake), accuracies)
+            result.add_both_logits(
+                name, part.share, (real_loss, fake_loss), (real, fake), adversarial.accuracy(real, fake)
+            )
         result.skipped[name] = trained.step(turn.discriminator_learning_rate)
     return result
 

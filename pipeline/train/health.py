@@ -45,8 +45,10 @@ def _rest_share(values: Mapping[str, float], name: str) -> float | None:
     return values.get(f"{name}/rest_share")
 
 
-def _called(name: str) -> str:
-    return "the discriminator" if name == "discriminator" else name.replace("_", " ")
+def _called(name: str) -> dict[str, str]:
+    if name == "discriminator":
+        return {"whose": "the discriminator", "weight": "losses.adversarial_weight"}
+    return {"whose": name.replace("_", " "), "weight": "its adversarial_weight in further_discriminators"}
 
 
 _SYMPTOMS = {
@@ -54,7 +56,7 @@ _SYMPTOMS = {
         _accuracy,
         lambda accuracy: AT_CHANCE[0] <= accuracy <= AT_CHANCE[1],
         "{whose} is at chance (accuracy {value:.3f} over the last {images:,} images), so its gradient "
-        "carries no information. Raise schedule.discriminator_learning_rate, lower losses.adversarial_weight, or train "
+        "carries no information. Raise schedule.discriminator_learning_rate, lower {weight}, or train "
         "it alone first with schedule.discriminator_warmup_images",
     ),
     "saturated": _Symptom(
@@ -76,8 +78,8 @@ _SYMPTOMS = {
         _adversarial_share,
         lambda share: share < SMALLEST_SHARE,
         "the adversarial loss against {whose} makes up {value:.2%} of the generator's gradient (over the last "
-        "{images:,} images), so the generator trains almost without it. Raise losses.adversarial_weight, or lower the "
-        "others",
+        "{images:,} images), so the generator trains almost without it. Raise {weight}, or lower the other losses' "
+        "weights",
     ),
 }
 
@@ -111,6 +113,6 @@ class GanHealth:
             images = images_seen - self._since.setdefault(key, self._position)
             if self._after_images and images >= self._after_images and key not in self._warned:
                 self._warned.add(key)
-                due.append(symptom.text.format(whose=_called(name), value=value, images=images))
+                due.append(symptom.text.format(**_called(name), value=value, images=images))
         self._position = images_seen
         return due

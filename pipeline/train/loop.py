@@ -122,7 +122,7 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     for batch in () if is_last else batches:
         turn = turn_at(config, state.images_seen, state.discriminator_accuracy)
         seed_step(config.seed, state.images_seen, backend.rank)
-        inputs = parts.prepare(batch.to(backend.device), turn.is_adversarial)
+        inputs = parts.prepare(batch.to(backend.device, non_blocking=True), turn.is_adversarial)
         result = parts.step(parts.gan, inputs, turn)
         with state.generator.whole():
             state.average.update(config.schedule.ema_decay(config.data.batch_size))

@@ -56,21 +56,17 @@ def read_initial_weights(
     """
     try:
         state = import_state(read_weights(file))
-        return _take_fitting(network, state) if partial else _take_all(network, state, option)
+        if partial:
+            return _take_fitting(network, state)
+        check_fit(network, state, partial_option=f"{option}_partial")
+        return InitialWeights(state)
     except CheckpointError as error:
         raise CheckpointError(f"{option}: {error}") from error
 
 
-def _take_all(network: nn.Module, state: Mapping[str, Tensor], option: str) -> InitialWeights:
-    num_fitting, flag = len(_fitting(network, state)), f"--{option.replace('_', '-')}-partial"
-    check_fit(
-        network, state, remedy=f"{flag} takes the {num_fitting} that fit, and lists the others" if num_fitting else ""
-    )
-    return InitialWeights(state)
-
-
 def _take_fitting(network: nn.Module, state: Mapping[str, Tensor]) -> InitialWeights:
-    fitting, misfit = _fitting(network, state), find_misfit(network, state)
+    misfit = find_misfit(network, state)
+    fitting = {name: state[name] for name in misfit.fitting}
     num_wanted = len(network.state_dict())
     if not fitting:
         raise CheckpointError(
@@ -86,8 +82,3 @@ def _take_fitting(network: nn.Module, state: Mapping[str, Tensor]) -> InitialWei
         f"{len(misfit.unexpected)} of its {len(state)} are unexpected"
     )
     return InitialWeights(fitting, (counts, *misfit.sample))
-
-
-def _fitting(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    wanted = network.state_dict()
-    return {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}

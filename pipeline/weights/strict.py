@@ -17,11 +17,13 @@ class Misfit:
     """What of a network and of a state dict does not fit each other: one line per entry, with shapes.
 
     Attributes:
+        fitting: Names of the entries that are alike in both; no line, for they fit.
         missing: Entries of the network that the state dict does not have.
         misshapen: Entries of both that have another shape in each.
         unexpected: Entries of the state dict that the network does not have.
     """
 
+    fitting: tuple[str, ...]
     missing: tuple[str, ...]
     misshapen: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -42,6 +44,7 @@ def find_misfit(module: nn.Module, state: Mapping[str, Tensor]) -> Misfit:
     """Compare names and shapes of a network, which may be on the `meta` device, with those of a state dict."""
     wanted = module.state_dict()
     return Misfit(
+        fitting=tuple(name for name in wanted if name in state and state[name].shape == wanted[name].shape),
         missing=tuple(f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in state),
         misshapen=tuple(
             f"misshapen {name}: got {tuple(state[name].shape)}, needs {tuple(wanted[name].shape)}"
@@ -67,23 +70,25 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     module.load_state_dict(dict(state))
 
 
-def check_fit(module: nn.Module, state: Mapping[str, Tensor], *, remedy: str = "") -> None:
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], *, partial_option: str = "") -> None:
     """Check that weights fit into a network, which may be on the `meta` device.
 
     Args:
         module: The network.
         state: Tensors by its own names.
-        remedy: What else to do about a misfit; the error's last line.
+        partial_option: A setting that takes what fits; the error's last line names it, if anything does.
 
     Raises:
         CheckpointError: See `load_strictly`.
     """
     if misfit := find_misfit(module, state):
+        remedy = f"{partial_option}=true takes the {len(misfit.fitting)} that fit, and lists the others"
+        lines = [*misfit.sample, *([remedy] if partial_option and misfit.fitting else [])]
         raise CheckpointError(
             f"the weights do not fit {type(module).__name__}. Of its {len(module.state_dict())} entries: "
             f"{len(misfit.missing)} missing, {len(misfit.misshapen)} misshapen; of the {len(state)} given: "
             f"{len(misfit.unexpected)} unexpected. Use weights of this architecture or build the network with their "
-            "sizes\n  " + "\n  ".join([*misfit.sample, *([remedy] if remedy else [])])
+            "sizes\n  " + "\n  ".join(lines)
         )
     check_dtypes(module, state)
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from shards.errors import InputError
 from shards.read.order import permute, round_keys
 
 _LEAST_BLOCK = 64
-_MAX_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,6 @@ class Mix:
 
     parts: tuple[int, ...]
     seed: int
-    _blocks: dict[int, _Block] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -67,7 +64,7 @@ class Mix:
         if len(self.parts) == 1:
             return 0, position
         block, within = divmod(position, sum(self.counts))
-        laid_out = self._block(block)
+        laid_out = _lay_out(self.counts, self.seed, block)
         source = int(laid_out.sources[within])
         return source, block * self.counts[source] + int(laid_out.ranks[within])
 
@@ -79,15 +76,9 @@ class Mix:
         digest = hashlib.blake2b(text, digest_size=8, person=b"sed-mix-seed").digest()
         return int.from_bytes(digest, "little") >> 1
 
-    def _block(self, block: int) -> _Block:
-        if block not in self._blocks:
-            while len(self._blocks) >= _MAX_BLOCKS:
-                self._blocks.pop(next(iter(self._blocks)), None)
-            self._blocks[block] = _lay_out(self.counts, self.seed, block)
-        return self._blocks[block]
 
-
-def _lay_out(counts: Sequence[int], seed: int, block: int) -> _Block:
+@functools.lru_cache(maxsize=16)
+def _lay_out(counts: tuple[int, ...], seed: int, block: int) -> _Block:
     size = sum(counts)
     slots = permute(np.arange(size), size, round_keys(b"sed-mix-1", seed, block))
     sources = np.searchsorted(np.cumsum(counts), slots, side="right")

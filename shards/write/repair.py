@@ -12,7 +12,7 @@ from shards.write.dataset import write
 from shards.write.execution import Executor
 from shards.write.generations import read_generations
 from shards.write.plan import Plan
-from shards.write.sources import SourceFile, list_folders, name_photos, pair_photos
+from shards.write.sources import SourceFile, list_folders, name_sources
 
 
 def find_photos(
@@ -50,7 +50,7 @@ def find_photos(
 
 def _find_files(source: Sequence[Path], lq_source: Sequence[Path], scale: int) -> tuple[SourceFile, ...]:
     photos, lqs = list_folders(source, flag="--repair"), list_folders(lq_source, flag="--repair-lq")
-    return pair_photos(photos, lqs, scale) if lqs else name_photos(photos)
+    return name_sources(photos, lqs, scale)
 
 
 def repair(

@@ -62,6 +62,11 @@ def name_photos(listings: Sequence[Listing]) -> tuple[SourceFile, ...]:
     return _sorted(_named(listings))
 
 
+def name_sources(hr: Sequence[Listing], lq: Sequence[Listing], scale: int) -> tuple[SourceFile, ...]:
+    """Name the photos of some folders, paired with their LQ images where folders of these are given."""
+    return pair_photos(hr, lq, scale) if lq else name_photos(hr)
+
+
 def _sorted(parts: Sequence[Sequence[SourceFile]]) -> tuple[SourceFile, ...]:
     return tuple(sorted(itertools.chain.from_iterable(parts), key=lambda file: file.name))
 

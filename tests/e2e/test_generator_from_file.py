@@ -13,7 +13,7 @@ from sessions import assert_same_end, run_session
 from spandrel_sizes import small_options
 
 import pipeline.run.record
-from jobs.command_line import apply_flags
+from jobs.command_line import PRESETS, apply_flags
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset
@@ -24,6 +24,7 @@ from pipeline.models.generators import (
     RRDBNet,
     RRDBOptions,
     SRVGGNetCompact,
+    SwinIROptions,
     build_generator,
     resolve_generator,
     save_generator,
@@ -112,6 +113,27 @@ def test_table_that_names_the_file_alone_trains_what_it_holds(preset: Preset, tm
     assert isinstance(renamed.train.generator, RRDBOptions)
 
 
+def test_preset_on_a_base_follows_the_file_where_it_says_so(tmp_path: Path) -> None:
+    table = '[train.generator]\ninitial_weights = "g.pth"\n'
+    for more, follows in (("", False), ("from_file = true\n", True)):
+        (tmp_path / "mine.toml").write_text(f'base = "demo"\n{table}{more}')
+        assert PRESETS.load(str(tmp_path / "mine.toml"), Preset).train.generator.from_file is follows
+
+
+def test_flag_of_a_preset_that_takes_a_part_of_a_file_takes_a_part(preset: Preset, tmp_path: Path) -> None:
+    generator = replace(preset.train.generator, initial_weights=tmp_path / "old.pth", initial_weights_partial=True)
+    options = flagged(changed(preset, generator=generator), "--generator.initial-weights", "g.pth").train.generator
+    assert (options.initial_weights, options.from_file) == (Path("g.pth"), False)
+
+
+def test_what_no_file_tells_is_the_presets(tmp_path: Path) -> None:
+    small = SwinIROptions(scale=4, num_features=12, num_blocks=1, layers_per_block=2, num_heads=2, drop_path_rate=0.0)
+    save_generator(tmp_path / "g.safetensors", build_generator(replace(small, num_blocks=2, drop_path_rate=0.3)))
+    options = resolve_generator(replace(small, initial_weights=tmp_path / "g.safetensors", from_file=True))
+    assert isinstance(options, SwinIROptions)
+    assert (options.num_blocks, options.drop_path_rate) == (2, 0.0)
+
+
 def test_file_that_fits_the_preset_leaves_its_options_as_they_are(tmp_path: Path) -> None:
     save_generator(tmp_path / "g.safetensors", SRVGGNetCompact(8, 2, 4, activation="leakyrelu"))
     options = CompactOptions(
@@ -167,9 +189,18 @@ def test_file_of_an_architecture_that_is_not_listed_is_named_with_those_that_are
         describe(run)
 
 
-def test_open_table_without_its_file_is_refused_unless_the_run_began(tmp_path: Path) -> None:
+def test_open_table_without_its_file_is_refused_unless_the_run_began(preset: Preset, tmp_path: Path) -> None:
+    file = tmp_path / "g.safetensors"
+    save_generator(file, SRVGGNetCompact(8, 2, 4))
+    run = changed(preset, generator=FromFileOptions(initial_weights=file))
+    run_session(run, tmp_path / "run", 4)
+    file.unlink()
+    assert run_session(run, tmp_path / "run")[0].is_finished
     with pytest.raises(CheckpointError, match=r"generator\.initial_weights: .*no such weight file"):
-        resolve_generator(FromFileOptions(initial_weights=tmp_path / "nothing.pth"))
+        resolve_generator(FromFileOptions(initial_weights=file))
+
+
+def test_whole_file_and_a_part_of_it_are_refused_together() -> None:
     with pytest.raises(ConfigError, match="from_file=true takes the whole file, and initial_weights_partial=true a"):
         CompactOptions(
             scale=4, num_features=8, num_blocks=1, initial_weights=Path("g.pth"), from_file=True,

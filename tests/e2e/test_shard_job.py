@@ -79,11 +79,18 @@ def session() -> Iterator[RaySession]:
         yield session
 
 
+@pytest.fixture
+def jobs_in_session(session: RaySession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of this process use the session instead of a Ray of their own."""
+    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
+
+
 def shard_hashes(folder: Path) -> dict[str, str]:
     files = (path for path in folder.iterdir() if path.name.startswith(("images-", ".")))
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.usefixtures("jobs_in_session")
 def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     session: RaySession,
     config: ShardConfig,
@@ -91,7 +98,6 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     expected: dict[str, str],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sources = discover(config.source)
     here = dataclasses.replace(config, output=tmp_path / "out")
@@ -126,7 +132,6 @@ def test_shards_when_written_by_ray_and_again_after_damage_are_byte_identical(
     assert "images-000001.tar sample" in capfd.readouterr().out
 
     # Only what is broken is made again, from the source that the plan names.
-    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
     manifest_file = here.output / "manifest.json"
     manifest_file.write_bytes(manifest_file.read_bytes().replace(b"images-000002", b"images-000003"))
     arguments = [str(here.output), "--repair", str(config.source[0])]
@@ -223,6 +228,7 @@ def wait_for_a_shard(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_job_when_killed_and_run_again_ends_as_if_undisturbed(
     session: RaySession,
     config: ShardConfig,
@@ -252,15 +258,10 @@ def test_job_when_killed_and_run_again_ends_as_if_undisturbed(
     assert run_job(jobs.verify.main, [str(output)]) == 0
 
 
+@pytest.mark.usefixtures("jobs_in_session")
 def test_dry_run_when_asked_prints_the_plan_and_writes_nothing(
-    session: RaySession,
-    photos: Path,
-    plan: Plan,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    photos: Path, plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
     flags = ["--source", str(photos), "--output", str(tmp_path / "out"), *FLAGS, "--shard-size-mib", "0.125"]
     flags += ["--max-reject-fraction", "0.5", "--exclude", "--dry-run"]
     assert run_job(jobs.shard.main, flags) == 0
@@ -270,14 +271,10 @@ def test_dry_run_when_asked_prints_the_plan_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("jobs_in_session")
 def test_job_when_lq_images_are_given_shards_the_pairs_and_counts_the_rest(
-    session: RaySession,
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jobs.ray_tasks, "ray_session", lambda: contextlib.nullcontext(session))
     (tmp_path / "LR").mkdir()
     for number in (0, 3, 6):  # one fits, one is of a photo of 153 px, and there is no seventh photo
         image = np.random.default_rng(10 + number).integers(0, 256, (50, 57, 3), dtype=np.uint8)

@@ -52,7 +52,7 @@ def extractor_of_whole(architecture: str, layer: int | str) -> tuple[SemanticExt
     model = open_vision_model(architecture)
     whole = model.build_on("cpu")
     fill_randomly(whole, 1)
-    backbone = materialise(truncate(model, layer, 256))
+    backbone = materialise(truncate(model, (layer,), 256))
     load_network(backbone.network, model.names, WeightFile("whole", whole.state_dict()))
     return SemanticExtractor(backbone, preprocessing=model.preprocessing, origin="whole"), whole
 

@@ -19,7 +19,7 @@ from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
 from pipeline.inference.html_report.details import Window
 from pipeline.inference.html_report.embedding import png_uri
-from pipeline.inference.semantics import build_extractor, semantic_channels
+from pipeline.inference.semantics import build_extractor
 from pipeline.inference.upscale import to_tensor
 from pipeline.models.discriminators import Discriminator, build_discriminator, load_discriminator_weights
 from pipeline.models.discriminators.attention_maps import first_attention_maps
@@ -121,8 +121,8 @@ def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]
         return "its discriminator is not semantic-aware (discriminator.semantic is false), so it has no attention"
     if not run.discriminator().is_file():
         return f"no {run.discriminator().relative_to(run.path)}, which a run writes at its end"
-    discriminator = _load_discriminator(config, run)
     extractor = build_extractor(config.semantics, config.data.crop_px)
+    discriminator = _load_discriminator(config, run, extractor.channels)
     smallest_px = max(2 * SEMANTIC_STRIDE_PX, discriminator.smallest_side_px)
     choice = _choose(extractor, photos, config.data.crop_px, smallest_px)
     if choice is None:
@@ -133,10 +133,8 @@ def draw_attention(run: RunFolder, photos: Mapping[str, UInt8[ndarray, "h w 3"]]
     return _drawn(choice, maps[0].numpy(), extractor.description)
 
 
-def _load_discriminator(config: TrainConfig, run: RunFolder) -> Discriminator:
-    network = build_discriminator(
-        config.discriminator, semantic_channels(config.semantics, config.data.crop_px), config.data.crop_px
-    )
+def _load_discriminator(config: TrainConfig, run: RunFolder, semantic_channels: int) -> Discriminator:
+    network = build_discriminator(config.discriminator, semantic_channels, config.data.crop_px)
     load_discriminator_weights(network, read_weights(run.discriminator()))
     return network.eval()
 

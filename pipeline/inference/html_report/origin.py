@@ -41,9 +41,11 @@ def origin_of(command: str, evaluation: Evaluation) -> Origin:
     weights = []
     for model, evaluated in zip(evaluation.models, evaluation.report.models, strict=True):
         weights.append(WeightFile(f"{evaluated.label}: generator", str(model.weights), evaluated.weights_sha256))
-        if model.run is not None and model.run.discriminator().is_file():
-            path = model.run.discriminator()
-            weights.append(WeightFile(f"{evaluated.label}: discriminator", str(path), sha256_of(path)))
+        if model.run is not None:
+            weights += (
+                WeightFile(f"{evaluated.label}: {path.stem.replace('_', ' ')}", str(path), sha256_of(path))
+                for path in sorted(model.run.discriminator().parent.glob("discriminator*.safetensors"))
+            )
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return Origin(without_secrets(command), _code(), date, weights)
 

@@ -19,7 +19,7 @@ from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.models.shapes import check_finite, check_image, check_multiple
 
-_SLOPE = 0.2
+SLOPE = 0.2
 
 
 class Discriminator(nn.Module, ABC):
@@ -128,7 +128,7 @@ def activate(features: Tensor) -> Tensor:
 
     Only for the output of a convolution or linear layer, whose backward pass does not need it.
     """
-    return F.leaky_relu(features, _SLOPE, inplace=True)
+    return F.leaky_relu(features, SLOPE, inplace=True)
 
 
 def fuse(

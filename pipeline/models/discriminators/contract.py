@@ -35,12 +35,13 @@ class DiscriminatorArchitecture(ABC, Generic[OptionsT]):
     network: type[Discriminator]
 
     @abstractmethod
-    def build(self, options: OptionsT, semantic_channels: int | None) -> Discriminator:
+    def build(self, options: OptionsT, semantic_channels: int | None, crop_px: int) -> Discriminator:
         """Build the network with random weights.
 
         Args:
             options: Of this architecture.
             semantic_channels: Channels of the semantics; None for a plain network.
+            crop_px: Side of the HR crops that it will see.
 
         Raises:
             ValueError: The options do not fit together.
@@ -78,6 +79,6 @@ def build_discriminator(options: DiscriminatorOptions, semantic_channels: int, c
             f"{smallest_px} px"
         )
     try:
-        return architecture.build(options, semantic_channels if options.semantic else None)
+        return architecture.build(options, semantic_channels if options.semantic else None, crop_px)
     except ValueError as error:
         raise ConfigError(f"discriminator {architecture.name}: {error}") from error

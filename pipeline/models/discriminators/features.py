@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.models.discriminators.base import Discriminator, activate
+from pipeline.models.discriminators.base import SLOPE, Discriminator
 from pipeline.models.discriminators.contract import DiscriminatorArchitecture
 from pipeline.models.discriminators.features_options import FeatureOptions
 from pipeline.models.discriminators.options import DISCRIMINATORS
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
-from pipeline.models.semantics.levels import FrozenLevels, open_levels
+from pipeline.models.semantics.extractor import FrozenMaps, build_frozen_maps
 
 
 class FeatureDiscriminator(Discriminator):
@@ -27,7 +27,7 @@ class FeatureDiscriminator(Discriminator):
     network is no part of the module: it is neither trained nor saved nor averaged over ranks, but it moves along.
 
     Args:
-        levels: The frozen network's layers.
+        frozen: The frozen network at its layers.
         num_features: Channels of a head.
 
     References:
@@ -35,39 +35,36 @@ class FeatureDiscriminator(Discriminator):
         arXiv:2111.01007, Sec. 3 (heads on several layers).
     """
 
-    def __init__(self, levels: FrozenLevels, num_features: int = 64) -> None:
+    def __init__(self, frozen: FrozenMaps, num_features: int = 64) -> None:
         super().__init__(None)
-        self._levels = levels
-        self.heads = nn.ModuleList(_build_head(channels, num_features) for channels in levels.channels)
+        self._frozen = (frozen,)  # in a tuple: not a part of this module
+        self.heads = nn.ModuleList(_build_head(channels, num_features) for channels in frozen.num_channels)
 
     def logits(
         self, image: Float[Tensor, "n 3 h w"], semantics: Tensor | None
     ) -> Float[Tensor, "n levels grid_h grid_w"]:
         """Return one logit per layer and cell of 16 px."""
-        maps = self._levels(image)
-        return torch.cat([head(features) for head, features in zip(self.heads, maps, strict=True)], dim=1)
+        (frozen,) = self._frozen
+        return torch.cat([head(each) for head, each in zip(self.heads, frozen.maps(image), strict=True)], dim=1)
 
     @property
     def description(self) -> str:
         """See `Discriminator`."""
-        return f"features of {self._levels.description}"
+        (frozen,) = self._frozen
+        return f"features of {frozen.description}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureDiscriminator:
-        self._levels.apply(fn, recurse=recurse)
+        (frozen,) = self._frozen
+        frozen._apply(fn, recurse)
         return super()._apply(fn, recurse)
-
-
-class _Activation(nn.Module):
-    def forward(self, features: Tensor) -> Tensor:
-        return activate(features)
 
 
 def _build_head(channels: int, num_features: int) -> nn.Sequential:
     return nn.Sequential(
         SpectralNormConv2d(channels, num_features, 3, bias=True),
-        _Activation(),
+        nn.LeakyReLU(SLOPE, inplace=True),
         SpectralNormConv2d(num_features, num_features, 3, bias=True),
-        _Activation(),
+        nn.LeakyReLU(SLOPE, inplace=True),
         nn.Conv2d(num_features, 1, 1),
     )
 
@@ -79,10 +76,10 @@ class FeatureArchitecture(DiscriminatorArchitecture[FeatureOptions]):
     options = FeatureOptions
     network = FeatureDiscriminator
 
-    def build(self, options: FeatureOptions, semantic_channels: int | None) -> FeatureDiscriminator:
+    def build(self, options: FeatureOptions, semantic_channels: int | None, crop_px: int) -> FeatureDiscriminator:
         """See `DiscriminatorArchitecture`."""
-        levels = open_levels(options.backbone, options.layers, options.weights, options.seed)
-        return FeatureDiscriminator(levels, options.num_features)
+        frozen = build_frozen_maps(options.backbone, options.layers, options.weights, options.seed, crop_px)
+        return FeatureDiscriminator(frozen, options.num_features)
 
 
 DISCRIMINATORS.add(FeatureArchitecture())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import positive, refuse
@@ -18,8 +19,8 @@ class FeatureOptions(DiscriminatorOptions):
     """Always false: its features are semantics already."""
     backbone: str
     """Frozen vision model: open_clip:NAME or timm:NAME; docs/models.md shows some."""
-    layers: tuple[int, ...]
-    """Layers whose features it tells apart, by index in the library's forward_intermediates."""
+    layers: tuple[int | str, ...]
+    """Layers whose features it tells apart, by index in the library's forward_intermediates or by name."""
     weights: str = "pretrained"
     """pretrained (the library's download), package (for timm:tf_efficientnet_lite0), a file, or random (for tests)."""
     seed: int = 0
@@ -42,6 +43,12 @@ class FeatureOptions(DiscriminatorOptions):
         )
 
     @property
-    def summary(self) -> str:
+    def details(self) -> Mapping[str, str]:
         """See `DiscriminatorOptions`."""
-        return f"features of {self.backbone} layers {', '.join(map(str, self.layers))}, weights {self.weights} (frozen)"
+        layers = ", ".join(map(str, self.layers))
+        return {"features": f"{self.backbone} layers {layers}, weights {self.weights} (frozen)"}
+
+    @property
+    def frozen_weights(self) -> str:
+        """See `DiscriminatorOptions`."""
+        return self.weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,11 +39,11 @@ class FusionOptions(DiscriminatorOptions):
         )
 
     @property
-    def summary(self) -> str:
+    def details(self) -> Mapping[str, str]:
         """See `DiscriminatorOptions`."""
         if not self.semantic:
-            return ""
-        return f"{self.fusion.replace('_', '-')}, {'with' if self.residual else 'without'} skip connections"
+            return {}
+        return {"fusion": f"{self.fusion.replace('_', '-')}, {'with' if self.residual else 'without'} skip connections"}
 
     @property
     def is_released(self) -> bool:

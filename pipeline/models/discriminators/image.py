@@ -100,7 +100,7 @@ class ImageArchitecture(DiscriminatorArchitecture[ImageOptions]):
     options = ImageOptions
     network = ImageDiscriminator
 
-    def build(self, options: ImageOptions, semantic_channels: int | None) -> ImageDiscriminator:
+    def build(self, options: ImageOptions, semantic_channels: int | None, crop_px: int) -> ImageDiscriminator:
         """See `DiscriminatorArchitecture`."""
         return ImageDiscriminator(
             options.num_features, semantic_channels, fusion=options.fusion, residual=options.residual

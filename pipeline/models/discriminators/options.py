@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class DiscriminatorOptions(ArchitectureOptions):
             raise ConfigError("initial_weights_partial=true needs a file in initial_weights; or leave it out")
 
     @property
-    def summary(self) -> str:
-        """What a dry run says of the options beyond name and size; empty for nothing."""
-        return ""
+    def details(self) -> Mapping[str, str]:
+        """What a dry run says of the options beyond name and size, by the title of its line."""
+        return {}
+
+    @property
+    def frozen_weights(self) -> str | None:
+        """Weights of the frozen network that it holds; None where it holds none."""
+        return None

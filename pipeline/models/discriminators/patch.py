@@ -105,7 +105,7 @@ class PatchArchitecture(DiscriminatorArchitecture[PatchOptions]):
     options = PatchOptions
     network = PatchDiscriminator
 
-    def build(self, options: PatchOptions, semantic_channels: int | None) -> PatchDiscriminator:
+    def build(self, options: PatchOptions, semantic_channels: int | None, crop_px: int) -> PatchDiscriminator:
         """See `DiscriminatorArchitecture`."""
         return PatchDiscriminator(
             options.num_features, semantic_channels, fusion=options.fusion, residual=options.residual

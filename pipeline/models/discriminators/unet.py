@@ -122,7 +122,7 @@ class UNetArchitecture(DiscriminatorArchitecture[UNetOptions]):
     options = UNetOptions
     network = UNetDiscriminator
 
-    def build(self, options: UNetOptions, semantic_channels: int | None) -> UNetDiscriminator:
+    def build(self, options: UNetOptions, semantic_channels: int | None, crop_px: int) -> UNetDiscriminator:
         """See `DiscriminatorArchitecture`."""
         return UNetDiscriminator(
             options.num_features,

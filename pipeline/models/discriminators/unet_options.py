@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,6 @@ class UNetOptions(FusionOptions):
     """Where the fusion blocks stand; decoder as in the paper's code, encoder as in its figure."""
 
     @property
-    def summary(self) -> str:
+    def details(self) -> Mapping[str, str]:
         """See `DiscriminatorOptions`."""
-        return f"{super().summary}, in the {self.placement}" if self.semantic else ""
+        return {title: f"{text}, in the {self.placement}" for title, text in super().details.items()}

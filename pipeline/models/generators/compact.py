@@ -20,7 +20,6 @@ from pipeline.models.generators.contract import (
     check_rgb,
 )
 from pipeline.models.generators.options import GENERATORS
-from pipeline.models.shapes import check_finite, check_image
 
 _ACTIVATIONS = ("prelu", "relu", "leakyrelu")
 
@@ -62,9 +61,7 @@ class SRVGGNetCompact(Generator):
         Raises:
             ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
         """
-        check_image(lq, "lq")
-        if not self.training:
-            check_finite(lq, "lq")
+        self.check_input(lq)
         detail = F.pixel_shuffle(self.body(lq), self.scale)
         return detail + F.interpolate(lq, scale_factor=self.scale, mode="nearest")
 

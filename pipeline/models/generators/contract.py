@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.generators.options import GENERATORS, GeneratorOptions
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.models.shapes import check_finite, check_image
 
 
 class Generator(nn.Module, ABC):
@@ -32,6 +33,16 @@ class Generator(nn.Module, ABC):
     scale: int
     smallest_side_px: int = 1
     size_multiple_px: int = 1
+
+    def check_input(self, lq: Tensor) -> None:
+        """Refuse what is no input; the first statement of `forward`.
+
+        Raises:
+            ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
+        """
+        check_image(lq, "lq")
+        if not self.training:
+            check_finite(lq, "lq")
 
     @abstractmethod
     def forward(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
@@ -146,16 +157,16 @@ def build_generator(options: GeneratorOptions, crop_px: int | None = None) -> Ge
 
 def _check_crop(name: str, generator: Generator, crop_px: int) -> None:
     scale, multiple_px = generator.scale, generator.size_multiple_px * generator.scale
-    smallest_px = -(-generator.smallest_side_px // generator.size_multiple_px) * multiple_px
-    if crop_px < smallest_px:
+    # Of the discriminator's grid too, whose cells every crop is a multiple of.
+    step_px = math.lcm(multiple_px, SEMANTIC_STRIDE_PX)
+    num_steps = -(-generator.smallest_side_px * scale // step_px)
+    if crop_px < generator.smallest_side_px * scale:
         raise ConfigError(
-            f"data.crop_px={crop_px} is too small for the {name} generator, which needs at least {smallest_px} px at "
-            f"scale {scale}"
+            f"data.crop_px={crop_px} is too small for the {name} generator, which needs at least "
+            f"{num_steps * step_px} px at scale {scale}"
         )
     if crop_px % multiple_px:
-        # Of the discriminator's grid too, whose cells every crop is a multiple of.
-        step_px = math.lcm(multiple_px, SEMANTIC_STRIDE_PX)
-        nearest_px = max(-(-smallest_px // step_px), round(crop_px / step_px)) * step_px
+        nearest_px = max(num_steps, round(crop_px / step_px)) * step_px
         raise ConfigError(
             f"data.crop_px={crop_px} does not fit the {name} generator, which takes multiples of {multiple_px} px at "
             f"scale {scale}; set --data.crop-px {nearest_px}"

@@ -37,6 +37,10 @@ def start_generator(options: GeneratorOptions, crop_px: int) -> tuple[Generator,
     return generator, weights
 
 
+_TRAINING_ONLY = {"drop_path_rate", "gradient_checkpointing"}
+"""Options without which a trained network is the same: no file tells them."""
+
+
 def resolve_generator(options: GeneratorOptions) -> GeneratorOptions:
     """Return the options of the network to train, where its file of initial weights may decide (`from_file`).
 
@@ -58,7 +62,7 @@ def resolve_generator(options: GeneratorOptions) -> GeneratorOptions:
         found = _options_in(file, state)
     except InputError as error:
         raise CheckpointError(f"generator.initial_weights: {file}: {error}") from error
-    shared = vars(options).keys() & vars(found).keys() & {"gradient_checkpointing"}
+    shared = vars(options).keys() & vars(found).keys() & _TRAINING_ONLY
     kept = {"initial_weights": file, "from_file": True} | {name: vars(options)[name] for name in shared}
     return replace(found, **cast(Any, kept))
 

@@ -26,7 +26,6 @@ from pipeline.models.generators.contract import (
 from pipeline.models.generators.options import GENERATORS
 from pipeline.models.generators.rrdb_options import RRDBOptions
 from pipeline.models.ops.dense_convolutions import dense_convolutions
-from pipeline.models.shapes import check_finite, check_image
 
 _UPSAMPLING_STEPS = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}
 _RESIDUAL_SCALE = 0.2
@@ -143,9 +142,7 @@ class RRDBNet(Generator):
         Raises:
             ValueError: `lq` is not a batch of RGB images, or not finite (looked at in evaluation mode, on the CPU).
         """
-        check_image(lq, "lq")
-        if not self.training:
-            check_finite(lq, "lq")
+        self.check_input(lq)
         height, width = lq.shape[-2:]
         features = self.conv_first(self._fold(lq))
         features = features + self.conv_body(self._run_body(features))

@@ -37,6 +37,11 @@ class GridFit:
         return -self.channels % _CHANNEL_MULTIPLE
 
     @property
+    def num_channels(self) -> int:
+        """Channels of the map on the grid, those of zeros included."""
+        return self.channels + self.num_filled
+
+    @property
     def resizes_image(self) -> bool:
         """Whether the network sees the image resized."""
         return bool(SEMANTIC_STRIDE_PX % self.stride_px and self.stride_px % SEMANTIC_STRIDE_PX)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.model import _build_vision_tower
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transformer import VisionTransformer
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
@@ -163,14 +162,9 @@ def _positions_for(network: Any, image: Tensor) -> Iterator[None]:
     if grid == network.grid_size:
         yield
         return
-    network.positional_embedding = nn.Parameter(_resized(learned, network.grid_size, grid), requires_grad=False)
+    resized = resample_abs_pos_embed(learned[None], list(grid), list(network.grid_size))[0]
+    network.positional_embedding = nn.Parameter(resized, requires_grad=False)
     try:
         yield
     finally:
         network.positional_embedding = learned
-
-
-def _resized(positions: Tensor, grid: Sequence[int], wanted: Sequence[int]) -> Tensor:
-    cls, cells = positions[:1], positions[1:].T.reshape(1, -1, *grid).float()
-    resized = F.interpolate(cells, list(wanted), mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat((cls, resized.flatten(2)[0].T.to(positions.dtype)))

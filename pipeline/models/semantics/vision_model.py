@@ -140,64 +140,83 @@ class VisionModel(ABC):
 
 @dataclass(frozen=True)
 class Backbone:
-    """The network of a vision model up to a layer.
+    """The network of a vision model up to the last of some layers.
 
     Attributes:
         model: The vision model.
         network: Truncated; on the meta device until it is given memory.
-        layer: Index of the layer.
-        fit: How its map comes onto the grid.
+        layers: Indices, ascending.
+        fits: How the map of each comes onto the grid.
     """
 
     model: VisionModel
     network: nn.Module
-    layer: int
-    fit: GridFit
+    layers: tuple[int, ...]
+    fits: tuple[GridFit, ...]
+
+    @property
+    def layer(self) -> int:
+        """Index of the last layer."""
+        return self.layers[-1]
+
+    @property
+    def fit(self) -> GridFit:
+        """How the map of the last layer comes onto the grid."""
+        return self.fits[-1]
 
     @property
     def description(self) -> str:
-        """The map and its way to the grid, for people."""
+        """The map of the last layer and its way to the grid, for people."""
         only_px = self.model.only_px
         return self.fit.description + (f", of images of {only_px} px alone" if only_px else "")
 
     @property
     def name(self) -> str:
-        """Identifies architecture, layer and the way to the grid, in the header of a feature cache."""
-        return f"{self.model.name} layer {self.layer}, {self.description}"
+        """Identifies architecture, layers and the way to the grid, in the header of a feature cache."""
+        numbers = ", ".join(map(str, self.layers))
+        return f"{self.model.name} layer{'s' * (len(self.layers) > 1)} {numbers}, {self.description}"
 
     @property
     def num_channels(self) -> int:
-        """Channels of the semantics, those of zeros included."""
-        return self.fit.channels + self.fit.num_filled
-
-    def __call__(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c rows columns"]:
-        """Return the map of a normalised image, one cell per `fit.stride_px`."""
-        return self.model.maps_of(self.network, image, [self.layer])[0]
+        """Channels of the last layer's map, those of zeros included."""
+        return self.fit.num_channels
 
 
-def truncate(model: VisionModel, layer: Layer, crop_px: int) -> Backbone:
-    """Return a model's network up to a layer, on the meta device.
+def truncate(model: VisionModel, layers: Sequence[Layer], crop_px: int) -> Backbone:
+    """Return a model's network up to the last of some layers, on the meta device.
 
     Args:
         model: A vision model.
-        layer: By index or name.
+        layers: By index or name.
         crop_px: Side of the images that it will get, checked with one of them.
 
     Raises:
-        ConfigError: There is no such layer, its map cannot come onto the grid, or the network takes no such image.
+        ConfigError: There is no such layer or one is named twice, their maps cannot come onto the grid together, or the
+            network takes no such image.
     """
-    index = model.index_of(layer)
-    stride_px, finest_px = model.layers[index].stride_px, min(info.stride_px for info in model.layers)
+    indices = tuple(sorted({model.index_of(layer) for layer in layers}))
+    if len(indices) < len(layers):
+        raise ConfigError(f"{model.name}: layers {', '.join(map(str, layers))} name one layer twice; name each once")
+    finest_px = min(info.stride_px for info in model.layers)
     if finest_px > SEMANTIC_STRIDE_PX:
         raise ConfigError(
             f"{model.name} has one cell per {finest_px} px, which is coarser than the discriminator's grid of "
             f"{SEMANTIC_STRIDE_PX} px; use a model with patches of {SEMANTIC_STRIDE_PX} px or less, such as "
             "open_clip:ViT-B-16 or timm:vit_small_patch14_dinov2"
         )
-    side_px = GridFit(1, stride_px).side_px(crop_px)
-    network, features = _truncated_for(model, index, side_px)
-    _check_map(model, index, features, side_px, stride_px)
-    return Backbone(model, network, index, GridFit(features.shape[1], stride_px))
+    strides_px = [model.layers[index].stride_px for index in indices]
+    sides_px = {GridFit(1, stride_px).side_px(crop_px) for stride_px in strides_px}
+    if len(sides_px) > 1:
+        raise ConfigError(
+            f"{model.name}: layers {', '.join(map(str, layers))} need images of different sizes; name layers of one "
+            "stride, or of strides that divide 16 px"
+        )
+    (side_px,) = sides_px
+    network, maps = _truncated_for(model, indices, side_px)
+    for index, features, stride_px in zip(indices, maps, strides_px, strict=True):
+        _check_map(model, index, features, side_px, stride_px)
+    fits = (GridFit(features.shape[1], stride_px) for features, stride_px in zip(maps, strides_px, strict=True))
+    return Backbone(model, network, indices, tuple(fits))
 
 
 def _truncated(model: VisionModel, layer: int, device: str) -> nn.Module:
@@ -206,15 +225,15 @@ def _truncated(model: VisionModel, layer: int, device: str) -> nn.Module:
     return network
 
 
-def _truncated_for(model: VisionModel, layer: int, side_px: int) -> tuple[nn.Module, Tensor]:
-    """Return a network on the meta device that takes images of a size, and its map of one."""
+def _truncated_for(model: VisionModel, layers: Sequence[int], side_px: int) -> tuple[nn.Module, list[Tensor]]:
+    """Return a network on the meta device that takes images of a size, and its maps of one."""
     try:
-        return _probed(model, layer, side_px)
+        return _probed(model, layers, side_px)
     except _REFUSALS as error:
         refusal = error
     try:
         model.fix_size(side_px)
-        return _probed(model, layer, side_px)
+        return _probed(model, layers, side_px)
     except _REFUSALS:
         reason = str(refusal).strip().partition("\n")[0]
         raise ConfigError(
@@ -223,10 +242,10 @@ def _truncated_for(model: VisionModel, layer: int, side_px: int) -> tuple[nn.Mod
         ) from refusal
 
 
-def _probed(model: VisionModel, layer: int, side_px: int) -> tuple[nn.Module, Tensor]:
-    network = _truncated(model, layer, "meta")
+def _probed(model: VisionModel, layers: Sequence[int], side_px: int) -> tuple[nn.Module, list[Tensor]]:
+    network = _truncated(model, layers[-1], "meta")
     with torch.no_grad():
-        return network, model.maps_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), [layer])[0]
+        return network, model.maps_of(network, torch.empty(1, 3, side_px, side_px, device="meta"), layers)
 
 
 def _check_map(model: VisionModel, layer: int, features: Tensor, side_px: int, stride_px: int) -> None:

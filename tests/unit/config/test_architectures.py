@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from presets import flagged, load
 from torch import Tensor, nn
 
-from jobs.command_line import PRESETS, apply_flags
+from jobs.command_line import apply_flags
 from pipeline.config.plain import structure, to_plain
-from pipeline.config.schema import Preset, TrainConfig
+from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from pipeline.models.discriminators import PatchOptions, UNetOptions
 from pipeline.models.generators import (
@@ -58,20 +59,15 @@ FLAT_DISCRIMINATOR = {
 
 
 def demo_with(**tables: dict[str, Any]) -> dict[str, Any]:
-    plain = to_plain(PRESETS.load("demo", Preset))
+    plain = to_plain(load("demo"))
     plain["train"] |= tables
     return plain
-
-
-def flagged(*flags: str, preset: str = "demo") -> TrainConfig:
-    config, _ = apply_flags(PRESETS.load(preset, Preset).train, list(flags), "job", "Job.")
-    return config
 
 
 def test_run_folder_of_an_earlier_version_is_read_as_before(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(demo_with(generator=FLAT_GENERATOR, discriminator=FLAT_DISCRIMINATOR)))
-    train = PRESETS.load(str(path), Preset).train
+    train = load(str(path)).train
     assert train.generator == CompactOptions(scale=4, num_features=32, num_blocks=8)
     assert train.discriminator == PatchOptions(semantic=True, num_features=16)
 
@@ -80,7 +76,7 @@ def test_run_folder_with_a_key_that_no_architecture_knows_is_refused(tmp_path: P
     path = tmp_path / "config.json"
     path.write_text(json.dumps(demo_with(generator=FLAT_GENERATOR | {"num_heds": 6})))
     with pytest.raises(ConfigError, match="unknown key 'num_heds'"):
-        PRESETS.load(str(path), Preset)
+        load(str(path))
 
 
 def test_preset_with_the_option_of_another_architecture_is_refused_with_the_nearest_name() -> None:
@@ -111,7 +107,7 @@ def test_sizes_for_each_block_survive_the_way_through_config_json(tmp_path: Path
     preset = structure(demo_with(generator=table), Preset, "preset")
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_plain(preset)))
-    assert PRESETS.load(str(path), Preset) == preset
+    assert load(str(path)) == preset
     assert preset.train.generator == SwinIROptions(scale=4, num_features=12, num_blocks=2, num_heads=(2, 3))
 
 
@@ -135,7 +131,7 @@ def test_hyperparameters_of_spandrel_come_from_a_table_or_a_flag_and_survive_con
     preset = structure(demo_with(generator=table), Preset, "preset")
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_plain(preset)))
-    assert PRESETS.load(str(path), Preset) == preset
+    assert load(str(path)) == preset
     words = ["embed_dim=144", "depths=[6,6]", "upsampler=pixelshuffle", "qkv_bias=False"]
     options = flagged("--generator.architecture", "spandrel:HAT", "--generator.hyperparameters", *words).generator
     assert options == SpandrelOptions(

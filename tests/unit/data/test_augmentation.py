@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import Counter
 from pathlib import Path
@@ -11,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from harness import changed, write_shards
+from run_steps import assert_same_steps, step_inputs, steps_of
 from sessions import assert_same_end, run_session
 
 import pipeline.run.record
 from pipeline.config.data import AugmentationConfig
-from pipeline.config.schema import Preset, TrainConfig
+from pipeline.config.schema import Preset
 from pipeline.data.augmentation import DrawnAugmentation, draw_augmentation, stack_augmentations
 from pipeline.data.datasets import open_datasets
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
@@ -25,9 +25,8 @@ from pipeline.models.semantics.extractor import SemanticExtractor
 from pipeline.run import checks
 from pipeline.run.checks import check_settings, check_shards
 from pipeline.run.dry_run import describe
-from pipeline.run.inputs import SemanticSource, StepInputs
+from pipeline.run.inputs import SemanticSource
 from pipeline.tracking import NullTracker
-from pipeline.train.micro_batches import StepInput
 from shards.degradation.bicubic import downscale
 from shards.degradation.draws import position_seed, variant_seed
 
@@ -49,38 +48,13 @@ def realworld(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Prese
     return changed(preset, data=data, report=report)
 
 
-def steps_of(train: TrainConfig, world_size: int, first_step: int = 0) -> list[StepInput]:
-    """The tensors of each step, those of all ranks together."""
-    samples, inputs = TrainingSamples(train.data, train.seed), step_inputs()
-    ranks = []
-    for rank in range(world_size):
-        order = RankBatches(first_step * BATCH, STEPS - first_step, BATCH, rank, world_size)
-        loader = batches(samples, order, 0, pin_memory=False)
-        ranks.append([inputs(batch, is_adversarial=False) for batch in loader])
-    return [
-        StepInput(*(torch.cat([getattr(part, name) for part in parts]) for name in ("lq", "gt", "target")), None)
-        for parts in zip(*ranks, strict=True)
-    ]
-
-
-def step_inputs(semantics: SemanticSource | None = None) -> StepInputs:
-    return StepInputs(semantics, contextlib.nullcontext, torch.contiguous_format)
-
-
-def assert_same_steps(ours: list[StepInput], theirs: list[StepInput]) -> None:
-    for step, expected in zip(ours, theirs, strict=True):
-        assert torch.equal(step.lq, expected.lq)
-        assert torch.equal(step.gt, expected.gt)
-        assert torch.equal(step.target, expected.target)
-
-
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_mixed_samples_are_the_same_for_any_number_of_ranks(realworld: Preset, world_size: int) -> None:
-    expected = steps_of(realworld.train, 1)
-    assert_same_steps(steps_of(realworld.train, world_size), expected)
-    assert_same_steps(steps_of(realworld.train, world_size, first_step=2), expected[2:])
-    plain = dataclasses.replace(realworld.train.data, augmentation=AugmentationConfig())
-    unmixed = steps_of(dataclasses.replace(realworld.train, data=plain), 1)
+    data, seed = realworld.train.data, realworld.train.seed
+    expected = steps_of(data, seed, range(STEPS), 1)
+    assert_same_steps(steps_of(data, seed, range(STEPS), world_size), expected)
+    assert_same_steps(steps_of(data, seed, range(2, STEPS), world_size), expected[2:])
+    unmixed = steps_of(dataclasses.replace(data, augmentation=AugmentationConfig()), seed, range(STEPS), 1)
     changes = [
         not torch.equal(a, b)
         for step, other in zip(expected, unmixed, strict=True)
@@ -163,7 +137,7 @@ def test_sharpened_target_is_mixed_as_hr_is() -> None:
     assert torch.equal(target, gt.flip(1))
 
 
-def test_semantics_are_those_of_mixed_hr(realworld: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_semantics_are_those_of_mixed_hr(realworld: Preset) -> None:
     class Mean(SemanticExtractor):
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
@@ -177,6 +151,7 @@ def test_semantics_are_those_of_mixed_hr(realworld: Preset, monkeypatch: pytest.
     assert torch.equal(step.semantics, step.gt.mean(dim=(1, 2, 3)))
     kinds = {key.partition("+")[2] for key in batch.keys}
     assert kinds - {""} == {kind.name.lower() for kind in batch.augmentation.kinds}
+    assert kinds & {"mixup", "cutmix"}
 
 
 def test_run_with_augmentation_resumed_ends_with_the_same_bits(
@@ -231,3 +206,8 @@ def test_dry_run_names_the_augmentation(preset: Preset) -> None:
     assert "augmentation     none 0.75, MixUp 0.25 of the samples" in text
     assert "data.augmentation.mixup_probability=0.25 (the paper: 0)" in text
     assert "augmentation  " not in describe(preset)
+
+
+def test_probabilities_of_whole_percents_may_add_up_to_all_samples() -> None:
+    whole = AugmentationConfig(cutblur_probability=0.33, mixup_probability=0.56, cutmix_probability=0.11)
+    assert whole.probabilities[0] == 0

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipeline.config.schema import Preset
-from pipeline.data.datasets import Dataset, Datasets
-from pipeline.data.features import FeatureStore, has_features, image_manifest
+from pipeline.data.datasets import Dataset, Datasets, image_manifest
+from pipeline.data.features import FeatureStore, has_features
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
 from pipeline.inference.features import FeatureTask, feature_settings, write_features

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import changed, write_preset, write_shards
+from harness import changed, write_pairs, write_preset, write_shards
 from PIL import Image
+from run_steps import assert_same_steps, step_inputs, steps_of
 from sessions import assert_same_end, run_session
 
 import pipeline.run.record
@@ -21,7 +22,7 @@ from jobs import train_sed
 from jobs.terminal import run_job
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
-from pipeline.config.data import AugmentationConfig, DataConfig
+from pipeline.config.data import AugmentationConfig
 from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset
 from pipeline.data.datasets import open_datasets
@@ -32,7 +33,6 @@ from pipeline.run.dry_run import describe
 from pipeline.run.inputs import StepInputs
 from pipeline.run.record import parameters_of
 from pipeline.tracking import NullTracker
-from pipeline.train.micro_batches import StepInput
 from shards.format.manifest import read_manifest
 
 BATCH, STEPS = 8, 3
@@ -43,20 +43,9 @@ def folder(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real-world and paired shards, beside the classical ones of the preset."""
     folder = tmp_path_factory.mktemp("mix")
     write_shards(dataclasses.replace(preset.shards, degradation="realworld", output=folder / "realworld"))
-    for number, path in enumerate(sorted(preset.shards.source[0].iterdir())):
-        hr = np.asarray(Image.open(path))
-        hr = hr[: hr.shape[0] // 4 * 4, : hr.shape[1] // 4 * 4][::-1].copy()
-        for side, image in (("HR", hr), ("LR", 255 - hr[::4, ::4])):
-            (folder / side).mkdir(exist_ok=True)
-            Image.fromarray(image).save(folder / side / f"{number}.png")
-    pairs = dataclasses.replace(
-        preset.shards,
-        source=(folder / "HR",),
-        lq_source=(folder / "LR",),
-        degradation="paired",
-        output=folder / "paired",
-    )
-    write_shards(pairs)
+    photos = [np.asarray(Image.open(path)) for path in sorted(preset.shards.source[0].iterdir())]
+    whole = [hr[: hr.shape[0] // 4 * 4, : hr.shape[1] // 4 * 4] for hr in photos]
+    write_pairs(preset.shards, folder, [hr[::-1].copy() for hr in whole])
     return folder
 
 
@@ -78,22 +67,6 @@ def mixed(preset: Preset, folder: Path) -> Preset:
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
-
-
-def steps_of(data: DataConfig, world_size: int, first_step: int = 0) -> list[StepInput]:
-    """The tensors of each step, those of all ranks together."""
-    samples, inputs = TrainingSamples(data, 1), StepInputs(None, contextlib.nullcontext, torch.contiguous_format)
-    ranks = []
-    for rank in range(world_size):
-        order = RankBatches(first_step * BATCH, STEPS - first_step, BATCH, rank, world_size)
-        ranks.append([inputs(batch, is_adversarial=False) for batch in batches(samples, order, 0, pin_memory=False)])
-    return [
-        StepInput(
-            *(torch.cat(column) for column in zip(*((part.lq, part.gt, part.target) for part in parts), strict=True)),
-            None,
-        )
-        for parts in zip(*ranks, strict=True)
-    ]
 
 
 def test_each_sample_of_a_mix_is_that_of_its_own_dataset(mixed: Preset, folder: Path) -> None:
@@ -134,23 +107,17 @@ def test_mix_is_the_same_for_any_number_of_ranks_and_after_a_resume(mixed: Prese
     data = dataclasses.replace(
         mixed.train.data, augmentation=AugmentationConfig(cutblur_probability=0.4, cutmix_probability=0.4)
     )
-    expected = steps_of(data, 1)
+    expected = steps_of(data, 1, range(STEPS), 1)
     for first_step in (0, 2):
-        ours = steps_of(data, world_size, first_step)
-        for step, other in zip(ours, expected[first_step:], strict=True):
-            assert torch.equal(step.lq, other.lq)
-            assert torch.equal(step.gt, other.gt)
-            assert torch.equal(step.target, other.target)
+        assert_same_steps(steps_of(data, 1, range(first_step, STEPS), world_size), expected[first_step:])
 
 
-def test_samples_of_a_mix_do_not_depend_on_windows_of_other_datasets_or_loaders(mixed: Preset) -> None:
-    data = mixed.train.data
+def test_samples_of_a_mix_do_not_depend_on_loaders(mixed: Preset) -> None:
+    samples, inputs = TrainingSamples(mixed.train.data, 1), step_inputs()
     order = RankBatches(8, 2, BATCH, 0, 1)
-    here, there = (list(batches(TrainingSamples(data, 1), order, workers, pin_memory=False)) for workers in (0, 2))
+    here, there = (list(batches(samples, order, workers, pin_memory=False)) for workers in (0, 2))
     assert [batch.keys for batch in here] == [batch.keys for batch in there]
-    for ours, theirs in zip(here, there, strict=True):
-        for images, others in zip(ours.images, theirs.images, strict=True):
-            assert torch.equal(images.hr, others.hr)
+    assert_same_steps(*([inputs(batch, is_adversarial=False) for batch in read] for read in (here, there)))
 
 
 def test_run_on_a_mix_resumed_ends_with_the_same_bits_and_is_bound_to_shards_and_shares(
@@ -161,6 +128,9 @@ def test_run_on_a_mix_resumed_ends_with_the_same_bits_and_is_bound_to_shards_and
     store = CheckpointStore(RunFolder(tmp_path / "resumed").checkpoints)
     checkpoint = store.newest()
     assert checkpoint.facts["image_manifest"] == open_datasets(mixed.train.data).digest
+    # One dataset alone is named by its manifest, as in the checkpoints of every version.
+    alone = dataclasses.replace(mixed.train.data, mix={})
+    assert open_datasets(alone).digest == read_manifest(alone.shards).digest
     assert [line.split(" of the run")[0] for line in checkpoint.facts["datasets"]] == ["0.5", "0.3", "0.2"]
     # Other shares are other data; another place of the same shards is not.
     shares = {folder / "realworld": 0.2, folder / "paired": 0.3}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import write_shards
+from harness import write_pairs, write_shards
 from PIL import Image
 
 from pipeline.config.schema import Preset
@@ -136,19 +136,8 @@ def test_item_when_classical_is_the_photo_and_its_whole_bicubic_cut_at_one_place
 
 
 def test_item_when_lq_is_given_is_cut_from_it_at_the_place_of_hr(preset: Preset, tmp_path: Path) -> None:
-    for number in range(2):
-        hr = np.random.default_rng(number).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-        for side, image in (("HR", hr), ("LR", 255 - hr[::4, ::4])):
-            (tmp_path / side).mkdir(exist_ok=True)
-            Image.fromarray(image).save(tmp_path / side / f"{number}.png")
-    config = dataclasses.replace(
-        preset.shards,
-        source=(tmp_path / "HR",),
-        lq_source=(tmp_path / "LR",),
-        degradation="paired",
-        output=tmp_path / "shards",
-    )
-    write_shards(config)
+    photos = [np.random.default_rng(seed).integers(0, 256, (64, 80, 3), dtype=np.uint8) for seed in range(2)]
+    config = write_pairs(preset.shards, tmp_path, photos)
     pairs = samples_of(preset, shards=config.output)
     items = [pairs[position] for position in range(12)]
     # The given LQ is made by no degradation; under its pixel (0, 0) of each 4x4 of HR it is that pixel's complement,
@@ -227,7 +216,7 @@ def test_step_when_shards_are_real_world_is_degraded_from_the_canvas(realworld: 
     expected = degrade(batch.images[0].hr.float() / 255, batch.images[0].degradation)
     assert torch.equal(step.lq, expected.lq)
     assert torch.equal(step.gt, expected.gt)
-    assert torch.equal(step.target, expected.gt_sharp)
+    assert torch.equal(step.target, expected.target)
     assert not torch.equal(step.target, step.gt)
 
 

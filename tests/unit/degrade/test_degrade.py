@@ -111,7 +111,7 @@ def test_degrade_of_a_batch_at_once_equals_one_by_one() -> None:
     parameters, photos = stack_parameters(_parameters(7)), _photos(7)
     single, whole = degrade(photos, parameters), _degrade(photos, parameters, torch.float64)
     assert torch.equal(single.gt, whole.gt)
-    assert (single.gt_sharp - whole.gt_sharp).abs().max() < 1e-6
+    assert (single.target - whole.target).abs().max() < 1e-6
     assert (single.lq - whole.lq).abs().max() * 255 < 1.5
     assert ((single.lq - whole.lq).abs() * 255 > 0.5).float().mean() <= 0.001
 

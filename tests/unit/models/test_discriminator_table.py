@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
+from documented_tables import shown, write
 
 from pipeline.models.discriminators import (
     DiscriminatorOptions,
@@ -15,8 +14,7 @@ from pipeline.models.discriminators import (
     build_discriminator,
 )
 
-PAGE = Path(__file__).parents[3] / "docs" / "models.md"
-BEGIN, END = "<!-- discriminators: begin -->", "<!-- discriminators: end -->"
+NAME = "discriminators"
 CROP_PX, CHANNELS = 256, 1024
 SHOWN: dict[str, DiscriminatorOptions] = {
     "P": PatchOptions(semantic=False, num_features=64),
@@ -51,13 +49,8 @@ def row(name: str, options: DiscriminatorOptions) -> str:
 
 
 def test_table_of_discriminators_shows_their_sizes() -> None:
-    _, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    shown, end, _ = rest.partition(END)
-    assert begin
-    assert end
-    assert shown.strip() == table()
+    assert shown(NAME) == table()
 
 
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    write(NAME, table())

@@ -11,14 +11,13 @@ from pipeline.config.plain import structure
 from pipeline.errors import ConfigError
 from pipeline.models.discriminators import DiscriminatorOptions, FeatureDiscriminator, build_discriminator
 from pipeline.models.discriminators.features_options import FeatureOptions
-from pipeline.models.semantics.extractor import build_semantic_extractor
-from pipeline.models.semantics.levels import open_levels
+from pipeline.models.semantics.extractor import build_frozen_maps, build_semantic_extractor
 
 NAME = "timm:tf_efficientnet_lite0"
 LAYERS = (1, 2, 3)
 
 
-def build(weights: str = "random", **changes: object) -> FeatureDiscriminator:
+def build(weights: str = "random") -> FeatureDiscriminator:
     options = FeatureOptions(backbone=NAME, layers=LAYERS, weights=weights, num_features=4)
     torch.manual_seed(0)
     network = build_discriminator(options, 0, 64)
@@ -34,15 +33,31 @@ def test_each_layer_has_a_logit_per_cell_of_the_grid() -> None:
 def test_levels_are_the_maps_that_an_extractor_returns(layer: int) -> None:
     image = torch.rand(1, 3, 64, 64)
     expected = build_semantic_extractor(NAME, layer, "package")(image)
-    found = open_levels(NAME, LAYERS, "package", 0)(image)[LAYERS.index(layer)]
+    found = build_frozen_maps(NAME, LAYERS, "package").maps(image)[LAYERS.index(layer)]
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize(("name", "layers"), [("timm:vit_tiny_patch16_224", (3, 0)), ("open_clip:RN50", (1, 3))])
-def test_levels_of_other_libraries_and_kinds_are_in_order(name: str, layers: tuple[int, ...]) -> None:
-    levels = open_levels(name, layers, "random", 0)
-    maps = levels(torch.rand(1, 3, 64, 64))
-    assert [features.shape[1:] for features in maps] == [(channels, 4, 4) for channels in levels.channels]
+@pytest.mark.parametrize(
+    ("name", "layers", "channels"),
+    [("timm:vit_tiny_patch16_224", (3, 0), (192, 192)), ("open_clip:RN50", ("layer3", 1), (256, 1024))],
+)
+def test_maps_are_in_the_librarys_order(name: str, layers: tuple[int | str, ...], channels: tuple[int, ...]) -> None:
+    frozen = build_frozen_maps(name, layers, "random")
+    assert frozen.num_channels == channels
+    assert [features.shape[1:] for features in frozen.maps(torch.rand(1, 3, 64, 64))] == [(c, 4, 4) for c in channels]
+
+
+def test_network_of_a_fixed_size_is_built_for_the_crop_and_takes_no_other() -> None:
+    options = FeatureOptions(backbone="timm:tnt_s_patch16_224", layers=(0, 1), weights="random", num_features=4)
+    network = build_discriminator(options, 0, 192)
+    assert network(torch.rand(1, 3, 192, 192)).shape == (1, 2, 12, 12)
+    with pytest.raises(ConfigError, match=r"of images of 192 px alone, was built for these; got an image of 224 x 224"):
+        network(torch.rand(1, 3, 224, 224))
+
+
+def test_layer_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"layers 3, -2 name one layer twice"):
+        build_frozen_maps(NAME, (3, -2), "random")
 
 
 def test_gradient_reaches_the_image_and_the_heads_and_nothing_of_the_frozen_network() -> None:
@@ -52,7 +67,7 @@ def test_gradient_reaches_the_image_and_the_heads_and_nothing_of_the_frozen_netw
     assert image.grad.abs().max() > 0
     assert all(parameter.grad is not None for parameter in network.parameters())
     assert {name.partition(".")[0] for name in network.state_dict()} == {"heads"}
-    assert not any(tensor.requires_grad for tensor in network._levels._network.parameters())
+    assert not any(tensor.requires_grad for tensor in network._frozen[0].network.parameters())
 
 
 def test_frozen_network_moves_along() -> None:
@@ -64,9 +79,9 @@ def test_frozen_network_moves_along() -> None:
 
 def test_training_mode_leaves_the_frozen_network_as_it_is() -> None:
     network = build()
-    before = copy.deepcopy(network._levels._network.state_dict())
+    before = copy.deepcopy(network._frozen[0].network.state_dict())
     network.train()(torch.rand(2, 3, 64, 64))
-    after = network._levels._network.state_dict()
+    after = network._frozen[0].network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
@@ -76,7 +91,9 @@ def test_dry_run_reads_no_weights() -> None:
 
 
 def test_description_names_layers_and_weights() -> None:
-    assert "blocks.1, blocks.2, blocks.4; random weights of seed 0, weights sha256" in build().description
+    last = "112 channels and 16 of zeros, one cell per 16 px"
+    expected = f"features of {NAME}.in1k layers 1, 2, 3, {last}; random weights of seed 0, weights sha256 "
+    assert build().description.startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -95,4 +112,4 @@ def test_bad_options_are_refused(changes: dict[str, object], words: str) -> None
 
 def test_layer_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="has the layers 0 to 4"):
-        open_levels(NAME, (3, 9), "random", 0)
+        build_frozen_maps(NAME, (3, 9), "random")

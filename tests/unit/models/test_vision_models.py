@@ -61,7 +61,8 @@ def test_every_parameter_that_is_kept_reaches_the_map(architecture, layer) -> No
     parameters = dict(backbone.network.requires_grad_().named_parameters())
     # A transformer of open_clip resizes its positions, as constants, for every other size than its own.
     side_px = 224 if "open_clip:ViT-B-16" in architecture else backbone.fit.side_px(256)
-    features = backbone(torch.empty(1, 3, side_px, side_px, device="meta"))
+    image = torch.empty(1, 3, side_px, side_px, device="meta")
+    (features,) = backbone.model.maps_of(backbone.network, image, backbone.layers)
     gradients = torch.autograd.grad(features.sum(), list(parameters.values()), allow_unused=True)
     assert [name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None] == []
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from documented_tables import shown, write
 
 from pipeline.models.semantics.extractor import build_backbone
 
-PAGE = Path(__file__).parents[3] / "docs" / "models.md"
-BEGIN, END = "<!-- vision models: begin -->", "<!-- vision models: end -->"
+NAME = "vision models"
 # One of each kind that has been tried, at its last layer with one cell per 16 px or one in its middle.
 SHOWN = (
     *(("open_clip:RN50", 3), ("open_clip:RN101", 3), ("open_clip:RN50x4", 3), ("open_clip:ViT-B-16", 11)),
@@ -50,13 +50,8 @@ def row(architecture: str, layer: int) -> str:
 
 
 def test_table_of_vision_models_is_what_the_libraries_say() -> None:
-    _, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    shown, end, _ = rest.partition(END)
-    assert begin
-    assert end
-    assert shown.strip() == table()
+    assert shown(NAME) == table()
 
 
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    write(NAME, table())

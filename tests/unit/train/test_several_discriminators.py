@@ -23,6 +23,7 @@ from pipeline.inference.html_report.curves import curves_of
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.run.dry_run import describe
+from pipeline.run.record import random_networks
 from pipeline.tracking import NullTracker
 from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.health import GanHealth
@@ -153,7 +154,7 @@ def test_dry_run_names_all_of_them_and_their_memory(preset: Preset) -> None:
     text = describe(preset)
     assert "discriminator_2  unet, " in text
     assert "adversarial vanilla x 0.001, adversarial_2 x 0.002, adversarial_3 x 0.001" in text
-    assert "features of timm:tf_efficientnet_lite0 layers 1, 3, weights random (frozen)" in text
+    assert "\nfeatures         timm:tf_efficientnet_lite0 layers 1, 3, weights random (frozen)\n" in text
     assert "further_discriminators.0=unet (the paper: none)" in text
 
 
@@ -162,6 +163,19 @@ def test_shared_pass_with_several_is_refused(preset: Preset) -> None:
     shared = dataclasses.replace(preset, train=dataclasses.replace(preset.train, runtime=runtime))
     with pytest.raises(ConfigError, match="or further_discriminators; set --runtime"):
         describe(shared)
+
+
+def test_frozen_network_with_random_weights_is_named(preset: Preset) -> None:
+    assert random_networks(preset.train) == ["the semantic extractor", "the discriminator_3"]
+
+
+def test_file_of_somebody_in_the_place_of_a_further_export_is_kept(preset: Preset, tmp_path: Path) -> None:
+    theirs = tmp_path / "run" / "export" / "discriminator_3.safetensors"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match=r"holds export/discriminator_3\.safetensors, which a run would replace"):
+        run_session(preset, tmp_path / "run")
+    assert theirs.read_bytes() == b"theirs"
 
 
 def test_weight_of_none_is_refused_with_its_path(tmp_path: Path) -> None:
@@ -176,6 +190,7 @@ def test_health_names_the_discriminator_that_is_at_chance() -> None:
     warnings = [warning for position in (4, 8, 12) for warning in health.add(position, values)]
     assert len(warnings) == 1
     assert warnings[0].startswith("discriminator 2 is at chance")
+    assert "lower its adversarial_weight in further_discriminators" in warnings[0]
 
 
 def test_configuration_of_a_run_is_read_back(preset: Preset, tmp_path: Path) -> None:

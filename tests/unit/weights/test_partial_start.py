@@ -137,7 +137,7 @@ def test_refusal_of_a_file_that_fits_in_part_names_the_option_and_how_much_it_ta
     taken = len(given.state_dict())
     with pytest.raises(
         CheckpointError,
-        match=rf"(?s)and 56 more\n  --generator\.initial-weights-partial takes the {taken} that fit, and lists the",
+        match=rf"(?s)and 56 more\n  generator\.initial_weights_partial=true takes the {taken} that fit, and lists the",
     ):
         start_generator(strict, 48)
     save_file({"other": torch.zeros(1)}, tmp_path / "g.safetensors")

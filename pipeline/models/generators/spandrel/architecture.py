@@ -16,7 +16,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models.generators.contract import GeneratorArchitecture, check_rgb
 from pipeline.models.generators.options import GENERATORS, GeneratorName
 from pipeline.models.generators.spandrel.network import (
@@ -32,13 +32,24 @@ from pipeline.models.generators.spandrel.options import (
     SpandrelOptions,
     Tested,
     how_to_try,
+    tested_names,
     usable_names,
 )
 from pipeline.models.generators.spandrel.reading import SizesOnly, attempt, describe, find_id
 
 _SCALES = ("scale", "upscale", "upscaling_factor", "up_scale")
-_CHANNELS = {"num_in_ch", "num_out_ch", "in_ch", "out_ch", "in_chans", "inp_channels", "n_colors"} | {
-    *("in_channels", "out_channels", "input_channels", "output_channels")
+_CHANNELS = {
+    "in_ch",
+    "in_channels",
+    "in_chans",
+    "inp_channels",
+    "input_channels",
+    "n_colors",
+    "num_in_ch",
+    "num_out_ch",
+    "out_ch",
+    "out_channels",
+    "output_channels",
 }
 _REQUIRED = inspect.Parameter.empty
 _TRAINING_ONLY = {"drop_rate", "attn_drop_rate", "drop_path_rate", "drop_path", "dropout"}
@@ -87,13 +98,13 @@ class SpandrelArchitecture(GeneratorArchitecture[SpandrelOptions]):
             with torch.random.fork_rng(devices=[]), torch.device("cpu"), SizesOnly():
                 sketch = attempt(lambda: self._network(**given))
             found = self._read_back(sketch, options)
-            side_px, multiple_px = found.size_requirements.minimum, found.size_requirements.multiple_of
             sketch.to("meta")
-            unreached = attempt(lambda: find_unreached(sketch, _probe_side(side_px, multiple_px)))
+            side_px = _PROBE_SIDE_PX + found.size_requirements.get_padding(_PROBE_SIDE_PX, _PROBE_SIDE_PX)[0]
+            unreached = attempt(lambda: find_unreached(sketch, side_px))
         arguments = {**_hyperparameters(found), **given}
         network = sketch if is_sketch else attempt(lambda: self._network(**arguments))
         freeze(network, unreached, self._tested.derived)
-        network.adopt(options.scale, max(side_px, 1), multiple_px)
+        network.adopt(options.scale, found.size_requirements)
         return network
 
     def recognise(self, state: Mapping[str, Tensor], scale: int | None) -> SpandrelOptions | None:
@@ -139,7 +150,8 @@ class SpandrelArchitecture(GeneratorArchitecture[SpandrelOptions]):
         channels = {
             name: 3 for name in _CHANNELS & self._parameters.keys() if self._parameters[name].default is _REQUIRED
         }
-        return {**channels, **given, self._scale: options.scale}
+        scale = {self._scale: options.scale} if self._scale else {}  # of a fixed one, `_read_back` refuses any other
+        return {**channels, **given, **scale}
 
     def _read_back(self, sketch: SpandrelGenerator, options: SpandrelOptions) -> ImageModelDescriptor[Any]:
         """Let spandrel read the files that this network will have, and refuse a network that it takes for another."""
@@ -171,20 +183,22 @@ def refuse_untested(state: Mapping[str, Tensor]) -> None:
         CheckpointError: Names it, those that are tested, and how to try it.
     """
     identifier = find_id(state)
-    if identifier is not None:
-        raise CheckpointError(
-            f"it holds a network {identifier}, which spandrel reads, but which is not tested here as a generator of "
-            f"this variant; {how_to_try(identifier)}"
-        )
+    if identifier is None:
+        return
+    try:
+        network_class(identifier)
+        hint = how_to_try(identifier)
+    except ConfigError:
+        hint = f"those tested here are {tested_names()}"
+    raise CheckpointError(
+        f"it holds a network {identifier}, which spandrel reads, but which is not tested here as a generator of "
+        f"this variant; {hint}"
+    )
 
 
 def _hyperparameters(found: ImageModelDescriptor[Any]) -> dict[str, Any]:
     """Return the arguments that spandrel built a network with, which it notes in it."""
     return vars(found.model)["hyperparameters"]
-
-
-def _probe_side(smallest_px: int, multiple_px: int) -> int:
-    return math.ceil(max(smallest_px, _PROBE_SIDE_PX) / multiple_px) * multiple_px
 
 
 def _plain(value: Any) -> Any:
@@ -201,5 +215,6 @@ def _is_same(given: Any, read: Any) -> bool:
     return one == other
 
 
-for _name in usable_names():
-    GENERATORS.add(SpandrelArchitecture(_name, TESTED.get(_name, Tested("", ""))))
+# All are built before one is registered: a wrong name in the environment registers none.
+for _entry in [SpandrelArchitecture(name, TESTED.get(name, Tested("", ""))) for name in usable_names()]:
+    GENERATORS.add(_entry)

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
+from spandrel import SizeRequirements
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.errors import ConfigError
 from pipeline.models.generators.contract import Generator
-from pipeline.models.shapes import check_finite, check_image
+from pipeline.models.generators.spandrel.options import UNTESTED
 
 _MODULES = {"RealPLKSR": "PLKSR"}
 """The module of spandrel that an architecture is in, where that has another name."""
@@ -38,13 +39,12 @@ class SpandrelGenerator(Generator):
 
     bare: ClassVar[type[nn.Module]]
 
-    def adopt(self, scale: int, smallest_side_px: int, size_multiple_px: int) -> None:
+    def adopt(self, scale: int, sizes: SizeRequirements) -> None:
         """Complete a network that was built by the constructor of its bare class.
 
         Args:
             scale: Upscaling factor.
-            smallest_side_px: Of its inputs, LQ px.
-            size_multiple_px: Of its inputs' sides, LQ px.
+            sizes: Of the inputs that it takes, LQ px.
 
         Raises:
             ValueError: The bare network means something else by one of our attributes.
@@ -52,8 +52,9 @@ class SpandrelGenerator(Generator):
         if vars(self).get("scale", scale) != scale:
             raise ValueError(f"the network's own `scale` is {self.scale}, and not the upscaling factor {scale}")
         self.scale = scale
-        self.smallest_side_px = smallest_side_px
-        self.size_multiple_px = size_multiple_px
+        self._sizes = sizes
+        self.smallest_side_px = max(sizes.minimum, sizes.multiple_of)
+        self.size_multiple_px = sizes.multiple_of
         self.train()
 
     def train(self, mode: bool = True) -> SpandrelGenerator:
@@ -70,9 +71,7 @@ class SpandrelGenerator(Generator):
         Raises:
             ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
         """
-        check_image(lq, "lq")
-        if not self.training:
-            check_finite(lq, "lq")
+        self.check_input(lq)
         height, width = lq.shape[-2:]
         sr = self.bare.forward(self, self._padded(lq))
         return sr[..., : height * self.scale, : width * self.scale]
@@ -80,16 +79,12 @@ class SpandrelGenerator(Generator):
     def _padded(self, lq: Tensor) -> Tensor:
         """Return a copy, because some networks write into their input, with sides that the network takes."""
         height, width = lq.shape[-2:]
-        bottom, right = self._padding(height), self._padding(width)
+        right, bottom = self._sizes.get_padding(width, height)
         # Mirrored as far as the image reaches, then repeated, as spandrel does.
         mirrored = (0, min(right, width - 1), 0, min(bottom, height - 1))
         repeated = (0, right - mirrored[1], 0, bottom - mirrored[3])
         lq = F.pad(lq, mirrored, mode="reflect") if any(mirrored) else lq.clone()
         return F.pad(lq, repeated, mode="replicate") if any(repeated) else lq
-
-    def _padding(self, side_px: int) -> int:
-        multiple = self.size_multiple_px
-        return -(-max(side_px, self.smallest_side_px) // multiple) * multiple - side_px
 
 
 @functools.cache
@@ -103,7 +98,9 @@ def network_class(name: str) -> type[SpandrelGenerator]:
     try:
         bare = vars(importlib.import_module(module))[name]
     except (ModuleNotFoundError, KeyError) as error:
-        raise ConfigError(f"spandrel has no architecture {name!r} that could be a generator") from error
+        raise ConfigError(
+            f"spandrel has no architecture {name!r} that could be a generator; correct {UNTESTED} in the environment"
+        ) from error
     content = {"bare": bare, "__module__": __name__, "__doc__": f"{name} of spandrel as a generator."}
     return cast("type[SpandrelGenerator]", type(name, (SpandrelGenerator, bare), content))
 
@@ -120,9 +117,10 @@ def freeze(network: SpandrelGenerator, unreached: Collection[str], derived: str)
     for name in unreached:
         parent, _, own = name.rpartition(".")
         module = network.get_submodule(parent)
-        value = module._parameters.pop(own)
+        value = module.get_parameter(own)
+        delattr(module, own)
         is_derived = bool(derived) and re.match(derived, name) is not None
-        module.register_buffer(own, None if value is None else value.detach(), persistent=not is_derived)
+        module.register_buffer(own, value.detach(), persistent=not is_derived)
 
 
 def find_unreached(network: SpandrelGenerator, side_px: int) -> list[str]:
@@ -150,8 +148,7 @@ def whole_state(network: SpandrelGenerator, derived: str, tables: Collection[str
     """
     evaluated = cast("SpandrelGenerator", copy.deepcopy(network).eval()) if derived else network
     if derived:
-        side_px = evaluated.smallest_side_px + evaluated._padding(evaluated.smallest_side_px)
-        evaluated(torch.zeros(1, 3, side_px, side_px, device=next(evaluated.parameters()).device))
+        evaluated(torch.zeros(1, 3, 1, 1, device=next(evaluated.parameters()).device))
     added: dict[str, Any] = {
         name: buffer
         for name, buffer in evaluated.named_buffers()

@@ -86,10 +86,14 @@ def usable_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*TESTED, *(name for name in added if name))))
 
 
+def tested_names() -> str:
+    """Return the architectures that are tested, as configurations name them."""
+    return ", ".join(f"{PREFIX}{tested}" for tested in TESTED)
+
+
 def how_to_try(name: str) -> str:
     """Say which architectures are tested, and how to use another one of spandrel's."""
-    listed = ", ".join(f"{PREFIX}{tested}" for tested in TESTED)
     return (
-        f"those tested here are {listed}; to try another one that spandrel has, at your own risk, set "
+        f"those tested here are {tested_names()}; to try another one that spandrel has, at your own risk, set "
         f"{UNTESTED}={name} in the environment"
     )

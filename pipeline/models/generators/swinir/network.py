@@ -24,7 +24,6 @@ from pipeline.models.generators.swinir.windows import (
     shifted_window_mask,
     split_windows,
 )
-from pipeline.models.shapes import check_finite, check_image
 
 _RGB_MEAN = (0.4488, 0.4371, 0.4040)
 
@@ -258,9 +257,7 @@ class SwinIR(Generator):
         Raises:
             ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
         """
-        check_image(lq, "lq")
-        if not self.training:
-            check_finite(lq, "lq")
+        self.check_input(lq)
         height, width = lq.shape[-2:]
         mean = self.rgb_mean.to(lq.dtype)
         shallow = self.conv_first(_pad_to_windows(lq, self.window_px) - mean)
