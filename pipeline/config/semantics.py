@@ -30,6 +30,9 @@ class SemanticsConfig:
     """Seed of random weights."""
     batch_statistics: bool = False
     """True reproduces the paper's released code, whose extractor stays in training mode; it cannot be cached."""
+    shuffled: bool = False
+    """Each sample gets the semantics of its neighbour in the batch: a control that keeps how the maps look and takes
+    away what they say of the image. Needs an even number of images per process."""
 
     def __post_init__(self) -> None:
         """Take names of earlier versions, and check that features which depend on the batch are not cached."""

@@ -6,7 +6,7 @@
 `shards.degradation.parameters` draws the parameters; `docs/degradations.md` describes them.
 """
 
-from pipeline.degrade.augmentation import Augmentation, AugmentationBatch, augment
+from pipeline.degrade.augmentation import Augmentation, AugmentationBatch, augment, of_partners
 from pipeline.degrade.chain import TrainingImages, degrade
 from pipeline.degrade.stack import DegradationBatch, stack_parameters
 
@@ -17,5 +17,6 @@ __all__ = [
     "TrainingImages",
     "augment",
     "degrade",
+    "of_partners",
     "stack_parameters",
 ]

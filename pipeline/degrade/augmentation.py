@@ -98,9 +98,13 @@ def _with_partner(
     before: Float[Tensor, "n 3 s s"] | None = None,
 ) -> Float[Tensor, "n 3 s s"]:
     before = image if before is None else before
-    partner = before.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
-    own = _of_images(weight)
+    partner, own = of_partners(before), _of_images(weight)
     return torch.where(is_partners, partner, own * image + (1 - own) * partner)
+
+
+def of_partners(samples: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """Return in the place of each sample its partner, the neighbour with which it makes a pair; the number is even."""
+    return samples.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 
 def _shrink(gt: Float[Tensor, "n 3 H W"], scale: int) -> Float[Tensor, "n 3 h w"]:

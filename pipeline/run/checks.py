@@ -118,13 +118,22 @@ def _check_step(config: TrainConfig) -> None:
 
 
 def _check_partners(config: TrainConfig) -> None:
-    """Check that a sample and the one it is mixed with are always on one rank."""
+    """Check that a sample and its partner are always on one rank."""
     share = config.data.batch_size // launched_world_size()
-    if config.data.augmentation.uses_partner and share % 2:
+    if share % 2 == 0:
+        return
+    number = (
+        "which needs an even number of images per process; "
+        f"data.batch_size={config.data.batch_size} over {launched_world_size()} process(es) is {share}; change one of "
+        "them, or set"
+    )
+    if config.data.augmentation.uses_partner:
         raise ConfigError(
-            f"data.augmentation mixes neighbouring samples, which needs an even number of images per process; "
-            f"data.batch_size={config.data.batch_size} over {launched_world_size()} process(es) is {share}; change "
-            "one of them, or set mixup_probability and cutmix_probability to 0"
+            f"data.augmentation mixes neighbouring samples, {number} mixup_probability and cutmix_probability to 0"
+        )
+    if config.uses_semantics and config.semantics.shuffled:
+        raise ConfigError(
+            f"semantics.shuffled exchanges those of neighbouring samples, {number} semantics.shuffled=false"
         )
 
 

@@ -174,7 +174,7 @@ def _network_lines(
         semantics = config.semantics
         lines += [
             f"semantics        {semantics.architecture} layer {semantics.layer}, {semantics.source}, "
-            f"weights {semantics.weights} (frozen)",
+            f"weights {semantics.weights} (frozen){', shuffled' if semantics.shuffled else ''}",
             f"semantic map     {extractor.description}; licence {extractor.model.licence}",
         ]
     if config.losses.perceptual_weight:

@@ -14,7 +14,7 @@ from pipeline.config.schema import TrainConfig
 from pipeline.data.batch import Batch, Images
 from pipeline.data.datasets import Datasets
 from pipeline.data.features import FeatureStore
-from pipeline.degrade import TrainingImages, augment, degrade
+from pipeline.degrade import TrainingImages, augment, degrade, of_partners
 from pipeline.inference.features import feature_settings
 from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor
@@ -30,12 +30,14 @@ class SemanticSource:
         channels: Channels of the semantic map.
         weights_sha256: Hash of the extractor's weights.
         description: For the log.
+        is_shuffled: Whether a sample gets those of its partner.
     """
 
     extractor: SemanticExtractor | None
     channels: int
     weights_sha256: str
     description: str
+    is_shuffled: bool = False
 
 
 def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device) -> SemanticSource | None:
@@ -52,9 +54,10 @@ def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device
     is_cached = semantics.source == "cached"
     if is_cached:
         _check_cache(config, datasets, extractor)
-    description = f"{extractor.description}, {semantics.source}"
+    description = f"{extractor.description}, {semantics.source}{', shuffled' if semantics.shuffled else ''}"
     channels, digest = extractor.channels, extractor.weights_sha256
-    return SemanticSource(None if is_cached else extractor.to(device), channels, digest, description)
+    extractor = None if is_cached else extractor.to(device)
+    return SemanticSource(extractor, channels, digest, description, semantics.shuffled)
 
 
 def _check_cache(config: TrainConfig, datasets: Datasets, extractor: SemanticExtractor) -> None:
@@ -80,8 +83,10 @@ class StepInputs:
     def __call__(self, batch: Batch, is_adversarial: bool) -> StepInput:
         """Return the tensors of one step; semantics only for an adversarial one."""
         lq, gt, target = self._images(batch)
-        semantics = self._semantics_of(batch, gt) if is_adversarial and self.semantics is not None else None
-        return StepInput(lq, gt, target, semantics)
+        if not is_adversarial or self.semantics is None:
+            return StepInput(lq, gt, target, None)
+        semantics = self._semantics_of(batch, gt)
+        return StepInput(lq, gt, target, of_partners(semantics) if self.semantics.is_shuffled else semantics)
 
     def _images(self, batch: Batch) -> TrainingImages:
         images = _unmixed(batch)

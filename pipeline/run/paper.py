@@ -48,6 +48,7 @@ def _compared(config: TrainConfig) -> list[tuple[str, object, object]]:
         ("semantics.layer", _layer(config), 3),
         ("semantics.weights", semantics.weights, "pretrained"),
         ("semantics.batch_statistics", semantics.batch_statistics, True),
+        ("semantics.shuffled", semantics.shuffled, False),
         ("losses.pixel", losses.pixel, "l1"),
         ("losses.pixel_weight", losses.pixel_weight, 1.0),
         ("losses.perceptual", losses.perceptual, "vgg19"),

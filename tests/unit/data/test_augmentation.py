@@ -137,14 +137,28 @@ def test_sharpened_target_is_mixed_as_hr_is() -> None:
     assert torch.equal(target, gt.flip(1))
 
 
+class Mean(SemanticExtractor):
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(dim=(1, 2, 3))
+
+
+def test_shuffled_semantics_are_those_of_the_neighbour(realworld: Preset) -> None:
+    samples = TrainingSamples(realworld.train.data, realworld.train.seed)
+    (batch,) = batches(samples, RankBatches(0, 1, BATCH, 0, 1), 0, pin_memory=False)
+    own, shuffled = (
+        step_inputs(SemanticSource(Mean(), 1, "0" * 64, "mean", is_shuffled))(batch, is_adversarial=True)
+        for is_shuffled in (False, True)
+    )
+    assert torch.equal(own.gt, shuffled.gt)
+    for first in range(0, BATCH, 2):
+        assert torch.equal(shuffled.semantics[first : first + 2], own.semantics[first : first + 2].flip(0))
+    assert len(own.semantics.unique()) == BATCH
+
+
 def test_semantics_are_those_of_mixed_hr(realworld: Preset) -> None:
-    class Mean(SemanticExtractor):
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return image.mean(dim=(1, 2, 3))
-
     samples = TrainingSamples(realworld.train.data, realworld.train.seed)
     (batch,) = batches(samples, RankBatches(0, 1, BATCH, 0, 1), 0, pin_memory=False)
     step = step_inputs(SemanticSource(Mean(), 1, "0" * 64, "mean"))(batch, is_adversarial=True)
@@ -182,6 +196,11 @@ def test_partners_on_two_ranks_are_refused(preset: Preset, monkeypatch: pytest.M
     with pytest.raises(ConfigError, match=r"data\.batch_size=4 over 4 process\(es\) is 1; change one of them"):
         check_settings(train)
     check_settings(with_augmentation(preset, cutblur_probability=0.5).train)
+    shuffled = changed(preset, semantics=dataclasses.replace(preset.train.semantics, shuffled=True)).train
+    with pytest.raises(
+        ConfigError, match=r"shuffled exchanges .* change one of them, or set semantics\.shuffled=false"
+    ):
+        check_settings(shuffled)
 
 
 def test_cached_semantics_of_mixed_hr_are_refused(preset: Preset) -> None:
