@@ -69,7 +69,14 @@ def on_rank(rank: int, port: int, fault: str, lost: int, folder: str) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("fault", "lost"), [("dies in a vote", 2), ("hangs in a vote", 0), ("hangs in a step", 1)])
+@pytest.mark.parametrize(
+    ("fault", "lost"),
+    [
+        ("dies in a vote", 2),
+        pytest.param("hangs in a vote", 0, marks=pytest.mark.slow),
+        pytest.param("hangs in a step", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_rank_when_lost_is_named_by_the_others(tmp_path: Path, fault: str, lost: int) -> None:
     # Not by `run_ranks`, which ends all when the first ends: here the others must end by themselves.
     args = (free_port(), fault, lost, str(tmp_path))

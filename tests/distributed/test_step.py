@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from pipeline.train.micro_batches import StepInput
 
 STEPS = 3
 CLIP_NORM = 0.003
+QUICK = ["ddp", "zero 2"]
 
 
 def plain_steps(dtype: torch.dtype, learning_rate: float, clip_norm: float) -> list[dict[str, Tensor]]:
@@ -163,9 +164,9 @@ def check_several(engine: str, folder: Path) -> None:
     assert worst(*weights) < 1e-6, engine
 
 
-def equal_on_rank(rank: int, world_size: int, folder: str) -> None:
+def equal_on_rank(rank: int, world_size: int, folder: str, engines: Sequence[str]) -> None:
     assert worst(plain_steps(torch.float64, 0.1, CLIP_NORM), plain_steps(torch.float64, 0.1, 0.0)) > 1e-4
-    for engine in ENGINES:
+    for engine in engines:
         check_untouched(engine, Path(folder))
         check_half_precision(engine, Path(folder), rank)
         check_several(engine, Path(folder))
@@ -175,8 +176,15 @@ def equal_on_rank(rank: int, world_size: int, folder: str) -> None:
 
 
 @pytest.mark.distributed
-def test_steps_under_every_engine_are_those_of_one_process_with_the_whole_batch(tmp_path: Path) -> None:
-    run_ranks(equal_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),), timeout_s=400)
+@pytest.mark.parametrize(
+    "engines",
+    [QUICK, pytest.param([name for name in ENGINES if name not in QUICK], marks=pytest.mark.slow)],
+    ids=["quick", "others"],
+)
+def test_steps_under_every_engine_are_those_of_one_process_with_the_whole_batch(
+    tmp_path: Path, engines: Sequence[str]
+) -> None:
+    run_ranks(equal_on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path), engines), timeout_s=400)
 
 
 def assert_same(ours: object, theirs: object, where: object) -> None:

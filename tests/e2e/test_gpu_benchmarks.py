@@ -10,7 +10,13 @@ from harness import ROOT, run_command
 
 
 @pytest.mark.parametrize(
-    "parts", [("device", "step", "upscale"), pytest.param(("parts", "run"), marks=pytest.mark.slow)], ids="-".join
+    "parts",
+    [
+        ("device", "upscale"),
+        pytest.param(("step",), marks=pytest.mark.slow),
+        pytest.param(("parts", "run"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
 )
 def test_tiny_benchmarks_run_on_a_cpu(tmp_path: Path, parts: tuple[str, ...]) -> None:
     command = ["python", "-m", "benchmarks", "--gpu", "--device", "cpu", "--tiny", "--networks", "P+SeD"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -60,7 +61,10 @@ def test_upscale_when_asked_to_stop_leaves_nothing_and_says_so_last(
 ) -> None:
     write_photos(here / "photos", [(400, 400)] * 30)
     command = [sys.executable, job("upscale.py"), model_file(here / "m.safetensors"), "photos", "out"]
+    # A shell starts background jobs with SIGINT ignored, and every process below would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(command, env=job_environment(here), stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while not (here / "out" / "photo0.png").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -102,7 +102,10 @@ CASES = {
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [case if kind == ["--quiet"] else pytest.param(case, marks=pytest.mark.slow) for case, (kind, _) in CASES.items()],
+)
 def test_run_when_its_launcher_is_asked_to_stop_saves_exits_and_says_so(data: Path, case: str) -> None:
     options, number = CASES[case]
     run = data / case.replace(" ", "-")

@@ -107,6 +107,7 @@ def test_run_leaves_what_the_design_promises(undisturbed: Path, data: Path) -> N
     assert f"writes           {undisturbed}" in from_config.stdout
 
 
+@pytest.mark.slow
 def test_run_killed_without_warning_ends_with_the_same_bits(data: Path, undisturbed: Path) -> None:
     run = data / "killed"
     for victim_after in ("images-0000000008", "images-0000000016"):

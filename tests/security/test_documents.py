@@ -226,7 +226,9 @@ def test_dataset_with_a_file_that_is_none_is_refused_at_once(name: str, target: 
 
 def test_kinds_that_training_refuses_are_faults_of_verify(preset: Preset, shards: Path) -> None:
     manifest = json.loads((shards / "manifest.json").read_bytes())
-    for changes in ({"kind": "plan"}, {"kind": "features"}, {"config": manifest["config"] | {"recipe": "gone-9"}}):
+    # Classical shards have their LQ images, and no run reads their recipe.
+    unknown_recipe = manifest["config"] | {"degradation": "realworld", "recipe": "gone-9"}
+    for changes in ({"kind": "plan"}, {"kind": "features"}, {"config": unknown_recipe}):
         (shards / "manifest.json").write_bytes(sealed(manifest | changes))
         with pytest.raises(InputError):
             TrainingSamples(dataclasses.replace(preset.train.data, shards=shards), 0)
