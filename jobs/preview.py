@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
     write_png(config.output, picture, job=_JOB)
     say(f"picture: {config.output}")
     if run is not None:
-        run.log(f"degradation/{recipe.name if recipe else own.recipe}", picture)
+        run.log({f"degradation/{recipe.name if recipe else own.recipe}": picture})
         say(f"and in MLflow, run {run.run_id}")
     return 0
 

@@ -34,6 +34,19 @@ def check_model_exists(name: str) -> None:
         )
 
 
+def run_folder(name: str) -> Path:
+    """Return the run folder that a user names as a model, where a file is not enough.
+
+    Raises:
+        CheckpointError: There is nothing of that name.
+        InputError: It is a file or a registered version, which hold one network.
+    """
+    check_model_exists(name)
+    if name.startswith(SCHEME) or not parse_local_path(name).is_dir():
+        raise InputError(f"{name} is the weights of one network; name the folder of its run, which has them all")
+    return parse_local_path(name)
+
+
 def model_files(names: Iterable[str]) -> list[Path]:
     """Return the local files and folders that named models are read from, those in a run folder included."""
     paths = [parse_local_path(name) for name in names if not name.startswith(SCHEME)]

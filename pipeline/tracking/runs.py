@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from pipeline.errors import TrackingError
 from pipeline.tracking.environment import check_reachable, first_line, prepare
-from pipeline.tracking.moved import correct_paths
+from pipeline.tracking.moved import correct_paths, sqlite_file
 from pipeline.tracking.names import metric_name, picture_name, text, title
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Tracker:
         parameters: Flat names to values, logged once.
         tags: Tags, logged on every call.
         record: Reports of earlier calls; those that MLflow does not have are sent.
+        creates: Create a run where MLflow does not know the one to resume.
+
+    Raises:
+        TrackingError: It does not know the run, and none may be created.
     """
 
     def __init__(
@@ -62,15 +67,20 @@ class Tracker:
         parameters: Mapping[str, Any],
         tags: Mapping[str, str],
         record: Sequence[Report] = (),
+        *,
+        creates: bool = True,
     ) -> None:
         prepare()
         import mlflow
 
+        store = sqlite_file(mlflow.get_tracking_uri())
+        if not creates and store is not None and not store.exists():  # connecting would make an empty one
+            raise TrackingError(f"no database {store}")
         check_reachable(mlflow.get_tracking_uri())
         correct_paths(mlflow.get_tracking_uri())
         self._client = mlflow.MlflowClient()
         texts = {metric_name(name): text(value, _MAX_TAG_CHARACTERS) for name, value in tags.items()}
-        self.run_id: str | None = self._open_run(title(experiment), title(run_name), run_id)
+        self.run_id: str | None = self._open_run(title(experiment), title(run_name), run_id, creates=creates)
         # Not known yet of a run that is resumed.
         self._sent: dict[str, set[int]] | None = None if run_id == self.run_id else {}
         self._queue: queue.Queue[Callable[[], Any] | None] = queue.Queue(_QUEUE_LENGTH)
@@ -85,13 +95,15 @@ class Tracker:
         if record:
             self._submit(lambda: self._send(record))
 
-    def _open_run(self, experiment: str, run_name: str, run_id: str | None) -> str:
+    def _open_run(self, experiment: str, run_name: str, run_id: str | None, *, creates: bool) -> str:
         from mlflow.exceptions import MlflowException
 
         if run_id is not None:
             with contextlib.suppress(MlflowException):
                 self._client.update_run(run_id, status="RUNNING")
                 return run_id
+            if not creates:
+                raise TrackingError(f"MLflow does not know run {run_id}")
             _LOG.warning("MLflow no longer knows run %s; starting a new one", run_id)
         found = self._client.get_experiment_by_name(experiment)
         experiment_id = (
@@ -167,6 +179,11 @@ class Tracker:
         """Log a file as an artifact. Never blocks, never raises."""
         self._submit(lambda: self._client.log_artifact(self.run_id or "", str(path)))
 
+    def adopt(self, run_ids: Sequence[str]) -> None:
+        """Show other runs nested under this one. Never blocks, never raises."""
+        for run_id in run_ids:
+            self._submit(lambda run_id=run_id: self._client.set_tag(run_id, "mlflow.parentRunId", self.run_id))
+
     def close(self, status: str) -> None:
         """End the run as FINISHED, KILLED or FAILED, waiting a bounded time for what is queued."""
         self._submit(lambda: self._client.set_terminated(self.run_id or "", status))
@@ -211,6 +228,9 @@ class NullTracker:
     def file(self, path: Path) -> None:
         """Do nothing."""
 
+    def adopt(self, run_ids: Sequence[str]) -> None:
+        """Do nothing."""
+
     def close(self, status: str) -> None:
         """Do nothing."""
 
@@ -229,3 +249,17 @@ def open_tracker(
     except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training continues
         _LOG.warning("MLflow cannot be reached (%s); metrics.jsonl has everything", first_line(error))
         return NullTracker()
+
+
+def open_existing(run_id: str) -> Tracker:
+    """Open a run in MLflow to add to it; never creates one.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, or does not know the run.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Tracker("", "", run_id, {}, {}, creates=False)
+    except (MlflowException, OSError, TrackingError) as error:
+        raise TrackingError(f"{first_line(error)}; check MLFLOW_TRACKING_URI") from error

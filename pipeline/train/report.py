@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -108,12 +108,17 @@ class MetricsFile:
         Args:
             name: `psnr_y` for the mean over the sets, `Set5/psnr_y` for one set.
         """
-        found: dict[int, float] = {}
-        for images_seen, values in self.reports():
-            of_sets = [value for key, value in values.items() if key == name or key.endswith(f"/{name}")]
-            if of_sets:
-                found[images_seen] = sum(of_sets) / len(of_sets)
-        return found
+        return validations_of(self.reports(), name)
+
+
+def validations_of(reports: Iterable[tuple[int, Mapping[str, float]]], name: str) -> dict[int, float]:
+    """Return a metric of the validations among some reports; see `MetricsFile.validations`."""
+    found: dict[int, float] = {}
+    for images_seen, values in reports:
+        of_sets = [value for key, value in values.items() if key == name or key.endswith(f"/{name}")]
+        if of_sets:
+            found[images_seen] = sum(of_sets) / len(of_sets)
+    return found
 
 
 def _values(line: bytes) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import overload
+from typing import ClassVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +27,22 @@ class Discriminator(nn.Module, ABC):
 
     A subclass implements `logits`.
 
+    Attributes:
+        smallest_side_px: Of an image that it takes.
+        logit_stride_px: Image pixels from one logit to the next, along each axis, for pictures of its decisions; None:
+            all logits of an image count as one.
+        logit_margin_px: Image pixels at each border that belong to no logit.
+        features_layer: Name of the layer whose input are its last features, behind every fusion block; empty: none
+            that a picture could show. See `last_features`.
+
     Args:
         semantic_channels: Channels of the semantics, or None for the plain network.
     """
 
     smallest_side_px = SEMANTIC_STRIDE_PX
+    logit_stride_px: ClassVar[int | None] = None
+    logit_margin_px: ClassVar[int] = 0
+    features_layer: ClassVar[str] = ""
 
     def __init__(self, semantic_channels: int | None) -> None:
         super().__init__()

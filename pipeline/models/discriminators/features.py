@@ -17,6 +17,7 @@ from pipeline.models.discriminators.contract import DiscriminatorArchitecture
 from pipeline.models.discriminators.features_options import FeatureOptions
 from pipeline.models.discriminators.options import DISCRIMINATORS
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.models.semantics.extractor import FrozenMaps, build_frozen_maps
 
 
@@ -34,6 +35,8 @@ class FeatureDiscriminator(Discriminator):
         Kumari et al. 2022, Vision-aided GAN, arXiv:2112.09130, Sec. 3.2; Sauer et al. 2021, Projected GANs,
         arXiv:2111.01007, Sec. 3 (heads on several layers).
     """
+
+    logit_stride_px = SEMANTIC_STRIDE_PX
 
     def __init__(self, frozen: FrozenMaps, num_features: int = 64) -> None:
         super().__init__(None)

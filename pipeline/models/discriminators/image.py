@@ -40,6 +40,8 @@ class ImageDiscriminator(Discriminator):
         3.2.
     """
 
+    features_layer = "conv4"  # behind it, the mean over the image leaves no place
+
     def __init__(
         self,
         num_features: int = 64,

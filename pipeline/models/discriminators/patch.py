@@ -42,6 +42,10 @@ class PatchDiscriminator(Discriminator):
 
     # Below this the last convolution has no input left.
     smallest_side_px = 32
+    # Logit i reads 70 px around the middle of the 8 px that begin at 8 (i + 1).
+    logit_stride_px = 8
+    logit_margin_px = 8
+    features_layer = "conv_last"
 
     def __init__(
         self,

@@ -46,6 +46,9 @@ class UNetDiscriminator(Discriminator):
         Sec. 3.2, and the released models/sed.py, lines 119-193 (U+SeD).
     """
 
+    logit_stride_px = 1
+    features_layer = "conv9"
+
     def __init__(
         self,
         num_features: int = 64,

@@ -9,9 +9,7 @@ from PIL import Image
 
 from jobs import preview
 from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
-from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.inference import tracked_run
-from pipeline.tracking import NullTracker
 from shards.config import ShardConfig
 from shards.degradation.recipe import FOLDER
 
@@ -83,7 +81,7 @@ def test_preview_draws_a_row_a_sample_and_a_panel_a_variant(shards: Path, tmp_pa
         (("--canvas-px", 30), "--canvas-px must be a multiple of 4"),
         (("--recipe", "realesrgan-9"), "no recipe 'realesrgan-9'; known: bicubic-1"),
         (("--output", "grid.jpg"), "--output must end in .png; got grid.jpg"),
-        (("--run", "nowhere"), "--run nowhere holds no checkpoint"),
+        (("--run", "nowhere"), "error: nowhere holds no checkpoint of a run in MLflow"),
     ],
 )
 def test_preview_of_bad_input_says_so_and_writes_nothing(
@@ -120,8 +118,7 @@ def test_preview_of_a_folder_without_shards_says_so(tmp_path: Path, capsys: pyte
 
 
 class _Tracker:
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+    def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
     def picture(self, name: str, image: np.ndarray, images_seen: int) -> None:
@@ -136,38 +133,29 @@ def run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that stands at 40 of 80 images and is known to MLflow as `abc`."""
     store = SimpleNamespace(newest=lambda: SimpleNamespace(facts={"mlflow_run_id": "abc"}, images_seen=40))
     monkeypatch.setattr(tracked_run, "CheckpointStore", lambda *_, **__: store)
-    train = SimpleNamespace(
-        num_steps=10, data=SimpleNamespace(batch_size=8), report=SimpleNamespace(experiment="experiment")
-    )
-    monkeypatch.setattr(RunFolder, "read_config", lambda _: SimpleNamespace(train=train))
 
 
 @pytest.mark.usefixtures("run_folder")
 def test_preview_with_a_run_logs_the_picture_there_and_keeps_its_status(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = _Tracker("abc")
-    opened: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(tracked_run, "open_tracker", lambda *arguments: opened.append(arguments) or tracker)
+    tracker = _Tracker()
+    opened: list[str] = []
+    monkeypatch.setattr(tracked_run, "open_existing", lambda run_id: opened.append(run_id) or tracker)
     output = tmp_path / "grid.png"
     assert _run(shards, "--output", output, "--run", tmp_path) == 0
-    assert opened == [("experiment", tmp_path.name, "abc", {}, {})]
+    assert opened == ["abc"]
     shape = np.asarray(Image.open(output)).shape
     assert tracker.calls == [("degradation/realesrgan-1", shape, 40), ("KILLED",)]
 
 
 @pytest.mark.usefixtures("run_folder")
-@pytest.mark.parametrize(("tracker", "text"), [(NullTracker(), "not in MLflow"), (_Tracker("new"), "does not know")])
-def test_preview_with_a_run_that_mlflow_does_not_take_ends_with_a_fault(
-    shards: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tracker: Any,
-    text: str,
+def test_preview_with_a_run_that_mlflow_does_not_have_ends_with_a_fault(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracked_run, "open_tracker", lambda *_: tracker)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
     output = tmp_path / "grid.png"
     assert _run(shards, "--output", output, "--run", tmp_path) == EXIT_FAULTS
-    assert text in capsys.readouterr().err
+    assert f"not in MLflow: no database {tmp_path / 'none.db'}; check MLFLOW_TRACKING_URI" in capsys.readouterr().err
     assert output.is_file()
+    assert not (tmp_path / "none.db").exists()

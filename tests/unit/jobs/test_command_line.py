@@ -87,6 +87,8 @@ def test_help_shows_an_example_and_imports_nothing_heavy(name: str, tmp_path: Pa
         ("promote", ["none.pth", "--sets", "none"], "no such folder: none;"),
         ("report", ["none.pth", "--sets", "none"], "no such folder: none;"),
         ("report", ["none.pth", "--max-photo", "3"], "--max-photos"),
+        ("visualise", ["none", "--sets", "none"], "no such model: none;"),
+        ("visualise", ["none", "--photos", "0"], "--photos must be at least 1"),
     ],
 )
 def test_bad_input_is_refused_without_importing_anything_heavy(

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from harness import photo
 from mlflow import MlflowClient
 from PIL import Image
 from tracked_runs import PARAMETERS, open_run
 
-from pipeline.tracking import open_tracker
+from pipeline.errors import TrackingError
+from pipeline.tracking import open_existing, open_tracker
 
 
 def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
@@ -115,3 +117,23 @@ def test_run_when_the_server_forgot_it_begins_anew_with_a_warning(
     tracker.close("FINISHED")
     (warning,) = warnings()
     assert "no longer knows run 000" in warning
+
+
+def test_existing_run_takes_a_picture_and_no_run_is_created_for_an_unknown_one(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_run()
+    first.close("FINISHED")
+    again = open_existing(first.run_id)
+    again.picture("visualised/discriminator_features", photo(0, 20, 30), 8)
+    again.close("FINISHED")
+    client = MlflowClient(store)
+    assert [item.path for item in client.list_artifacts(first.run_id)] == ["images"]
+    with pytest.raises(TrackingError, match=r"does not know run 0123; check MLFLOW_TRACKING_URI"):
+        open_existing("0123")
+    assert len(client.search_runs([client.get_run(first.run_id).info.experiment_id])) == 1
+    assert [found.name for found in client.search_experiments()] == ["sed tests", "Default"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
+    with pytest.raises(TrackingError, match="no database"):
+        open_existing(first.run_id)
+    assert not (tmp_path / "none.db").exists()

@@ -1,0 +1,86 @@
+"""What a discriminator decides, place by place: its logits on a picture, crop by crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from pipeline.inference.upscale import to_tensor
+from pipeline.inference.visualise.photos import lay_windows
+from pipeline.models.discriminators import Discriminator
+
+Look: TypeAlias = Callable[[Tensor], Tensor | None]
+"""From crops of HR to their semantics; to None for a plain discriminator."""
+
+
+@dataclass(frozen=True)
+class DecisionMap:
+    """The logits on one picture.
+
+    Attributes:
+        logits: At their places.
+        top_px: Where the first one's square begins.
+        left_px: Likewise.
+        cell_px: Side of a logit's square.
+    """
+
+    logits: Float[ndarray, "rows columns"]
+    top_px: int
+    left_px: int
+    cell_px: int
+
+    @property
+    def sigmoid(self) -> Float[ndarray, "rows columns"]:
+        """Under the vanilla loss the probabilities that the places are real."""
+        return 1 / (1 + np.exp(-self.logits))
+
+    @property
+    def extent_px(self) -> tuple[float, float, float, float]:
+        """Left, right, lower and upper border in the picture, as matplotlib's `imshow` takes them."""
+        rows, columns = self.logits.shape
+        right, bottom = self.left_px + columns * self.cell_px, self.top_px + rows * self.cell_px
+        return self.left_px - 0.5, right - 0.5, bottom - 0.5, self.top_px - 0.5
+
+
+def decide(
+    discriminator: Discriminator,
+    look: Look,
+    gt: UInt8[ndarray, "h w 3"],
+    picture: UInt8[ndarray, "h w 3"],
+    crop_px: int,
+) -> DecisionMap:
+    """Run a discriminator on a picture in crops of the size of its training, laid so that their logits adjoin.
+
+    Args:
+        discriminator: In evaluation mode.
+        look: Gives the semantics.
+        gt: The HR image, whose semantics both kinds of pictures are discriminated with, as in training.
+        picture: That image itself, or its SR.
+        crop_px: Side of a crop.
+    """
+    stride_px, margin_px = discriminator.logit_stride_px, discriminator.logit_margin_px
+    device = next(discriminator.parameters()).device
+    windows = lay_windows(gt, crop_px, crop_px - 2 * margin_px)
+    rows = []
+    for row in windows:
+        crops = ((to_tensor(window.cut(gt), device), to_tensor(window.cut(picture), device)) for window in row)
+        rows.append(np.concatenate([place_logits(discriminator, crop, look(hr)) for hr, crop in crops], axis=1))
+    first = windows[0][0]
+    return DecisionMap(np.concatenate(rows), first.top_px + margin_px, first.left_px + margin_px, stride_px or crop_px)
+
+
+@torch.no_grad()
+def place_logits(
+    discriminator: Discriminator, crop: Float[Tensor, "1 3 side side"], semantics: Tensor | None
+) -> Float[ndarray, "rows columns"]:
+    """Return the logits of a crop on their grid: the mean over channels, and one number where they have no place."""
+    logits = discriminator(crop, semantics).float().cpu()
+    placed = logits.mean(dim=1)[0] if discriminator.logit_stride_px else logits.mean()[None, None]
+    return placed.numpy()
