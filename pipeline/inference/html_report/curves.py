@@ -10,10 +10,10 @@ from pipeline.inference.html_report.charts import Chart, Drawing, Series, draw
 from pipeline.metrics import METRICS
 from pipeline.train.report import MetricsFile
 
-_MAX_POINTS = 150
+MAX_POINTS = 150
 _BICUBIC = "bicubic_"
 CHANCE = 0.5
-_DISCRIMINATOR = "discriminator"
+DISCRIMINATOR = "discriminator"
 _DISCRIMINATOR_LOSSES = {"real": "real", "fake": "fake", "r1": "R1 penalty", "r2": "R2 penalty"}
 
 Reports = Sequence[tuple[int, Mapping[str, float]]]
@@ -35,17 +35,42 @@ class Curves:
 def curves_of(file: MetricsFile) -> Curves:
     """Return the curves of a run; none where it has no reports yet."""
     reports = file.reports()
-    training = [report for report in reports if _has(report, "generator/") or _has(report, _DISCRIMINATOR)]
-    reports_per_point = max(1, math.ceil(len(training) / _MAX_POINTS))
-    charts = [*_training_charts(_thinned(training, reports_per_point)), *_validation_charts(file)]
+    training = training_reports(reports)
+    reports_per_point = max(1, math.ceil(len(training) / MAX_POINTS))
+    charts = [*_training_charts(thinned(training, reports_per_point)), *_validation_charts(file)]
     notes = []
     if not reports:
         notes.append("No curves: the run has no reports yet.")
     if reports_per_point > 1:
         notes.append(f"Each point of a training curve is the mean of {reports_per_point} reports.")
-    if training and not any(_has(report, _DISCRIMINATOR) for report in training):
+    if training and not any(_has(report, DISCRIMINATOR) for report in training):
         notes.append("No curves of a discriminator: none was trained so far.")
     return Curves([draw(chart) for chart in charts if chart.series], notes)
+
+
+def training_reports(reports: Reports) -> Reports:
+    """Return the reports of training, without those of validations alone."""
+    return [report for report in reports if _has(report, "generator/") or _has(report, DISCRIMINATOR)]
+
+
+def validated_metrics(reports: Reports) -> list[str]:
+    """Return the names of the metrics that validations measured."""
+    return list(dict.fromkeys(name.rpartition("/")[2] for name in _validated(reports)))
+
+
+def validation_chart(name: str, series: Sequence[Series]) -> Chart:
+    """Return the chart of a metric, which this installation need not know."""
+    known = {metric.name: metric for metric in METRICS}
+    if name not in known:
+        return Chart(f"Validation: {name}", name, series)
+    metric = known[name]
+    return Chart(f"Validation: {metric.label}, {metric.direction}", metric.unit or metric.label, series)
+
+
+def thinned(reports: Reports, count: int) -> list[tuple[int, dict[str, float]]]:
+    """Return the means of `count` reports each, at the position of the last."""
+    groups = [reports[first : first + count] for first in range(0, len(reports), count)]
+    return [(group[-1][0], _means([values for _, values in group])) for group in groups]
 
 
 def _has(report: tuple[int, Mapping[str, float]], prefix: str) -> bool:
@@ -55,7 +80,7 @@ def _has(report: tuple[int, Mapping[str, float]], prefix: str) -> bool:
 def _training_charts(reports: Reports) -> list[Chart]:
     losses = _family(reports, "generator/", skip=("skipped_updates",))
     shares = _family(reports, "gradient_share/", factor=100)
-    names = {name.partition("/")[0] for _, values in reports for name in values if name.startswith(_DISCRIMINATOR)}
+    names = {name.partition("/")[0] for _, values in reports for name in values if name.startswith(DISCRIMINATOR)}
     return [
         Chart("Generator's losses", "loss, unweighted", _coloured(losses), may_be_logarithmic=True),
         *(chart for name in sorted(names) for chart in _discriminator_charts(reports, name)),
@@ -83,11 +108,15 @@ def _discriminator_charts(reports: Reports, name: str) -> list[Chart]:
     ]
 
 
+def _validated(reports: Reports) -> list[str]:
+    """Return `SET/METRIC` of the validations; beside each is bicubic's, by which they are known."""
+    names = (name for _, values in reports for name in values if f"/{_BICUBIC}" in name)
+    return list(dict.fromkeys(name.replace(f"/{_BICUBIC}", "/") for name in names))
+
+
 def _validation_charts(file: MetricsFile) -> list[Chart]:
     """Return a chart for each validation metric, with a line per set, and bicubic dashed in its colour."""
-    found = dict.fromkeys(
-        name.replace(f"/{_BICUBIC}", "/") for _, values in file.reports() for name in values if f"/{_BICUBIC}" in name
-    )
+    found = _validated(file.reports())
     charts: dict[str, list[Series]] = {}
     for name in found:
         set_name, _, metric = name.rpartition("/")
@@ -95,15 +124,7 @@ def _validation_charts(file: MetricsFile) -> list[Chart]:
         colour = len(lines) // 2
         own, bicubic = (list(file.validations(result).items()) for result in (name, f"{set_name}/{_BICUBIC}{metric}"))
         lines += [Series(set_name, own, colour), Series(f"{set_name}, bicubic", bicubic, colour, is_reference=True)]
-    return [_validation_chart(metric, [line for line in lines if line.points]) for metric, lines in charts.items()]
-
-
-def _validation_chart(name: str, series: Sequence[Series]) -> Chart:
-    known = {metric.name: metric for metric in METRICS}
-    if name not in known:
-        return Chart(f"Validation: {name}", name, series)
-    metric = known[name]
-    return Chart(f"Validation: {metric.label}, {metric.direction}", metric.unit or metric.label, series)
+    return [validation_chart(metric, [line for line in lines if line.points]) for metric, lines in charts.items()]
 
 
 def _family(
@@ -122,12 +143,6 @@ def _points(reports: Reports, name: str, factor: float = 1) -> list[tuple[float,
 
 def _coloured(lines: Mapping[str, list[tuple[float, float]]]) -> list[Series]:
     return [Series(label, points, colour) for colour, (label, points) in enumerate(lines.items()) if points]
-
-
-def _thinned(reports: Reports, count: int) -> list[tuple[int, dict[str, float]]]:
-    """Return the means of `count` reports each, at the position of the last."""
-    groups = [reports[first : first + count] for first in range(0, len(reports), count)]
-    return [(group[-1][0], _means([values for _, values in group])) for group in groups]
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 from numpy import ndarray
 
+from pipeline.inference.window import Window
+
 _LARGEST_SIDE_PX = 64
 
 
-@dataclass(frozen=True)
-class Window:
-    """A square part of an image."""
+def where_most_varied(
+    pictures: Sequence[UInt8[ndarray, "h w 3"]], count: int = 2, largest_side_px: int = _LARGEST_SIDE_PX
+) -> list[Window]:
+    """Return the windows where some pictures vary most, by squared deviations from their mean; none overlap.
 
-    top_px: int
-    left_px: int
-    side_px: int
-
-    def cut(self, image: ndarray) -> ndarray:
-        """Return a copy of the part of an image of (H, W, ...)."""
-        rows, columns = (slice(first, first + self.side_px) for first in (self.top_px, self.left_px))
-        return image[rows, columns].copy()
+    Args:
+        pictures: Of one photo.
+        count: Windows at most; fewer where the photo has no place for more, none where all pictures are equal.
+        largest_side_px: Of a window; the shorter side of a smaller photo.
+    """
+    total, squares = (np.zeros(pictures[0].shape) for _ in range(2))
+    for picture in pictures:  # one at a time, since many large ones do not fit into memory as numbers
+        values = picture.astype(np.float64)
+        total += values
+        squares += np.square(values)
+    deviations = squares - np.square(total) / len(pictures)
+    return _largest_windows(deviations.sum(axis=2).clip(min=0), largest_side_px, count)
 
 
 def where_most_different(one: UInt8[ndarray, "h w 3"], other: UInt8[ndarray, "h w 3"], count: int = 2) -> list[Window]:
@@ -33,8 +40,13 @@ def where_most_different(one: UInt8[ndarray, "h w 3"], other: UInt8[ndarray, "h 
         other: Another one of the same photo.
         count: Windows at most; fewer where the photo has no place for more, none where both are equal.
     """
-    side_px = min(_LARGEST_SIDE_PX, *one.shape[:2])
-    sums = _window_sums(np.square(one.astype(np.float64) - other).sum(axis=2), side_px)
+    return where_most_varied([one, other], count)
+
+
+def _largest_windows(values: Float64[ndarray, "h w"], largest_side_px: int, count: int) -> list[Window]:
+    """Return the square windows with the largest sums of values, the largest first; none overlap."""
+    side_px = min(largest_side_px, *values.shape)
+    sums = _window_sums(values, side_px)
     windows: list[Window] = []
     while len(windows) < count and sums.max() > 0:
         top, left = (int(index) for index in np.unravel_index(sums.argmax(), sums.shape))

@@ -47,10 +47,10 @@ def origin_of(command: str, evaluation: Evaluation) -> Origin:
                 for path in sorted(model.run.discriminator().parent.glob("discriminator*.safetensors"))
             )
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return Origin(without_secrets(command), _code(), date, weights)
+    return Origin(without_secrets(command), code_version(), date, weights)
 
 
-def _code() -> str:
+def code_version() -> str:
     """Return the version of this package, and its commit where it runs from a git checkout."""
     try:
         release = f"sed-trainer {version('sed-trainer')}"

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jinja2
-
-from pipeline.inference.html_report import charts, embedding
-from pipeline.inference.html_report.attention import STRONGEST, Attention
+from pipeline.inference.attention import STRONGEST
+from pipeline.inference.html_report.attention import Attention
 from pipeline.inference.html_report.columns import Column
 from pipeline.inference.html_report.curves import Curves
 from pipeline.inference.html_report.origin import Origin
 from pipeline.inference.html_report.output import GENERATOR
 from pipeline.inference.html_report.tables import Table
-from pipeline.metrics.bootstrap import CONFIDENCE
+from pipeline.inference.html_report.templating import fill_template
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,4 @@ class Page:
 
 def render(page: Page) -> bytes:
     """Return the page as one HTML file that needs no other."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.inference.html_report", "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        charts=charts, embedding=embedding, generator=GENERATOR, strongest=STRONGEST, confidence=CONFIDENCE
-    )
-    return environment.get_template("page.html.jinja").render(page=page).encode()
+    return fill_template("page.html.jinja", generator=GENERATOR, page=page, strongest=STRONGEST)

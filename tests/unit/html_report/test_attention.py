@@ -9,7 +9,8 @@ import torch
 from harness import photo, tiny_preset
 
 from pipeline.checkpoint.run_folder import RunFolder
-from pipeline.inference.html_report.attention import draw_attention, least_alike
+from pipeline.inference.attention import least_alike
+from pipeline.inference.html_report.attention import draw_attention
 from pipeline.inference.semantics import semantic_channels
 from pipeline.models.discriminators import build_discriminator, save_discriminator
 
@@ -54,5 +55,7 @@ def test_photos_may_be_too_small_and_the_others_show_two_cells(tmp_path: Path) -
     assert not isinstance(attention, str)
     assert attention.photo == "large"
     assert len(attention.queries) == 2
-    assert all(query.smallest <= 0 <= query.largest for query in attention.queries)
+    assert all(query.attention.weights.sum() == pytest.approx(1, abs=1e-5) for query in attention.queries)
+    ends = [query.attention.ends for query in attention.queries]
+    assert all(smallest.startswith("-") and largest.startswith("+") for smallest, largest in ends)
     assert attention.is_almost_even  # as initial weights are small

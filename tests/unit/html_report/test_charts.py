@@ -82,3 +82,17 @@ def test_axis_is_linear_where_a_value_is_negative_or_all_are_near() -> None:
     for values in ((-0.1, 5.0), (0.4, 0.9)):
         series = Series("loss", [(10, values[0]), (20, values[1])], 0)
         assert not draw(Chart("losses", "loss", [series], may_be_logarithmic=True)).is_logarithmic
+
+
+def test_spread_is_an_area_inside_the_axis_and_symbols_stand_on_the_line() -> None:
+    points = [(10.0 * number, 1.0) for number in range(1, 13)]
+    series = Series("arm", points, 0, spread=[(0.0, 2.0)] * 12, symbol=1)
+    (line,) = draw(Chart("psnr", "dB", [series])).lines
+    numbers = [float(number) for number in re.findall(r"[\d.]+", line.area)]
+    assert len(numbers) == 2 * 2 * 12
+    assert (max(numbers[1::2]), min(numbers[1::2])) == (HEIGHT - BOTTOM, TOP)
+    assert line.area.endswith("Z")
+    assert line.dots == ()
+    assert len(line.symbols) == 6
+    assert line.symbols[0][0] == WIDTH - RIGHT  # the last point has one
+    assert {y for _, y in line.symbols} == {(TOP + HEIGHT - BOTTOM) / 2}

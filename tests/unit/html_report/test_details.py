@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from harness import photo
 
-from pipeline.inference.html_report.details import Window, where_most_different
+from pipeline.inference.html_report.details import where_most_different, where_most_varied
+from pipeline.inference.window import Window
 
 
 def with_squares(image: np.ndarray, *squares: tuple[int, int, int]) -> np.ndarray:
@@ -53,3 +54,13 @@ def test_window_of_a_small_picture_is_its_shorter_side() -> None:
 
 def test_equal_pictures_have_no_details() -> None:
     assert where_most_different(photo(1, 80, 90), photo(1, 80, 90)) == []
+
+
+def test_windows_of_several_pictures_are_where_any_of_them_differs() -> None:
+    one = np.full((120, 200, 3), 100, np.uint8)
+    others = [with_squares(one, (20, 30, 40)), with_squares(one, (80, 150, 60)), one, one]
+    first, second = where_most_varied([one, *others], largest_side_px=32)
+    assert inside(first, 80, 150)
+    assert inside(second, 20, 30)
+    assert first.side_px == second.side_px == 32
+    assert where_most_varied([one] * 3) == []

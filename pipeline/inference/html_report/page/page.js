@@ -13,7 +13,10 @@ function choose(side, method) {
 }
 
 function show(photo, pictures, side, method) {
-  pictures.forEach((picture, number) => picture.classList.toggle(side, number === method));
+  const details = [...photo.querySelectorAll(".details")].map((detail) => [...detail.querySelectorAll("div")]);
+  for (const group of [pictures, ...details]) {
+    group.forEach((picture, number) => picture.classList.toggle(side, number === method));
+  }
   photo.querySelector(`select[data-side=${side}]`).value = String(method);
 }
 
