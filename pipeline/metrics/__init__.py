@@ -18,6 +18,7 @@ from pipeline.metrics.psnr_rgb import PSNR_RGB
 from pipeline.metrics.psnr_y import PSNR_Y
 from pipeline.metrics.spectrum import SPECTRUM
 from pipeline.metrics.ssim_y import SSIM_Y
+from pipeline.metrics.texture import TEXTURE_DISTANCE, TEXTURE_WRONG
 from pipeline.registry import Registry
 
 METRICS: Registry[Metric] = Registry(
@@ -25,6 +26,7 @@ METRICS: Registry[Metric] = Registry(
     [
         *(PSNR_Y, SSIM_Y, PSNR_RGB, MS_SSIM),
         *(LPIPS, LPIPS_VGG, DISTS, HAARPSI, GMSD, SPECTRUM, NIQE, FEATURES_EFFICIENTNET),
+        *(TEXTURE_DISTANCE, TEXTURE_WRONG),
     ],
 )
 

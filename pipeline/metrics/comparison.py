@@ -97,10 +97,11 @@ def compare(metric: Metric, ours: Sequence[float], theirs: Sequence[float]) -> C
     pairs = list(zip(ours, theirs, strict=True))
     num_finite = sum(math.isfinite(our) and math.isfinite(their) for our, their in pairs)
     interval = paired_interval(ours, theirs, confidence=expanded_confidence(num_finite))
-    return Comparison(metric, interval, len(pairs), sum(_is_lost(metric, our, their) for our, their in pairs))
+    return Comparison(metric, interval, len(pairs), sum(is_lost(metric, our, their) for our, their in pairs))
 
 
-def _is_lost(metric: Metric, our: float, their: float) -> bool:
+def is_lost(metric: Metric, our: float, their: float) -> bool:
+    """Return whether their value of an image is one that ours cannot reach; never where both are finite."""
     perfect = math.inf if metric.is_higher_better else -math.inf
     if math.isnan(their) or their == -perfect:
         return False

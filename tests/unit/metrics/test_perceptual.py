@@ -34,7 +34,10 @@ def test_metric_of_equal_images_is_its_best_value(metric: Metric, gt: np.ndarray
     assert metric(gt, gt, 4) == pytest.approx(best, abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", FULL_REFERENCE, ids=lambda metric: metric.name)
+# Blur takes the stripes away and makes none wrong.
+@pytest.mark.parametrize(
+    "metric", [metric for metric in FULL_REFERENCE if metric.name != "texture-wrong"], ids=lambda metric: metric.name
+)
 def test_metric_grows_worse_with_blur_and_with_noise(metric: Metric, gt: np.ndarray) -> None:
     blur = [loss(metric, blurred(gt, sigma_px), gt) for sigma_px in (0.5, 1.0, 2.0)]
     noise = [loss(metric, noisy(gt, sigma_255), gt) for sigma_255 in (4, 12, 36)]

@@ -1,0 +1,95 @@
+"""Textures of generated photos (`pipeline.experiments.shapes`): how much there is, and whether it is the right one.
+
+Each kind of shape has stripes in a direction of its own. Their strength at a place is the magnitude of a Gabor filter
+of their period and direction, averaged over some periods: the place of single stripes, which nothing in the LQ image
+determines, does not count.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+from pipeline.metrics.metric import Metric
+from pipeline.metrics.pixels import cut_border, to_y
+
+ANGLES_DEGREES = (0.0, 45.0, 90.0, 135.0)
+"""Direction in which the stripes of each kind change."""
+PERIOD_PX = 4.0
+_WINDOW_PX = 3.0
+_AVERAGE_PX = 4.0
+# Of the amplitude of the ground truth's stripes: what is weaker is no texture.
+_VISIBLE = 0.25
+_PROTOCOL = "BT.601 Y of the rounded 8-bit image, border = scale; stripes of the generated photos of shapes alone"
+
+
+def stripes(image: Float[ndarray, "h w"]) -> Float[ndarray, "kinds h w"]:
+    """Return the amplitude of each kind's stripes at each place, in the unit of the image."""
+    from scipy import ndimage, signal
+
+    reach = math.ceil(3 * _WINDOW_PX)
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    window = np.exp(-(rows**2 + columns**2) / (2 * _WINDOW_PX**2))
+    window /= window.sum() / 2
+    found = []
+    for angle in np.deg2rad(ANGLES_DEGREES):
+        wave = np.exp(2j * np.pi * (columns * np.cos(angle) + rows * np.sin(angle)) / PERIOD_PX)
+        answer = signal.fftconvolve(image - image.mean(), window * wave, mode="same")
+        found.append(ndimage.gaussian_filter(np.abs(answer), _AVERAGE_PX))
+    return np.stack(found)
+
+
+def _both(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> tuple[ndarray, ndarray]:
+    ours, theirs = (stripes(to_y(cut_border(image, border_px))) for image in (sr, gt))
+    return ours, theirs
+
+
+def _textured(theirs: Float[ndarray, "kinds h w"]) -> Bool[ndarray, "h w"]:
+    """Return where the ground truth has stripes."""
+    strongest = theirs.max(axis=0)
+    return strongest > max(0.5 * float(strongest.max()), 1.0)
+
+
+def _distance(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
+    """Return the difference of the amplitudes where the ground truth has stripes, over its own: 1 where none are."""
+    ours, theirs = _both(sr, gt, border_px)
+    where = _textured(theirs)
+    if not where.any():
+        return math.nan
+    return float(np.abs(ours - theirs)[:, where].sum() / theirs[:, where].sum())
+
+
+def _wrong(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
+    """Return the share of the ground truth's textured places that have another kind's stripes."""
+    ours, theirs = _both(sr, gt, border_px)
+    where = _textured(theirs)
+    if not where.any():
+        return math.nan
+    is_other = ours.argmax(axis=0) != theirs.argmax(axis=0)
+    is_visible = ours.max(axis=0) > _VISIBLE * theirs.max(axis=0)
+    return float((is_other & is_visible)[where].mean())
+
+
+TEXTURE_DISTANCE = Metric(
+    name="texture-distance",
+    label="texture distance",
+    measure=_distance,
+    protocol=_PROTOCOL,
+    is_higher_better=False,
+    kind="perceptual",
+    smallest_side_px=32,
+    decimals=3,
+)
+TEXTURE_WRONG = Metric(
+    name="texture-wrong",
+    label="wrong texture",
+    measure=_wrong,
+    protocol=_PROTOCOL,
+    is_higher_better=False,
+    kind="perceptual",
+    smallest_side_px=32,
+    decimals=3,
+)
