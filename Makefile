@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 
-.PHONY: help setup demo test test-all browser check fix ui bench bench-gpu clean
+.PHONY: help setup demo demo-compare test test-all browser check fix ui bench bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: setup  ## the whole pipeline on real photos, about ten minutes on two cores
 	$(BIN)/python jobs/demo.py
+
+demo-compare: setup  ## SeD against the plain discriminator on the demo's photos, three seeds (after make demo)
+	$(BIN)/python jobs/compare.py demo --output demo/compare
 
 test: setup  ## every test that needs no GPU, without the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

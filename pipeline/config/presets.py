@@ -37,6 +37,8 @@ class PresetFolder:
     """The presets that ship with the project, by name; any other preset by the path of its file."""
 
     path: Path
+    kind: str = "preset"
+    """What a file of the folder is called, in errors."""
 
     def names(self) -> list[str]:
         """Return the names of the shipped presets."""
@@ -54,34 +56,44 @@ class PresetFolder:
         if given.suffix in _SUFFIXES:
             if given.is_file():
                 return given
-            raise ConfigError(f"preset file {given} does not exist; known presets: {', '.join(self.names())}")
+            raise ConfigError(f"{self.kind} file {given} does not exist; known {self.kind}s: {', '.join(self.names())}")
         if name_or_path in self.names():
             return self.path / f"{name_or_path}.toml"
         near = difflib.get_close_matches(name_or_path, self.names(), 1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"unknown preset {name_or_path!r}{hint}\n  known presets: {', '.join(self.names())}\n"
+            f"unknown {self.kind} {name_or_path!r}{hint}\n  known {self.kind}s: {', '.join(self.names())}\n"
             "  or give a .toml or .json file"
         )
 
-    def load(self, name_or_path: str, type_: type[T], *, table: str = "") -> T:
+    def load(
+        self,
+        name_or_path: str,
+        type_: type[T],
+        *,
+        table: str = "",
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> T:
         """Read a preset with its bases, and check it.
 
         Args:
             name_or_path: A shipped preset's name, a file, or a run folder.
             type_: Dataclass to fill.
             table: The only table to read, such as `shards`; empty: the whole document.
+            changes: Documents that say what differs from the preset, each from the one before, by the name that errors
+                give them.
 
         Raises:
             ConfigError: A file is missing or malformed, or has faults; lists them all, each with its file.
         """
         path = self.find(name_or_path)
-        files = self._chain(path)
+        changed = reversed([*(changes or {}).items()])
+        files: list[tuple[Path | str, Mapping[str, Any]]] = [*changed, *self._chain(path)]
         merged: dict[str, Any] = {}
         for _, document in reversed(files):
             merged = _merge(merged, document)
         if table and not isinstance(merged.get(table), Mapping):
-            raise ConfigError(f"preset {path} has no table [{table}]; got {', '.join(merged) or 'an empty file'}")
+            raise ConfigError(f"{self.kind} {path} has no table [{table}]; got {', '.join(merged) or 'an empty file'}")
 
         def file_of(key_path: KeyPath) -> str:
             stated_in = next((file for file, document in files if _states(document, key_path)), path)
@@ -97,11 +109,11 @@ class PresetFolder:
         )
 
     def _chain(self, path: Path) -> list[tuple[Path, dict[str, Any]]]:
-        """Read a preset, its base, the base's base, and so on."""
+        """Read a file, its base, the base's base, and so on."""
         files: list[tuple[Path, dict[str, Any]]] = []
         seen: list[Path] = []
         while True:
-            document = _read(path)
+            document = _read(path, self.kind)
             base = document.pop("base", None)
             files.append((path, document))
             seen.append(path.resolve())
@@ -110,15 +122,17 @@ class PresetFolder:
             path = self._find_base(base, path)
             if path.resolve() in seen:
                 chain = " -> ".join(str(file) for file in (*(file for file, _ in files), path))
-                raise ConfigError(f"preset bases form a cycle: {chain}; remove one `base`")
+                raise ConfigError(f"{self.kind} bases form a cycle: {chain}; remove one `base`")
 
     def _find_base(self, base: object, path: Path) -> Path:
         if not isinstance(base, str):
-            raise ConfigError(f"preset {path}: base={base!r} must be the name of a preset, or a file beside this one")
+            raise ConfigError(
+                f"{self.kind} {path}: base={base!r} must be the name of a {self.kind}, or a file beside this one"
+            )
         try:
             return self.find(str(path.parent / base) if Path(base).suffix in _SUFFIXES else base)
         except ConfigError as error:
-            raise ConfigError(f"base of preset {path}: {error}") from None
+            raise ConfigError(f"base of {self.kind} {path}: {error}") from None
 
 
 def load_resolved(path: Path, type_: type[T]) -> T:
@@ -127,17 +141,17 @@ def load_resolved(path: Path, type_: type[T]) -> T:
     Raises:
         ConfigError: The file is missing or malformed, or has faults; lists them all.
     """
-    return structure(_read(path), type_, str(path), from_run_folder=True)
+    return structure(_read(path, "preset"), type_, str(path), from_run_folder=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
         text = read_whole(path, _MAX_BYTES).decode("utf-8")
         document = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError, SchemaError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"preset {path} cannot be read: {error}") from error
+        raise ConfigError(f"{kind} {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"preset {path} must hold tables; got {type(document).__name__}")
+        raise ConfigError(f"{kind} {path} must hold tables; got {type(document).__name__}")
     if path.suffix == ".json":
         document.pop(LAUNCH_TABLE, None)
     return document

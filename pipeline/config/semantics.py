@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import refuse
@@ -15,10 +16,6 @@ from shards.format.storage import StoragePath
 class SemanticsConfig:
     """Where the discriminator's semantics come from. Only read when discriminator.semantic is true."""
 
-    source: Literal["online", "cached", "auto"]
-    """online: the extractor runs every step; cached: read from `cache`; auto: cached where `cache` exists."""
-    cache: StoragePath
-    """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
     architecture: str
     """Frozen vision model: open_clip:NAME (the paper's is open_clip:RN50) or timm:NAME; docs/models.md shows some."""
     layer: int | str
@@ -26,6 +23,10 @@ class SemanticsConfig:
     weights: str
     """pretrained (the library's download), package (for timm:tf_efficientnet_lite0; the extra `demo` has it), a file,
     or random (seeded: for tests only)."""
+    source: Literal["online", "cached", "auto"] = "online"
+    """online: the extractor runs every step; cached: read from `cache`; auto: cached where `cache` exists."""
+    cache: StoragePath = Path("data/features")
+    """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
     seed: int = 0
     """Seed of random weights."""
     batch_statistics: bool = False

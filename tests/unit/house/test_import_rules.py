@@ -29,7 +29,9 @@ OWNERS = {
     "piq": {"pipeline.metrics"},
     "pyiqa": set(),
     "ray": {"jobs"},
+    "sklearn": {"pipeline.inference.visualise"},
     "spandrel": {"pipeline.models.generators.spandrel"},
+    "threadpoolctl": {"pipeline.inference.visualise"},
     "timm": {"pipeline.models.semantics", "pipeline.pretrained"},
     "torch": {"jobs", "pipeline"},
     "torchmetrics": {"pipeline.metrics"},
@@ -40,6 +42,7 @@ OWNERS = {
 FLOORS = (
     (("jobs",), ("pipeline",), ("shards",)),
     (
+        ("pipeline.experiments",),
         ("pipeline.run",),
         ("pipeline.inference",),
         ("pipeline.train",),

@@ -1,0 +1,1 @@
+"""Experiments: arms trained under one budget, compared over seeds and images."""
