@@ -131,6 +131,13 @@ def test_experiment_when_killed_at_random_moments_ends_with_the_same_table(folde
     assert numbers(folder / "killed") == numbers(finished)
 
 
+@pytest.mark.slow
+def test_experiment_on_ray_has_the_same_numbers(folder: Path, finished: Path) -> None:
+    done = run_command([*COMMAND[:3], "--output", "on-ray", "--ray"], folder)
+    assert done.returncode == 0, done.stderr
+    assert numbers(folder / "on-ray") == numbers(finished)
+
+
 def test_other_settings_in_the_same_folder_are_refused(folder: Path, finished: Path) -> None:
     (folder / "other.toml").write_text(EXPERIMENT.replace("semantic = false", "num_features = 16"))
     done = run_command(["python", job("compare.py"), "other.toml", "--output", "straight"], folder)
