@@ -110,7 +110,8 @@ def is_measured(run: PlannedRun, layout: Layout) -> bool:
         return False
     try:
         document = json.loads(layout.measured(run).read_bytes())
-        names = {name for results in document["sets"].values() for name in results["mean"]}
+        computed = {name for results in document["sets"].values() for name in results["mean"]}
+        names = computed | document.get("not_computed", {}).keys()
         measured = (document["weights_sha256"], set(document["sets"]), names >= set(run.preset.train.report.metrics))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
