@@ -62,6 +62,7 @@ def numbers(folder: Path) -> tuple[str, dict[str, object]]:
     return (folder / "comparison.csv").read_text(), {key: document[key] for key in document.keys() - {"origin"}}
 
 
+@pytest.mark.slow
 def test_experiment_leaves_a_report_numbers_and_pictures(finished: Path) -> None:
     table, document = numbers(finished)
     # arms x seeds x images of the validation set, and a line of names
@@ -76,6 +77,7 @@ def test_experiment_leaves_a_report_numbers_and_pictures(finished: Path) -> None
         assert json.loads(path.read_bytes())["model"] == str(Path("straight") / run.relative_to(finished))
 
 
+@pytest.mark.slow
 def test_runs_are_nested_in_mlflow_under_one_of_the_experiment(folder: Path, finished: Path) -> None:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     parent = client.get_run((finished / "mlflow_run_id").read_text().strip())
@@ -88,12 +90,14 @@ def test_runs_are_nested_in_mlflow_under_one_of_the_experiment(folder: Path, fin
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
 
 
+@pytest.mark.slow
 def test_study_asks_of_every_arm_and_its_votes_are_scored(folder: Path, finished: Path) -> None:
     assert b"again" not in (finished / "study" / "study.html").read_bytes()
     done = run_command([*COMMAND[:3], "--output", "straight", "--votes", "preset.json"], folder)
     assert_bad_input(done, "preset.json")
 
 
+@pytest.mark.slow
 def test_same_arm_under_another_name_has_identical_numbers(finished: Path) -> None:
     table, document = numbers(finished)
     rows = [line.split(",") for line in table.splitlines()[1:]]
@@ -104,6 +108,7 @@ def test_same_arm_under_another_name_has_identical_numbers(finished: Path) -> No
     assert difference["verdict"] == "equivalent"
 
 
+@pytest.mark.slow
 def test_second_call_trains_nothing_and_says_the_same(folder: Path, finished: Path) -> None:
     before = numbers(finished)
     written = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*/export/*")}
@@ -138,6 +143,7 @@ def test_experiment_on_ray_has_the_same_numbers(folder: Path, finished: Path) ->
     assert numbers(folder / "on-ray") == numbers(finished)
 
 
+@pytest.mark.slow
 def test_other_settings_in_the_same_folder_are_refused(folder: Path, finished: Path) -> None:
     (folder / "other.toml").write_text(EXPERIMENT.replace("semantic = false", "num_features = 16"))
     done = run_command(["python", job("compare.py"), "other.toml", "--output", "straight"], folder)
