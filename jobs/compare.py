@@ -31,7 +31,7 @@ _JOBS = Path(__file__).parent
 COMMAND = CommandLine(
     "python jobs/compare.py",
     "Train the arms of an experiment with several seeds under one budget, and compare them: a report with intervals,\n"
-    "verdicts, curves and pictures. Rerun the same command to go on where it stopped.\n\n"
+    "verdicts, curves and pictures. Rerun the same command to resume.\n\n"
     f"EXPERIMENT: one of {', '.join(EXPERIMENTS.names())}; or a .toml file.",
     (
         "# without arguments: the demo's model with SeD and without, three seeds",

@@ -113,7 +113,7 @@ def follow_architecture_flags(config: T, argv: Sequence[str]) -> T:
 
 
 def _may_follow_file(options: ArchitectureOptions) -> bool:
-    """Return whether a file alone would ask for its network: one that is taken in part keeps the preset's."""
+    """Return whether a file alone selects its network: one that is taken in part keeps the preset's."""
     # Here, since jobs that train nothing read their presets without any network's options.
     from pipeline.models.generators.options import FromFileOptions, GeneratorOptions
 

@@ -10,8 +10,8 @@ quantile of its own number. The variances are those of the fit with choices clus
 what single questions explain (Cameron, Gelbach and Miller 2011). No interval is narrower than independent choices
 would make it: of unanimous voters there is no spread to measure. Where voters or images differ in their preferences,
 scores are those of the average choice. A bootstrap over voters resamples the few that there are: of 200 studies with 19
-images, preferences differing by voter and by image, its 95% intervals hold the truth in 67% with 3 voters and 84% with
-8, and these in 98%.
+images, preferences differing by voter and by image, its 95% intervals contain the true score in 67% with 3 voters and
+84% with 8, and these in 98%.
 
 References:
     Bradley and Terry 1952, Rank analysis of incomplete block designs, Biometrika 39; Cameron, Gelbach and Miller 2011,
@@ -74,7 +74,7 @@ class Fit:
 
         Args:
             contrast: The weights; their sum is 0.
-            confidence: How often such intervals shall hold the truth.
+            confidence: How often such intervals shall contain the true score.
         """
         value, half = float(self.scores @ contrast), self._half_width(contrast, (1 + confidence) / 2)
         return value, value - half, value + half
@@ -97,7 +97,7 @@ def fit(choices: Choices, num_arms: int) -> Fit:
 
     Args:
         choices: At least one.
-        num_arms: At least 2; arms that nobody was asked about get a score near 0 and a wide interval.
+        num_arms: At least 2; arms without a choice get a score near 0 and a wide interval.
     """
     rows = np.eye(num_arms)[choices.first] - np.eye(num_arms)[choices.second]
     ones, others = np.triu_indices(num_arms, 1)

@@ -116,10 +116,10 @@ class Comparing:
 
     def _open_tracker(self) -> Tracker | NullTracker:
         """Open the experiment's own run in MLflow, the same in every call."""
-        folder, asked = self.plan.folder, self.plan.experiment
+        folder, experiment = self.plan.folder, self.plan.experiment
         known = folder / "mlflow_run_id"
         run_id = known.read_text().strip() if known.is_file() else None
-        tags = {"experiment": asked.title, "baseline": asked.baseline, "primary": asked.primary}
+        tags = {"experiment": experiment.title, "baseline": experiment.baseline, "primary": experiment.primary}
         name = self.plan.runs[0].preset.train.report.experiment
         tracker = open_tracker(name, f"compare {folder.name}", run_id, {}, tags)
         if tracker.run_id is not None:
@@ -143,10 +143,10 @@ class Comparing:
         return read_measured(self.plan.runs[0], self.layout).images
 
     def _results(self) -> ComparisonResults:
-        results = compare_all(self.plan, self.costs, {}, self._origin())
+        results = compare_all(self.plan, self.costs, self._origin())
         first = [self.plan.of_arm(arm)[0] for arm in self.plan.experiment.arms]
         interpolated = picture_arms(first, self.layout, results.metrics, self._start_file())
-        return compare_all(self.plan, self.costs, interpolated, self._origin())
+        return replace(results, arms=[replace(arm, interpolated=interpolated[arm.name]) for arm in results.arms])
 
     def _start_file(self) -> Path | None:
         """Return the weights that all arms started from; None where they started from random ones."""

@@ -81,10 +81,10 @@ def describe(plan: Plan, estimates: Mapping[str, ArmEstimate], num_workers: int)
     is_measured = all(one.is_measured for one in estimates.values())
     how = "measured" if is_measured else "estimated from operations at the rate of this machine"
     done = sum(map(is_trained, plan.runs))
-    asked, reads = plan.experiment, (*first.data.shares, *first.report.validation_sets)
+    experiment, reads = plan.experiment, (*first.data.shares, *first.report.validation_sets)
     lines = [
-        f"experiment       {asked.title}",
-        f"decided by       {asked.primary}, margin {asked.margin:g}, against {asked.baseline}",
+        f"experiment       {experiment.title}",
+        f"decided by       {experiment.primary}, margin {experiment.margin:g}, against {experiment.baseline}",
         f"budget           {plan.budget_name}: {first.schedule.total_images:,} images a run, crops of "
         f"{first.data.crop_px} px, batches of {first.data.batch_size}",
         f"runs             {len(plan.runs)} = {len(plan.experiment.arms)} arms x {num_seeds} seeds; {done} finished",

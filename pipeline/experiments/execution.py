@@ -1,7 +1,7 @@
 """Carries out the runs of a plan: each is trained and then measured, by the commands that a person would type.
 
 A run is a process of its own: it resumes from its own checkpoints, and one that fails leaves the others alone. What is
-done is found on disk, so that an interrupted experiment goes on where it stopped.
+done is found on disk, so that an interrupted experiment resumes.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def carry_out(task: Task, stop: threading.Event | None = None) -> str | None:
 
     Args:
         task: What to do.
-        stop: Once set, the command at work is asked to save and end; None: never.
+        stop: Once set, the running command gets SIGTERM, saves and exits; None: never.
 
     Returns:
         Why it is not done; None if it is.
@@ -228,7 +228,7 @@ def execute(tasks: Sequence[Task], num_workers: int) -> dict[str, str]:
                 failures |= {names[one]: failure for one in done if (failure := one.result()) is not None}
                 bar.advance(sum(map(images_seen, tasks)) - bar.done)
         except BaseException:
-            # Workers ask their commands to save and end; the pool waits for them.
+            # Workers send SIGTERM to their commands, which save and exit; the pool waits for them.
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise

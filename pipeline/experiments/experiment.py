@@ -1,4 +1,4 @@
-"""An experiment: arms that differ in what is asked, trained on the same samples under one budget.
+"""An experiment: arms that differ in one setting each, trained on the same samples under one budget.
 
 The data, their order and every degradation of a run hang on its seed alone, so two arms of one seed see the same
 samples in the same order, from the same initial generator: what differs between their results is the arm.
@@ -51,7 +51,7 @@ class Experiment:
     title: str
     """The question in a line."""
     question: str
-    """A paragraph: what is asked, and what would count against it."""
+    """A paragraph: the question, and what would count against it."""
     baseline: FileStem
     """The arm that the others are compared with."""
     primary: str

@@ -65,18 +65,12 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def compare_all(
-    plan: Plan,
-    costs: Mapping[str, Cost],
-    interpolated: Mapping[str, Mapping[float, Mapping[str, Float[ndarray, " images"]]]],
-    origin: Mapping[str, str],
-) -> ComparisonResults:
+def compare_all(plan: Plan, costs: Mapping[str, Cost], origin: Mapping[str, str]) -> ComparisonResults:
     """Compare the arms of a plan whose runs are all measured.
 
     Args:
         plan: What was carried out.
         costs: By arm.
-        interpolated: By arm; see `ArmResults`.
         origin: How it was made, for people.
 
     Raises:
@@ -98,7 +92,7 @@ def compare_all(
             costs[name].flops,
             {run.seed: run.preset.train.run_dir for run in plan.of_arm(name)},
             _stacked([measured[run.name] for run in plan.of_arm(name)], metrics),
-            interpolated.get(name, {}),
+            {},
         )
         for name, arm in experiment.arms.items()
     ]

@@ -69,7 +69,7 @@ class Plan:
     """All runs of an experiment under a budget.
 
     Attributes:
-        experiment: What is asked.
+        experiment: Its file.
         budget_name: Which of its budgets.
         folder: Of the experiment.
         start: The run that trains the generator which all arms start from; None where the presets name another.

@@ -56,7 +56,7 @@ class ComparisonResults:
 
     Attributes:
         title: Of the experiment.
-        question: What it asks, a paragraph.
+        question: A paragraph.
         baseline: Name of the arm that the others are compared with.
         primary: The metric that answers the question.
         metrics: All of them, the primary one included.

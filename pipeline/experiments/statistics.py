@@ -19,7 +19,7 @@ the bootstrap's percentiles to this width gains one point for images as skewed a
 deviation 1 (90%; this interval 88%) and nothing elsewhere, which is not worth its draws.
 
 **Values that are not finite** follow `pipeline.metrics.order`. An image that is not finite under any seed, of either
-arm, is left out for all seeds, as the table must be whole. An image is lost to an arm where, under some seed, the
+arm, is excluded for all seeds, as the table must be whole. An image is lost to an arm where, under some seed, the
 other arm has a value that it does not reach (`pipeline.metrics.comparison`). An arm that lost an image is never
 better, nor equivalent.
 
@@ -63,7 +63,7 @@ class HierarchicalInterval(Interval):
 
     Attributes:
         num_seeds: Seeds.
-        confidence: How often such intervals hold the truth.
+        confidence: How often such intervals contain the true mean.
     """
 
     num_seeds: int
@@ -85,7 +85,7 @@ class ArmComparison:
 
     Attributes:
         metric: What they are compared by.
-        margin: Differences below it do not matter, in the metric's unit; None: equivalence is not asked for.
+        margin: Differences below it do not matter, in the metric's unit; None: equivalence is not tested.
         interval: Of the mean difference, ours minus theirs, at `CONFIDENCE`; None where no image is finite.
         equivalence_interval: The same at `EQUIVALENCE_CONFIDENCE`.
         num_images: All images.

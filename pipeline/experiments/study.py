@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from numpy import ndarray
 from pipeline.data.evaluation import read_image
 from pipeline.errors import InputError, refuse
 from pipeline.experiments.study_file import STUDY_FILE, STUDY_FORMAT, VOTES_FORMAT, Study, StudyImage
-from pipeline.inference.html_report.details import where_most_varied
+from pipeline.inference.html_report.details import evenly_spread, where_most_varied
 from pipeline.inference.html_report.embedding import png_uri
 from pipeline.inference.html_report.templating import fill_template
 from shards.format.documents import digest_of
@@ -114,7 +114,8 @@ def write_study(
     options = options or StudyOptions()
     _check_images(arms, originals)
     paths = {
-        name: {arm: arms[arm][name] for arm in sorted(arms)} for name in _evenly_spread(originals, options.max_images)
+        name: {arm: arms[arm][name] for arm in sorted(arms)}
+        for name in evenly_spread(sorted(originals), options.max_images)
     }
     windows = [_most_different(name, originals[name], results, options.side_px) for name, results in paths.items()]
     shown = [one for one in windows if one is not None]
@@ -146,12 +147,6 @@ def _check_images(arms: Mapping[str, Mapping[str, Path]], originals: Mapping[str
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _evenly_spread(names: Iterable[str], count: int) -> list[str]:
-    """Return at most so many names, in order."""
-    ordered = sorted(names)
-    return sorted({ordered[number * len(ordered) // count] for number in range(count)})
 
 
 def _most_different(name: str, original: Path, results: Mapping[str, Path], side_px: int) -> _Shown | None:

@@ -1,7 +1,7 @@
 """Votes of a study with people: scores of the arms, and how far each voter can be trusted.
 
 All choices count, repeats too. A voter whose repeats contradict each other as often as a coin would is listed, and
-counts as well: chance on both sides only draws scores together, and who is left out should be decided before votes
+counts as well: chance on both sides only draws scores together, and who is excluded should be decided before votes
 are read. Choices of other studies, of unknown arms, or given twice are refused.
 """
 

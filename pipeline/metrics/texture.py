@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from pipeline.metrics.metric import Metric
@@ -42,35 +42,28 @@ def stripes(image: Float[ndarray, "h w"]) -> Float[ndarray, "kinds h w"]:
     return np.stack(found)
 
 
-def _both(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> tuple[ndarray, ndarray]:
+def _where_textured(
+    sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int
+) -> tuple[Float[ndarray, "kinds places"], Float[ndarray, "kinds places"]]:
+    """Return the stripes of both images at the places where the ground truth has some."""
     ours, theirs = (stripes(to_y(cut_border(image, border_px))) for image in (sr, gt))
-    return ours, theirs
-
-
-def _textured(theirs: Float[ndarray, "kinds h w"]) -> Bool[ndarray, "h w"]:
-    """Return where the ground truth has stripes."""
     strongest = theirs.max(axis=0)
-    return strongest > max(0.5 * float(strongest.max()), 1.0)
+    where = strongest > max(0.5 * float(strongest.max()), 1.0)
+    return ours[:, where], theirs[:, where]
 
 
 def _distance(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
-    """Return the difference of the amplitudes where the ground truth has stripes, over its own: 1 where none are."""
-    ours, theirs = _both(sr, gt, border_px)
-    where = _textured(theirs)
-    if not where.any():
-        return math.nan
-    return float(np.abs(ours - theirs)[:, where].sum() / theirs[:, where].sum())
+    """Return the difference of the amplitudes over the ground truth's own: 1 where the image has no stripes."""
+    ours, theirs = _where_textured(sr, gt, border_px)
+    return float(np.abs(ours - theirs).sum() / theirs.sum()) if theirs.size else math.nan
 
 
 def _wrong(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:
-    """Return the share of the ground truth's textured places that have another kind's stripes."""
-    ours, theirs = _both(sr, gt, border_px)
-    where = _textured(theirs)
-    if not where.any():
-        return math.nan
+    """Return the share of the places that have another kind's stripes."""
+    ours, theirs = _where_textured(sr, gt, border_px)
     is_other = ours.argmax(axis=0) != theirs.argmax(axis=0)
     is_visible = ours.max(axis=0) > _VISIBLE * theirs.max(axis=0)
-    return float((is_other & is_visible)[where].mean())
+    return float((is_other & is_visible).mean()) if theirs.size else math.nan
 
 
 TEXTURE_DISTANCE = Metric(

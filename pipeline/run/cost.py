@@ -20,6 +20,7 @@ from pipeline.models.discriminators import Discriminator, DiscriminatorOptions, 
 from pipeline.models.generators import build_generator
 from pipeline.models.semantics.extractor import build_backbone, build_frozen_maps
 from pipeline.run.assembly import build_losses
+from pipeline.run.dry_run import num_parameters
 from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
@@ -89,7 +90,7 @@ def cost_of(config: TrainConfig) -> Cost:
     num_images = config.num_steps * batch
     in_pixel_stage = min(schedule.pixel_only_images, num_images) if gan.adversaries else num_images
     total = (in_pixel_stage * pixel_only + (num_images - in_pixel_stage) * adversarial) / _IMAGES
-    return Cost(total, _num_parameters(gan.generator.bare), sum(_num_parameters(one.bare) for one in gan.adversaries))
+    return Cost(total, num_parameters(gan.generator.bare), sum(num_parameters(one.bare) for one in gan.adversaries))
 
 
 def discriminator_parameters(config: TrainConfig) -> int:
@@ -108,7 +109,7 @@ def _num_channels(architecture: str, layer: int | str, crop_px: int) -> int:
 @functools.lru_cache(maxsize=256)
 def _num_parameters_of(options: DiscriminatorOptions, channels: int, crop_px: int) -> int:
     with torch.device("meta"):
-        return _num_parameters(build_discriminator(options, channels, crop_px))
+        return num_parameters(build_discriminator(options, channels, crop_px))
 
 
 def _hollow_losses(config: TrainConfig) -> GeneratorLosses:
@@ -159,7 +160,3 @@ def _count(gan: Gan, batch: StepInput, *, is_adversarial: bool) -> int:
     with FlopCounterMode(display=False) as counter:
         gan_step(gan, batch, Turn(1.0, 1.0 if is_adversarial else None))
     return counter.get_total_flops()
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from harness import BIN, assert_bad_input, job, job_environment, prepare_tiny_data, run_command, write_preset
 from mlflow import MlflowClient
+from studies import vote, write_votes
+
+from pipeline.experiments.study_file import read_study
 
 EXPERIMENT = """
 title = "Tiny"
@@ -93,8 +96,15 @@ def test_runs_are_nested_in_mlflow_under_one_of_the_experiment(folder: Path, fin
 @pytest.mark.slow
 def test_study_asks_of_every_arm_and_its_votes_are_scored(folder: Path, finished: Path) -> None:
     assert b"again" not in (finished / "study" / "study.html").read_bytes()
-    done = run_command([*COMMAND[:3], "--output", "straight", "--votes", "preset.json"], folder)
-    assert_bad_input(done, "preset.json")
+    study = read_study(finished / "study" / "study.json")
+    assert set(study.arms.values()) == {"plain", "sed", "again"}
+    for voter in (1, 2):
+        write_votes(folder / f"votes-{voter}.json", vote(study, voter, {"plain": 0.0, "sed": 2.0, "again": 0.0}))
+    scoring = [*COMMAND[:3], "--output", "straight", "--votes"]
+    scored = run_command([*scoring, "votes-1.json", "votes-2.json"], folder)
+    assert scored.returncode == 0, scored.stderr
+    assert all(arm in scored.stdout for arm in ("plain", "sed", "again"))
+    assert_bad_input(run_command([*scoring, "preset.json"], folder), "preset.json")
 
 
 @pytest.mark.slow
@@ -127,7 +137,7 @@ def test_experiment_when_killed_at_random_moments_ends_with_the_same_table(folde
             command, cwd=folder, env=job_environment(folder), stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         time.sleep(moments.uniform(6, 14))
-        # What a killed experiment started goes on by itself, and a second call would meet its lock.
+        # Trainings of a killed experiment keep running, and a second call would meet their locks.
         os.killpg(running.pid, number) if number == signal.SIGKILL else running.send_signal(number)
         running.communicate(timeout=120)
         subprocess.run(["pkill", "-f", str(folder / "killed")], check=False)

@@ -108,7 +108,7 @@ def test_simulated_voters_are_scored_as_they_prefer(browser: Chrome, page: Path,
     guessing = browser.find_element(By.ID, "voter").text
     assert [one.voter for one in scores.voters if one.is_at_chance] == [guessing]
     assert f"{guessing}  63" in scores.text
-    # Without the one who guesses, the truth is the others' preference.
+    # Without the one who guesses, the true preference is the others' preference.
     consistent = [path for path in files if guessing not in path.name]
     for arm, score in score_votes(page.with_name("study.json"), consistent).arms.items():
         assert score.low <= STRENGTHS[arm] <= score.high

@@ -13,9 +13,9 @@ from pipeline.experiments.page.looks import Look
 from pipeline.experiments.page.numbers import differences_by, ordered_metrics, plain
 from pipeline.experiments.results import ComparisonResults
 from pipeline.inference.html_report.columns import column_of
-from pipeline.inference.html_report.details import where_most_varied
-from pipeline.inference.html_report.embedding import photo_uri, png_uri
-from pipeline.inference.html_report.page import ComparedPhoto, Detail
+from pipeline.inference.html_report.details import evenly_spread, where_most_varied
+from pipeline.inference.html_report.embedding import photo_uri
+from pipeline.inference.html_report.page import ComparedPhoto, Detail, enlarged
 from pipeline.inference.html_report.tables import Cell, Table
 from pipeline.inference.model_names import BICUBIC, HR
 from pipeline.inference.window import Window
@@ -48,18 +48,14 @@ class Panels:
 def panels_of(results: ComparisonResults, looks: Mapping[str, Look]) -> Panels:
     """Read and cut the pictures of some photos, evenly spread."""
     photos, faults = [], []
-    for at in _evenly_spread(len(results.images), len(looks) + 2):
+    count = min(MAX_PHOTOS, max(1, MAX_PICTURES // (len(looks) + 2)))
+    for at in evenly_spread(range(len(results.images)), count):
         try:
             photos.append(_photo(results, looks, at))
         except InputError as error:
             faults.append(str(error))
     names = [BICUBIC, *looks, HR]
     return Panels(photos, names.index(results.baseline), names.index(_rival(results)), faults)
-
-
-def _evenly_spread(num_images: int, num_methods: int) -> list[int]:
-    count = min(num_images, MAX_PHOTOS, max(1, MAX_PICTURES // num_methods))
-    return [number * num_images // count for number in range(count)]
 
 
 def _rival(results: ComparisonResults) -> str:
@@ -108,20 +104,7 @@ def _crop(pictures: Mapping[str, UInt8[ndarray, "h w 3"]], arms: Sequence[str]) 
 
 
 def _details(crops: Mapping[str, UInt8[ndarray, "s s 3"]], arms: Sequence[str]) -> list[Detail]:
-    side_px = crops[HR].shape[0]
-    windows = where_most_varied([crops[arm] for arm in arms], 2, DETAIL_PX)
-    return [
-        Detail(
-            letter="AB"[number],
-            side_px=window.side_px,
-            left=100 * window.left_px / side_px,
-            top=100 * window.top_px / side_px,
-            width=100 * window.side_px / side_px,
-            height=100 * window.side_px / side_px,
-            uris={label: png_uri(window.cut(crop)) for label, crop in crops.items()},
-        )
-        for number, window in enumerate(windows)
-    ]
+    return enlarged(crops, where_most_varied([crops[arm] for arm in arms], 2, DETAIL_PX))
 
 
 def _table(results: ComparisonResults, looks: Mapping[str, Look], at: int) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -10,7 +11,15 @@ from numpy import ndarray
 
 from pipeline.inference.window import Window
 
+T = TypeVar("T")
+
 _LARGEST_SIDE_PX = 64
+
+
+def evenly_spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most so many items, evenly spread, in order."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def where_most_varied(

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jaxtyping import UInt8
+from numpy import ndarray
+
 from pipeline.inference.attention import STRONGEST
 from pipeline.inference.html_report.attention import Attention
 from pipeline.inference.html_report.columns import Column
 from pipeline.inference.html_report.curves import Curves
+from pipeline.inference.html_report.embedding import png_uri
 from pipeline.inference.html_report.origin import Origin
 from pipeline.inference.html_report.output import GENERATOR
 from pipeline.inference.html_report.tables import Table
 from pipeline.inference.html_report.templating import fill_template
+from pipeline.inference.window import Window
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,23 @@ class Detail:
     width: float
     height: float
     uris: Mapping[str, str]
+
+
+def enlarged(pictures: Mapping[str, UInt8[ndarray, "h w 3"]], windows: Sequence[Window]) -> list[Detail]:
+    """Return parts of a photo, enlarged; its pictures by method are all of one size."""
+    height_px, width_px = next(iter(pictures.values())).shape[:2]
+    return [
+        Detail(
+            letter="AB"[number],
+            side_px=window.side_px,
+            left=100 * window.left_px / width_px,
+            top=100 * window.top_px / height_px,
+            width=100 * window.side_px / width_px,
+            height=100 * window.side_px / height_px,
+            uris={method: png_uri(window.cut(picture)) for method, picture in pictures.items()},
+        )
+        for number, window in enumerate(windows)
+    ]
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from pipeline.inference.evaluation_report import EvaluationReport, MeansOfSet
 from pipeline.inference.html_report.attention import draw_attention
 from pipeline.inference.html_report.columns import HIGH_FREQUENCY_ENERGY, columns_of
 from pipeline.inference.html_report.curves import curves_of
-from pipeline.inference.html_report.details import where_most_different
-from pipeline.inference.html_report.embedding import photo_uri, png_uri
+from pipeline.inference.html_report.details import evenly_spread, where_most_different
+from pipeline.inference.html_report.embedding import photo_uri
 from pipeline.inference.html_report.origin import origin_of
-from pipeline.inference.html_report.page import ComparedPhoto, Detail, Page, RunSection, render
+from pipeline.inference.html_report.page import ComparedPhoto, Detail, Page, RunSection, enlarged, render
 from pipeline.inference.html_report.tables import Table, table_of
 from pipeline.inference.model_names import BICUBIC, HR
 from pipeline.metrics.bootstrap import mean_interval
@@ -142,7 +142,7 @@ def write_report(request: ReportRequest) -> Written:
     metrics = tuple(dict.fromkeys((_FIRST_METRIC, *request.metrics)))
     evaluation = open_evaluation(request.models, request.sets, metrics)
     report = evaluation.report
-    photos = _Photos(report, _evenly_spread(request.sets, report.scale, request.max_photos))
+    photos = _Photos(report, _shown(request.sets, report.scale, request.max_photos))
     evaluation.measure(photos.keep)
     if len(report.faults) == report.num_images:
         raise InputError("no photo of the sets can be used; no report was written:\n  " + "\n  ".join(report.faults))
@@ -174,29 +174,17 @@ def _title(set_name: str, results: SetResults) -> str:
     return f"{set_name} ({count} photo{'' if count == 1 else 's'})"
 
 
-def _evenly_spread(sets: Sequence[Path], scale: int, count: int) -> set[tuple[str, str]]:
+def _shown(sets: Sequence[Path], scale: int, count: int) -> set[tuple[str, str]]:
     """Return set and name of some photos."""
     photos = [(folder.name, image.name) for folder in sets for image in set_images(folder, scale)]
-    return {photos[number * len(photos) // count] for number in range(count)}
+    return set(evenly_spread(photos, count))
 
 
 def _details(pictures: Mapping[str, np.ndarray]) -> list[Detail]:
     """Return what is enlarged: where the last model and the first differ most; with one model, it and bicubic."""
-    bicubic, *models, hr = pictures.values()
+    bicubic, *models, _ = pictures.values()
     first = models[0] if len(models) > 1 else bicubic
-    height_px, width_px = hr.shape[:2]
-    return [
-        Detail(
-            letter="AB"[number],
-            side_px=window.side_px,
-            left=100 * window.left_px / width_px,
-            top=100 * window.top_px / height_px,
-            width=100 * window.side_px / width_px,
-            height=100 * window.side_px / height_px,
-            uris={method: png_uri(window.cut(picture)) for method, picture in pictures.items()},
-        )
-        for number, window in enumerate(where_most_different(first, models[-1]))
-    ]
+    return enlarged(pictures, where_most_different(first, models[-1]))
 
 
 def _run_section(label: str, run: RunFolder, photos: Mapping[str, np.ndarray]) -> RunSection:

@@ -89,7 +89,7 @@ def test_interval_covers_the_truth_as_often_as_it_says(
 ) -> None:
     random, contrast = np.random.default_rng(2), FIRST_AGAINST_LAST[len(strengths)]
     differing = {"of_voters": of_voters, "of_images": of_images}
-    # Preferences that differ draw the average choice to the middle, so that the truth is that of very many.
+    # Preferences that differ draw the average choice to the middle, so that the true one is that of very many.
     truth = float(fit(choices_of(random, strengths, 500, 500, **differing), len(strengths)).scores @ contrast)
     covered = 0
     for _ in range(TRIALS):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import open_browser, set_screen
+from browser import set_screen
 from harness import model_file, prepare_tiny_data
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
@@ -39,26 +38,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         models = [model_file(folder / "other.safetensors"), "run"]
         assert jobs.report.main([*models, "--sets", "validation", "--output", "page/report.html"]) == 0
     return folder / "page" / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def opened(browser: Chrome, page: Path) -> Chrome:
-    """The page, just opened on a desktop's screen."""
-    set_screen(browser, 1280, 900)
-    browser.get(page.as_uri())
-    return browser
-
-
-@pytest.fixture(autouse=True)
-def console_is_silent(browser: Chrome) -> Iterator[None]:
-    yield
-    assert browser.get_log("browser") == []
 
 
 def test_page_has_every_part_and_every_picture(opened: Chrome) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import open_browser, set_screen
+from browser import set_screen
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
@@ -45,26 +44,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
     (folder / "report.html").write_bytes(render_comparison(synthetic_comparison(folder, TITLES, num_seeds=3)))
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def opened(browser: Chrome, page: Path) -> Chrome:
-    """The page, just opened on a desktop's screen."""
-    set_screen(browser, 1280, 900)
-    browser.get(page.as_uri())
-    return browser
-
-
-@pytest.fixture(autouse=True)
-def console_is_silent(browser: Chrome) -> Iterator[None]:
-    yield
-    assert browser.get_log("browser") == []
 
 
 def test_every_chart_and_picture_is_drawn(opened: Chrome) -> None:
