@@ -130,7 +130,8 @@ def _carry_out(comparing: Comparing, config: CompareConfig) -> dict[str, str]:
     """Carry out what is left to do; return why a run is not done, by its name."""
     from pipeline.experiments.execution import execute
 
-    cores = os.cpu_count() or 1
+    # Those that a batch system or `taskset` left to this process, where the platform says so.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     start = comparing.start_task(cores)
     if start is not None and (failures := execute([start], 1)):
         return failures

@@ -1,7 +1,7 @@
 """Textures of generated photos (`pipeline.experiments.shapes`): how much there is, and whether it is the right one.
 
 Each kind of shape has stripes in a direction of its own. Their strength at a place is the magnitude of a Gabor filter
-of their period and direction, averaged over some periods: the place of single stripes, which nothing in the LQ image
+of their frequency and direction, averaged over some periods: the place of single stripes, which nothing in the LQ image
 determines, does not count.
 """
 
@@ -16,9 +16,9 @@ from numpy import ndarray
 from pipeline.metrics.metric import Metric
 from pipeline.metrics.pixels import cut_border, to_y
 
-ANGLES_DEGREES = (0.0, 45.0, 90.0, 135.0)
-"""Direction in which the stripes of each kind change."""
-PERIOD_PX = 4.0
+WAVES_CYCLES_PX = ((0.0, 0.25), (0.25, 0.0), (0.25, 0.25), (0.25, -0.25))
+"""Cycles per px down and to the right of the stripes of each kind. All repeat every 4 px, the side of an LQ pixel: a
+generator knows no absolute position, and could not draw stripes that differ from one LQ pixel to the next."""
 _WINDOW_PX = 3.0
 _AVERAGE_PX = 4.0
 # Of the amplitude of the ground truth's stripes: what is weaker is no texture.
@@ -35,8 +35,8 @@ def stripes(image: Float[ndarray, "h w"]) -> Float[ndarray, "kinds h w"]:
     window = np.exp(-(rows**2 + columns**2) / (2 * _WINDOW_PX**2))
     window /= window.sum() / 2
     found = []
-    for angle in np.deg2rad(ANGLES_DEGREES):
-        wave = np.exp(2j * np.pi * (columns * np.cos(angle) + rows * np.sin(angle)) / PERIOD_PX)
+    for down, right in WAVES_CYCLES_PX:
+        wave = np.exp(2j * np.pi * (rows * down + columns * right))
         answer = signal.fftconvolve(image - image.mean(), window * wave, mode="same")
         found.append(ndimage.gaussian_filter(np.abs(answer), _AVERAGE_PX))
     return np.stack(found)

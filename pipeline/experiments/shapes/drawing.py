@@ -14,13 +14,15 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from pipeline.metrics.texture import ANGLES_DEGREES, PERIOD_PX
+from pipeline.metrics.texture import WAVES_CYCLES_PX
 from shards.format.files import write_atomically
 from shards.format.png import encode_png
 
 KINDS = ("disc", "square", "triangle", "cross")
 SIDE_PX = 192
-_CELL_PX = 64
+# Small enough that a generator of a few layers learns which shape a place is in. With cells of 64 px it did not, not even
+# from photos whose stripes all had one phase, by their pixels.
+_CELL_PX = 32
 _CHANCE = 0.9
 _AMPLITUDE = 0.18
 _EDGE_PX = 1.0
@@ -40,7 +42,7 @@ class Drawing:
 
 
 def draw(seed: int) -> Drawing:
-    """Draw a photo: up to nine shapes of random kind, size, place and shade on a smooth background."""
+    """Draw a photo: up to 36 shapes of random kind, size, place and shade on a smooth background."""
     random = np.random.Generator(np.random.PCG64(seed))
     rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX].astype(float)
     picture, kinds = _background(random, rows, columns), np.zeros((SIDE_PX, SIDE_PX), np.int64)
@@ -48,13 +50,15 @@ def draw(seed: int) -> Drawing:
         for left in range(0, SIDE_PX, _CELL_PX):
             if random.random() > _CHANCE:
                 continue
-            kind, radius = int(random.integers(len(KINDS))), random.uniform(20, 27)
-            middle = _CELL_PX / 2 + random.uniform(-3, 3, size=2)
-            distance = _DISTANCES[kind](rows - top - middle[0], columns - left - middle[1], radius)
+            kind, radius = int(random.integers(len(KINDS))), random.uniform(11, 14)
+            middle = _CELL_PX / 2 + random.uniform(-1.5, 1.5, size=2)
+            # No shape reaches further.
+            near = tuple(slice(max(0, edge - _CELL_PX // 4), edge + _CELL_PX * 5 // 4) for edge in (top, left))
+            distance = _DISTANCES[kind](rows[near] - top - middle[0], columns[near] - left - middle[1], radius)
             inside = np.clip(0.5 - distance / _EDGE_PX, 0, 1)[..., None]
-            shade = random.uniform(0.3, 0.7, size=3) + _texture(random, kind, rows, columns)[..., None]
-            picture = inside * shade + (1 - inside) * picture
-            kinds[distance < 0] = kind + 1
+            shade = random.uniform(0.3, 0.7, size=3) + _texture(random, kind, rows[near], columns[near])[..., None]
+            picture[near] = inside * shade + (1 - inside) * picture[near]
+            kinds[near][distance < 0] = kind + 1
     return Drawing((np.clip(picture, 0, 1) * 255).round().astype(np.uint8), kinds)
 
 
@@ -68,9 +72,8 @@ def _background(
 def _texture(
     random: np.random.Generator, kind: int, rows: Float[ndarray, "h w"], columns: Float[ndarray, "h w"]
 ) -> Float[ndarray, "h w"]:
-    angle = np.deg2rad(ANGLES_DEGREES[kind])
-    along = columns * np.cos(angle) + rows * np.sin(angle)
-    return _AMPLITUDE * np.sin(2 * np.pi * along / PERIOD_PX + random.uniform(0, 2 * np.pi))
+    down, right = WAVES_CYCLES_PX[kind]
+    return _AMPLITUDE * np.sin(2 * np.pi * (rows * down + columns * right) + random.uniform(0, 2 * np.pi))
 
 
 # Signed distances to the outlines, negative inside; areas are about equal for one radius.

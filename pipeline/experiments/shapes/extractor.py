@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.experiments.shapes.drawing import KINDS, SIDE_PX, draw
+from pipeline.experiments.shapes.drawing import KINDS, draw
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.models.semantics.extractor import open_vision_model
 from pipeline.progress import Progress
@@ -68,8 +68,10 @@ def train_extractor(path: Path, first_seed: int, seed: int = 0, num_steps: int =
 
 
 def _drawings(seeds: range) -> tuple[Tensor, Tensor]:
-    """Return drawings and, for each cell of the grid, what is at its middle."""
+    """Return drawings and, for each cell of the grid, the shape that takes most of it; 0 where there is none."""
     drawings = [draw(seed) for seed in seeds]
     photos = torch.from_numpy(np.stack([one.photo for one in drawings])).permute(0, 3, 1, 2).float() / 255
-    middles = slice(SEMANTIC_STRIDE_PX // 2, SIDE_PX, SEMANTIC_STRIDE_PX)
-    return photos, torch.from_numpy(np.stack([one.kinds[middles, middles] for one in drawings]))
+    kinds = torch.from_numpy(np.stack([one.kinds for one in drawings]))
+    areas = F.avg_pool2d(F.one_hot(kinds, len(KINDS) + 1).permute(0, 3, 1, 2).float(), SEMANTIC_STRIDE_PX)
+    shapes = areas[:, 1:].max(dim=1)
+    return photos, torch.where(shapes.values > 0, shapes.indices + 1, 0)

@@ -14,7 +14,7 @@ from pipeline.experiments.shapes import drawing
 from pipeline.experiments.shapes.drawing import KINDS, SIDE_PX, draw
 from pipeline.experiments.shapes.extractor import ARCHITECTURE, LAYER, train_extractor
 from pipeline.metrics import METRICS
-from pipeline.metrics.texture import ANGLES_DEGREES
+from pipeline.metrics.texture import WAVES_CYCLES_PX
 from pipeline.models.semantics.extractor import build_semantic_extractor
 from shards.degradation import bicubic
 from shards.format.png import decode_png
@@ -33,14 +33,14 @@ def test_drawing_hangs_on_its_seed_alone_and_shows_every_kind() -> None:
 def test_lq_shows_shapes_and_no_texture(seed: int) -> None:
     photo = draw(seed).photo
     enlarged = bicubic.upscale(bicubic.downscale(photo, 4), 4)
-    assert DISTANCE(enlarged, photo, 4) > 0.95
+    assert DISTANCE(enlarged, photo, 4) > 0.9
     assert WRONG(enlarged, photo, 4) == 0
-    assert np.abs(enlarged.astype(int) - photo).mean() < 12
+    assert np.abs(enlarged.astype(int) - photo).mean() < 18
 
 
 def test_textures_of_other_kinds_are_wrong_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     right = draw(3).photo
-    monkeypatch.setattr(drawing, "ANGLES_DEGREES", (*ANGLES_DEGREES[1:], ANGLES_DEGREES[0]))
+    monkeypatch.setattr(drawing, "WAVES_CYCLES_PX", (*WAVES_CYCLES_PX[1:], WAVES_CYCLES_PX[0]))
     exchanged = draw(3).photo
     assert WRONG(exchanged, right, 4) > 0.95
     assert DISTANCE(exchanged, right, 4) > 1.5
@@ -64,8 +64,8 @@ def test_place_of_single_stripes_does_not_count(monkeypatch: pytest.MonkeyPatch)
 def test_extractor_is_read_as_any_vision_model_and_knows_more_than_chance(tmp_path: Path) -> None:
     path = tmp_path / "extractor.safetensors"
     accuracy = train_extractor(path, 500, num_steps=100)
-    background = np.mean([(draw(seed).kinds == 0).mean() for seed in range(900, 940)])
-    assert accuracy > background + 0.05
+    # The most frequent answer is no shape, in about a quarter of the cells.
+    assert accuracy > 0.5
     extractor = build_semantic_extractor(ARCHITECTURE, LAYER, path, crop_px=64)
     assert extractor(torch.rand(1, 3, 64, 64)).shape == (1, 192, 4, 4)
 
