@@ -20,8 +20,8 @@ from shards.format.png import encode_png
 
 KINDS = ("disc", "square", "triangle", "cross")
 SIDE_PX = 192
-# Small enough that a generator of a few layers learns which shape a place is in. With cells of 64 px it did not, not even
-# from photos whose stripes all had one phase, by their pixels.
+# Small enough that a generator of a few layers learns which shape a place is in. With cells of 64 px it did not, even
+# where all stripes had one phase and pixels alone would have taught it.
 _CELL_PX = 32
 _CHANCE = 0.9
 _AMPLITUDE = 0.18
