@@ -27,6 +27,7 @@ from pipeline.models.generators import (
     GeneratorName,
     GeneratorOptions,
     RRDBOptions,
+    SemanticCompactOptions,
     SpandrelOptions,
     SwinIROptions,
     build_generator,
@@ -39,6 +40,11 @@ NATIVE: dict[str, tuple[GeneratorOptions, str, str]] = {
     "rrdb": (RRDBOptions(scale=SCALE, num_features=64, num_blocks=23), "1809.00219", "64 features, 23 blocks"),
     "swinir": (SwinIROptions(scale=SCALE, num_features=180, num_blocks=6), "2108.10257", "180 features, 6 blocks"),
     "compact": (CompactOptions(scale=SCALE, num_features=64, num_blocks=16), "2107.10833", "64 features, 16 blocks"),
+    "semantic_compact": (
+        SemanticCompactOptions(scale=SCALE, num_features=64, num_blocks=16, semantics_weights="random"),
+        "1804.02815",
+        "64 features, 16 blocks",
+    ),
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
     "ATD": {

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pipeline.models.generators.compact_options import CompactOptions
 from pipeline.models.generators.options import GENERATORS, FromFileOptions, GeneratorName, GeneratorOptions
 from pipeline.models.generators.rrdb_options import RRDBOptions
+from pipeline.models.generators.semantic_compact_options import SemanticCompactOptions
 from pipeline.models.generators.spandrel.options import PREFIX, SpandrelOptions, how_to_try, usable_names
 from pipeline.models.generators.swinir.options import SwinIROptions
 from pipeline.registry import imported_on_first_use
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 GENERATORS.announce(RRDBOptions, "pipeline.models.generators.rrdb")
 GENERATORS.announce(SwinIROptions, "pipeline.models.generators.swinir.architecture")
 GENERATORS.announce(CompactOptions, "pipeline.models.generators.compact")
+GENERATORS.announce(SemanticCompactOptions, "pipeline.models.generators.semantic_compact")
 # Last: files are offered to the architectures in this order, and importing spandrel takes seconds.
 GENERATORS.announce(
     SpandrelOptions,
@@ -65,6 +67,7 @@ __all__ = [
     "RRDBNet",
     "RRDBOptions",
     "SRVGGNetCompact",
+    "SemanticCompactOptions",
     "SpandrelOptions",
     "SwinIR",
     "SwinIROptions",

@@ -62,8 +62,12 @@ class SRVGGNetCompact(Generator):
             ValueError: `lq` is not a batch of RGB images, or (checked in evaluation mode, on the CPU) not finite.
         """
         self.check_input(lq)
-        detail = F.pixel_shuffle(self.body(lq), self.scale)
+        detail = F.pixel_shuffle(self.detail(lq), self.scale)
         return detail + F.interpolate(lq, scale_factor=self.scale, mode="nearest")
+
+    def detail(self, lq: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """Return what is added to the enlarged input, before its pixels are shuffled; c is 3 * scale ** 2."""
+        return self.body(lq)
 
 
 def _build_activation(name: str, num_features: int) -> nn.Module:
@@ -86,7 +90,7 @@ class CompactArchitecture(GeneratorArchitecture[CompactOptions]):
 
     def recognise(self, state: Mapping[str, Tensor], scale: int | None) -> CompactOptions | None:
         """See `GeneratorArchitecture`. ReLU and LeakyReLU leave no trace in a file; ReLU is assumed."""
-        if "body.0.weight" not in state:
+        if "body.0.weight" not in state or not all(name.startswith("body.") for name in state):
             return None
         convolutions = [name for name, tensor in state.items() if tensor.ndim == 4]
         channels = state["body.0.weight"].shape[1]
@@ -101,4 +105,4 @@ class CompactArchitecture(GeneratorArchitecture[CompactOptions]):
         )
 
 
-GENERATORS.add(CompactArchitecture())
+COMPACT = GENERATORS.add(CompactArchitecture())

@@ -8,6 +8,7 @@ logs, runs and caches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -74,7 +75,9 @@ class FrozenMaps(nn.Module):
         if only_px and any(fits[0].side_px(side) != only_px for side in image.shape[-2:]):
             size = " x ".join(map(str, image.shape[-2:]))
             raise ConfigError(f"{self.name}, was built for these; got an image of {size} px")
-        seen = fits[0].resize((image - self.mean) / self.std).to(next(self.network.parameters()).dtype)
+        # A network that is part of another may have its weights as buffers.
+        weight = next(chain(self.network.parameters(), self.network.buffers()))
+        seen = fits[0].resize((image - self.mean) / self.std).to(weight.dtype)
         grid = (image.shape[-2] // SEMANTIC_STRIDE_PX, image.shape[-1] // SEMANTIC_STRIDE_PX)
         maps = self.backbone.model.maps_of(self.network, seen, self.backbone.layers)
         return [fit.place(features, grid) for fit, features in zip(fits, maps, strict=True)]
