@@ -81,7 +81,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.manual_seed(0)
     pixel = SRVGGNetCompact(16, 2, 4)
     discriminator = PatchDiscriminator(16)
-    fit(pixel, None, 250, 2e-3)
+    fit(pixel, None, 500, 1e-3)
     gan = copy.deepcopy(pixel)
     pairs = [EvaluationPair("", downscale(crop, 4), crop) for crop in crops(skimage.data.chelsea(), 96, 96)[:12]]
 
@@ -91,7 +91,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
     start = quality(pixel)
     for _ in range(12):  # as a run with keep_best would stop
-        fit(gan, discriminator, 25, 3e-4)
+        fit(gan, discriminator, 25, 1.5e-4)
         now = quality(gan)
         is_better = compare(METRICS["spectrum"], now["spectrum"], start["spectrum"]).is_better
         if is_better and np.mean(now["psnr_y"]) < np.mean(start["psnr_y"]) - 0.03:
