@@ -23,11 +23,10 @@ from pipeline.experiments.results import ComparisonResults
 from pipeline.experiments.study import write_study
 from pipeline.experiments.study_file import STUDY_FILE
 from pipeline.inference.device import best_device
-from pipeline.inference.html_report.origin import code_version
 from pipeline.progress import say
 from pipeline.run.checks import resolve_generator, resolve_semantics
 from pipeline.run.cost import Cost, cost_of
-from pipeline.tracking import NullTracker, Tracker, open_tracker
+from pipeline.tracking import NullTracker, Tracker, code, open_tracker
 from shards.format.files import check_writable, write_atomically
 
 
@@ -160,7 +159,7 @@ class Comparing:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {platform.machine()}"
         return {
             "command": self.command,
-            "code": code_version(),
+            "code": str(code()),
             "torch": version("torch"),
             "device": name,
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

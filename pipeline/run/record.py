@@ -10,15 +10,16 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pipeline.config.data import WHOLE
 from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
-from pipeline.data.datasets import Datasets
+from pipeline.data.datasets import Dataset, Datasets
 from pipeline.data.evaluation import passed_over_in_sets
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.generators import GeneratorOptions
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker, Report, Tracker, open_tracker
+from pipeline.tracking import NullTracker, Report, TrackedDataset, Tracker, open_tracker
 
 LEFT_OUT = "initial_weights_left_out"
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "timm", "numpy", "pillow", "mlflow")
@@ -86,9 +87,28 @@ def start_tracking(
     launched = {**backend.launch_record, "overruled": "; ".join(backend.notes)}
     tags |= {f"{LEFT_OUT}.{name}": "\n".join(lines) for name, lines in left_out.items()}
     tags |= {f"launch.{name}": str(value) for name, value in flatten(launched).items()}
+    tags |= {f"library.{name}": number for name, number in installed_versions().items()}
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
-    return open_tracker(config.report.experiment, str(config.run_dir), run_id, parameters_of(config), tags, record)
+    inputs = [_as_tracked(dataset) for dataset in datasets.members]
+    tracker = open_tracker(
+        config.report.experiment, str(config.run_dir), run_id, parameters_of(config), tags, record, inputs
+    )
+    tracker.measure_system()
+    return tracker
+
+
+def _as_tracked(dataset: Dataset) -> TrackedDataset:
+    manifest, images = dataset.manifest, dataset.manifest.images
+    facts = {
+        "samples": manifest.num_samples,
+        "shards": len(manifest.shards),
+        "rejected_photos": len(manifest.rejects),
+        "degradation": images.degradation,
+        "scale": images.scale,
+        "share": dataset.thousandths / WHOLE,
+    }
+    return TrackedDataset(dataset.folder.name, manifest.digest, str(dataset.folder), facts)
 
 
 def parameters_of(config: TrainConfig) -> dict[str, Any]:

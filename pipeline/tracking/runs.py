@@ -9,11 +9,13 @@ rank 0, so training waits for no server. A server that cannot be reached costs o
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +25,8 @@ from pipeline.errors import TrackingError
 from pipeline.tracking.environment import check_reachable, first_line, prepare
 from pipeline.tracking.moved import correct_paths, sqlite_file
 from pipeline.tracking.names import metric_name, picture_name, text, title
+from pipeline.tracking.source import source_tags
+from shards.secrets import without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -34,6 +38,7 @@ _UNREACHABLE_CLOSE_TIMEOUT_S = 5.0
 _BATCH_LENGTH = 500
 _MAX_PARAMETER_CHARACTERS = 500
 _MAX_TAG_CHARACTERS = 5000
+_MAX_DIGEST_CHARACTERS = 36
 # Error codes that concern single values. Any other answer means that the server itself is faulty.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 # Opens the UI on training runs and their charts, not on traces of language models.
@@ -41,6 +46,23 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 Report: TypeAlias = tuple[int, Mapping[str, float]]
 """A line of `metrics.jsonl`: images seen, and values by name."""
+
+
+@dataclass(frozen=True)
+class TrackedDataset:
+    """A dataset that a run trains on, as MLflow's UI lists it.
+
+    Attributes:
+        name: For people.
+        digest: Of its manifest: names it down to the last byte.
+        source: Folder or URL.
+        facts: Counts and settings that the UI shows.
+    """
+
+    name: str
+    digest: str
+    source: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Tracker:
@@ -53,6 +75,7 @@ class Tracker:
         parameters: Flat names to values, logged once.
         tags: Tags, logged on every call.
         record: Reports of earlier calls; those that MLflow does not have are sent.
+        datasets: What the run trains on.
         creates: Create a run where MLflow does not know the one to resume.
 
     Raises:
@@ -67,6 +90,7 @@ class Tracker:
         parameters: Mapping[str, Any],
         tags: Mapping[str, str],
         record: Sequence[Report] = (),
+        datasets: Sequence[TrackedDataset] = (),
         *,
         creates: bool = True,
     ) -> None:
@@ -89,6 +113,9 @@ class Tracker:
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         self._submit(lambda: self._log_tags(texts))
+        if datasets:
+            self._submit(lambda: self._log_datasets(datasets))
+        self._monitor: Any = None
         if run_id != self.run_id:
             values = {metric_name(name): text(value, _MAX_PARAMETER_CHARACTERS) for name, value in parameters.items()}
             self._submit(lambda: self._log_parameters(values))
@@ -128,6 +155,39 @@ class Tracker:
 
         values = [Param(name, value) for name, value in parameters.items()]
         self._each_if_refused(lambda some: self._client.log_batch(self.run_id or "", params=some), values)
+
+    def _log_datasets(self, datasets: Sequence[TrackedDataset]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        context = [InputTag("mlflow.data.context", "training")]
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=text(dataset.name, _MAX_PARAMETER_CHARACTERS),
+                    digest=dataset.digest[:_MAX_DIGEST_CHARACTERS],
+                    source_type="s3" if dataset.source.startswith("s3://") else "local",
+                    source=json.dumps({"uri": without_secrets(dataset.source)}),
+                    profile=json.dumps(dict(dataset.facts)),
+                ),
+                context,
+            )
+            for dataset in datasets
+        ]
+        self._client.log_inputs(self.run_id or "", datasets=inputs)
+
+    def measure_system(self) -> None:
+        """Log load and memory of CPU and GPU, disk and network, every ten seconds. Never blocks, never raises."""
+        self._submit(self._start_measuring)
+
+    def _start_measuring(self) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True)
+        self._monitor.start()
+
+    def _stop_measuring(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
 
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         """Log numbers at a position of the run. Never blocks, never raises."""
@@ -186,6 +246,7 @@ class Tracker:
 
     def close(self, status: str) -> None:
         """End the run as FINISHED, KILLED or FAILED, waiting a bounded time for what is queued."""
+        self._submit(self._stop_measuring)
         self._submit(lambda: self._client.set_terminated(self.run_id or "", status))
         timeout_s = _UNREACHABLE_CLOSE_TIMEOUT_S if self._is_unreachable else _CLOSE_TIMEOUT_S
         deadline_s = time.monotonic() + timeout_s
@@ -219,6 +280,9 @@ class NullTracker:
 
     run_id: str | None = None
 
+    def measure_system(self) -> None:
+        """Do nothing."""
+
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         """Do nothing."""
 
@@ -242,10 +306,14 @@ def open_tracker(
     parameters: Mapping[str, Any],
     tags: Mapping[str, str],
     record: Sequence[Report] = (),
+    datasets: Sequence[TrackedDataset] = (),
 ) -> Tracker | NullTracker:
-    """Open the run in MLflow, or train without it, with one warning, if that fails."""
+    """Open the run in MLflow, or train without it, with one warning, if that fails; see `Tracker`.
+
+    The run says who started it, with which command and code.
+    """
     try:
-        return Tracker(experiment, run_name, run_id, parameters, tags, record)
+        return Tracker(experiment, run_name, run_id, parameters, source_tags() | dict(tags), record, datasets)
     except Exception as error:  # noqa: BLE001 - whatever a tracking server does, training continues
         _LOG.warning("MLflow cannot be reached (%s); metrics.jsonl has everything", first_line(error))
         return NullTracker()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from PIL import Image
 from tracked_runs import PARAMETERS, open_run
 
 from pipeline.errors import TrackingError
-from pipeline.tracking import open_existing, open_tracker
+from pipeline.tracking import TrackedDataset, code, open_existing, open_tracker
 
 
 def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
@@ -137,3 +139,63 @@ def test_existing_run_takes_a_picture_and_no_run_is_created_for_an_unknown_one(
     with pytest.raises(TrackingError, match="no database"):
         open_existing(first.run_id)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_run_says_who_started_it_with_which_command_code_and_data(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["jobs/train_sed.py", "demo", "--data.shards", "s3://me:hidden@host/shards"])
+    datasets = [TrackedDataset("shards", "d" * 64, "s3://me:hidden@host/shards", {"samples": 22})]
+    tracker = open_tracker("sed tests", "first", None, {}, {}, datasets=datasets)
+    tracker.close("FINISHED")
+    run = MlflowClient(store).get_run(tracker.run_id)
+    tags = run.data.tags
+    assert tags["mlflow.source.name"] == "python jobs/train_sed.py demo --data.shards s3://host/shards"
+    assert tags["mlflow.source.type"] == "LOCAL"
+    assert tags["mlflow.user"] == getpass.getuser()
+    assert tags["code"] == str(code())
+    assert tags.get("mlflow.source.git.commit") == code().commit  # None where the tests run outside a checkout
+    (listed,) = run.inputs.dataset_inputs
+    assert (listed.dataset.name, listed.dataset.digest) == ("shards", "d" * 36)
+    assert (listed.dataset.source_type, json.loads(listed.dataset.source)) == ("s3", {"uri": "s3://host/shards"})
+    assert json.loads(listed.dataset.profile) == {"samples": 22}
+    assert [(tag.key, tag.value) for tag in listed.tags] == [("mlflow.data.context", "training")]
+
+
+def test_dataset_of_a_resumed_run_is_listed_once(store: str) -> None:
+    datasets = [TrackedDataset("shards", "d" * 64, "/data/shards")]
+    first = open_tracker("sed tests", "first", None, {}, {}, datasets=datasets)
+    first.close("KILLED")
+    open_tracker("sed tests", "first", first.run_id, {}, {}, datasets=datasets).close("FINISHED")
+    assert len(MlflowClient(store).get_run(first.run_id).inputs.dataset_inputs) == 1
+
+
+def test_adding_to_a_run_leaves_its_source_alone(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_run()
+    first.close("FINISHED")
+    before = MlflowClient(store).get_run(first.run_id).data.tags["mlflow.source.name"]
+    monkeypatch.setattr("sys.argv", ["jobs/visualise.py"])
+    open_existing(first.run_id).close("FINISHED")
+    assert MlflowClient(store).get_run(first.run_id).data.tags["mlflow.source.name"] == before
+
+
+def test_load_of_the_machine_is_measured_and_continues_when_resumed(
+    store: str, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    client, run_id = MlflowClient(store), None
+    for expected in (1, 2):
+        tracker = open_tracker("sed tests", "first", run_id, {}, {})
+        tracker.measure_system()
+        run_id = tracker.run_id
+        deadline = time.monotonic() + 30
+        history: list = []
+        while len(history) < 3 * expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+            history = client.get_metric_history(run_id, "system/cpu_utilization_percentage")
+        tracker.close("FINISHED")
+    steps = [point.step for point in client.get_metric_history(run_id, "system/cpu_utilization_percentage")]
+    assert len(steps) >= 6
+    assert len(set(steps)) == len(steps)
+    assert {"system/system_memory_usage_percentage", "system/disk_usage_percentage"} <= {
+        *client.get_run(run_id).data.metrics
+    }
+    assert warnings() == []
