@@ -92,8 +92,9 @@ def test_three_training_steps_follow_the_reference():
     for step in range(3):
         wanted = golden_outputs()["train_P"][step]
         got = train_step(step, generator, discriminator, perceptual, optimizers)
-        # The reference iterates its spectral norms once more a step, so later steps may drift apart a little.
-        assert got == pytest.approx(wanted.tolist(), rel=1e-4 if step == 0 else 1e-3)
+        # The reference iterates its spectral norms once more a step, so later steps may drift apart a little. The last
+        # value, the loss on fake images, is near 0 by then (0.006), and CPUs differ in it by 7e-6.
+        assert got == pytest.approx(wanted.tolist(), rel=1e-4 if step == 0 else 1e-3, abs=1e-12 if step == 0 else 2e-5)
     wanted_weight = golden_outputs()["train_P_conv_last.weight"]
     assert relative_error(generator.conv_last.weight.detach(), wanted_weight) < 1e-3
 
