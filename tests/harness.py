@@ -150,6 +150,18 @@ def tiny_preset(folder: Path, **train_changes: Any) -> Preset:
     return structure(plain, Preset, "tiny preset")
 
 
+def two_step_preset(folder: Path) -> Preset:
+    """A preset of two GAN steps, each reported, validated and saved, with its shards and validation set."""
+    changes = {"data.crop_px": 64, "data.canvas_px": 64, "data.batch_size": 2, "report.every_images": 2}
+    changes |= {"report.validate_every_images": 2, "report.checkpoint_every_images": 2}
+    changes |= {"schedule.total_images": 4, "schedule.pixel_only_images": 0, "schedule.milestones_images": []}
+    preset = tiny_preset(folder, **changes)
+    write_photos(folder / "photos", [(160, 176)])
+    write_photos(folder / "validation" / "HR", [(64, 72)])
+    write_shards(preset.shards)
+    return preset
+
+
 def runtime_config(**changes: Any) -> RuntimeConfig:
     """Deterministic float32, as most tests compute; `changes` say otherwise."""
     return dataclasses.replace(PRESETS.load("demo", Preset).train.runtime, **changes)

@@ -26,6 +26,7 @@ DEFAULTS = {
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",  # its import sets its loggers' level, also where that has been set before
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Set unless the user has set them."""

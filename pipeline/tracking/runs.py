@@ -176,7 +176,7 @@ class Tracker:
         self._client.log_inputs(self.run_id or "", datasets=inputs)
 
     def measure_system(self) -> None:
-        """Log load and memory of CPU and GPU, disk and network, every ten seconds. Never blocks, never raises."""
+        """Log load and memory of the machine every ten seconds; a GPU's need nvidia-ml-py. Never blocks or raises."""
         self._submit(self._start_measuring)
 
     def _start_measuring(self) -> None:

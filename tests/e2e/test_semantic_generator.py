@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import changed, photo, tiny_preset, write_photos, write_shards
+from harness import changed, photo, two_step_preset
 from safetensors.torch import save_file
 from sessions import assert_same_end, run_session
 
@@ -25,19 +25,12 @@ from pipeline.tracking import NullTracker
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preset:
     """A run of two steps from the file of a plain compact generator."""
     monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
-    changes = {"data.crop_px": 64, "data.canvas_px": 64, "data.batch_size": 2, "report.every_images": 2}
-    changes |= {"report.validate_every_images": 2, "report.checkpoint_every_images": 2}
-    changes |= {"schedule.total_images": 4, "schedule.pixel_only_images": 0, "schedule.milestones_images": []}
-    preset = tiny_preset(tmp_path, **changes)
-    write_photos(tmp_path / "photos", [(160, 176)])
-    write_photos(tmp_path / "validation" / "HR", [(64, 72)])
-    write_shards(preset.shards)
     save_generator(tmp_path / "plain.safetensors", SRVGGNetCompact(8, 2, 4))
     generator = SemanticCompactOptions(
         scale=4, num_features=8, num_blocks=2, semantics="timm:test_resnet", semantics_weights="random",
         initial_weights=tmp_path / "plain.safetensors", initial_weights_partial=True,
     )  # fmt: skip
-    return changed(preset, generator=generator)
+    return changed(two_step_preset(tmp_path), generator=generator)
 
 
 def test_run_resumes_to_the_same_bits_and_its_export_is_whole(preset: Preset, tmp_path: Path) -> None:

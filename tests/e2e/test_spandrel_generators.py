@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import changed, photo, tiny_preset, write_photos, write_shards
+from harness import changed, photo, two_step_preset
 from sessions import assert_same_end, run_session
 from spandrel import ModelLoader
 from spandrel_sizes import SMALL, small_options
@@ -23,15 +23,7 @@ from pipeline.tracking import NullTracker
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
-    folder = tmp_path_factory.mktemp("spandrel")
-    changes = {"data.crop_px": 64, "data.canvas_px": 64, "data.batch_size": 2, "report.every_images": 2}
-    changes |= {"report.validate_every_images": 2, "report.checkpoint_every_images": 2}
-    changes |= {"schedule.total_images": 4, "schedule.pixel_only_images": 0, "schedule.milestones_images": []}
-    preset = tiny_preset(folder, **changes)
-    write_photos(folder / "photos", [(160, 176)])
-    write_photos(folder / "validation" / "HR", [(64, 72)])
-    write_shards(preset.shards)
-    return preset
+    return two_step_preset(tmp_path_factory.mktemp("spandrel"))
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +161,13 @@ def test_run_says_who_started_it_with_which_command_code_and_data(store: str, mo
     assert (listed.dataset.source_type, json.loads(listed.dataset.source)) == ("s3", {"uri": "s3://host/shards"})
     assert json.loads(listed.dataset.profile) == {"samples": 22}
     assert [(tag.key, tag.value) for tag in listed.tags] == [("mlflow.data.context", "training")]
+
+
+def test_run_whose_machine_is_measured_prints_nothing(store: str) -> None:
+    run = "t = open_tracker('sed tests', 'first', None, {}, {}); t.measure_system(); t.close('FINISHED')"
+    command = [sys.executable, "-c", f"from pipeline.tracking import open_tracker; {run}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=os.environ)
+    assert done.stdout + done.stderr == ""
 
 
 def test_dataset_of_a_resumed_run_is_listed_once(store: str) -> None:
