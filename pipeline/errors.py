@@ -40,6 +40,10 @@ class TrackingError(RuntimeError):
     """MLflow is unreachable, or does not know what was asked for; the files on disk are complete."""
 
 
+class RefusedError(TrackingError):
+    """MLflow does not accept a value for what it is; another attempt would not help."""
+
+
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
     """Turn a failed write in this block into a `SaveError` that names the file and the remedy."""

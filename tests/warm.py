@@ -95,12 +95,12 @@ def _prepare(life: Life, rank: int) -> None:
     import pipeline.run.record
     import pipeline.run.session
     import pipeline.runtime.roll_call
-    from pipeline.tracking import NullTracker
+    from pipeline.tracking import Trackers
 
     torch.set_num_threads(1)
     pipeline.runtime.roll_call.WINDOW_S = 1.0
     if "MLFLOW_TRACKING_URI" not in life.environment:
-        pipeline.run.record.open_tracker = lambda *_: NullTracker()
+        pipeline.run.record.open_trackers = lambda *_: Trackers()
     if life.keys is not None:
         pipeline.run.session.batches = _noting(pipeline.run.session.batches, life.keys.with_suffix(f".{rank}"))
     if life.dies_at_file_event is not None and rank == 0:

@@ -71,6 +71,21 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def machine(self) -> Path:
+        """One JSON line per report: when it was, speed, memory and load."""
+        return self.path / "machine.jsonl"
+
+    @property
+    def tracking(self) -> Path:
+        """Folder of the run's description, and of what each tracker knows or has not received yet."""
+        return self.path / "tracking"
+
+    @property
+    def mlflow(self) -> Path:
+        """Folder of what is kept for MLflow: the run's ID there, and what waits."""
+        return self.tracking / "mlflow"
+
+    @property
     def status(self) -> Path:
         """How the last call ended, for schedulers: a launcher exits with 1 whether the run was preempted or failed."""
         return self.path / "status.json"
@@ -128,7 +143,7 @@ class RunFolder:
     def _check_unclaimed(self, preset: Preset) -> None:
         """A run begins with its configuration: without one, what lies where it would write is somebody's."""
         discriminators = map(self.discriminator, preset.train.discriminators)
-        ours = (self.metrics, self.status, self.generator, self.best_generator, *discriminators)
+        ours = (self.metrics, self.machine, self.status, self.generator, self.best_generator, *discriminators)
         if found := [str(path.relative_to(self.path)) for path in ours if os.path.lexists(path)]:
             raise ConfigError(
                 f"{self.path} holds {', '.join(found)}, which a run would replace, and not the {self.config.name} of a "

@@ -56,9 +56,9 @@ class ReportConfig:
     """Reports, validation and checkpoints. All intervals in images, multiples of `every_images`."""
 
     every_images: int
-    """Losses to the terminal, metrics.jsonl and MLflow."""
+    """Losses to the terminal, metrics.jsonl and the trackers."""
     validate_every_images: int
-    """`metrics` on `validation_sets`, pictures to MLflow; also at the end of the run."""
+    """`metrics` on `validation_sets`, pictures to the trackers; also at the end of the run."""
     checkpoint_every_images: int
     """A checkpoint; also at the end of the run and on SIGTERM or SIGUSR1."""
     keep_checkpoints: int
@@ -66,7 +66,10 @@ class ReportConfig:
     validation_sets: tuple[Path, ...]
     """Evaluation sets, in any layout that jobs/evaluate.py takes."""
     experiment: str
-    """MLflow experiment."""
+    """MLflow experiment; W&B project."""
+    trackers: tuple[str, ...] = ("mlflow",)
+    """Where the run is shown: mlflow, tensorboard (event files in the run folder), wandb (written offline for
+    `wandb sync`, unless WANDB_MODE=online). Empty: nowhere; jobs/sync.py sends a run later."""
     metrics: tuple[str, ...] = ("psnr_y", "ssim_y")
     """Metrics of the validations; `jobs/evaluate.py --metrics help` lists all. One whose weights are missing on any
     machine is named at the start of the run and left out."""

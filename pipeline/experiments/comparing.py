@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.errors import TrackingError
 from pipeline.experiments.estimate import describe, estimate
 from pipeline.experiments.execution import Commands, Layout, Task, is_measured, is_trained, num_images, task_of
 from pipeline.experiments.measuring import compare_all, finished_export, read_measured, text_table, write_numbers
@@ -26,8 +28,10 @@ from pipeline.inference.device import best_device
 from pipeline.progress import say
 from pipeline.run.checks import resolve_generator, resolve_semantics
 from pipeline.run.cost import Cost, cost_of
-from pipeline.tracking import NullTracker, Tracker, code, open_tracker
+from pipeline.tracking import MlflowTracker, Report, RunDescription, code, known_run_id, source_tags
 from shards.format.files import check_writable, write_atomically
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Comparing:
             train = resolve_generator(resolve_semantics(run.preset.train))
             RunFolder(train.run_dir).check(replace(run.preset, train=train))
         # Now, so that runs which begin together find a database, and need not all make one.
-        self._open_tracker().close("RUNNING")
+        self._in_mlflow(lambda _: None)
 
     def start_task(self, num_threads: int) -> Task | None:
         """Return the task that trains the common start; None where it is done or there is none."""
@@ -99,32 +103,39 @@ class Comparing:
 
     def _track(self, results: ComparisonResults) -> None:
         """Show the runs in MLflow under one of the experiment, with its means and files."""
-        tracker = self._open_tracker()
         means = {
             f"{arm}/{metric}": interval.mean
             for arm, of_arm in results.intervals.items()
             for metric, interval in of_arm.items()
             if interval is not None
         }
-        tracker.metrics(means, num_images(self.plan.runs[0]))
-        statuses = (RunFolder(run.preset.train.run_dir).read_status() for run in self.plan.all_runs)
-        tracker.adopt([one.mlflow_run_id for one in statuses if one is not None and one.mlflow_run_id is not None])
-        for name in ("report.html", "comparison.json", "comparison.csv"):
-            tracker.file(self.plan.folder / name)
-        tracker.close("FINISHED")
+        folders = [RunFolder(run.preset.train.run_dir) for run in self.plan.all_runs]
+        run_ids = [run_id for folder in folders if (run_id := known_run_id(folder.mlflow)) is not None]
 
-    def _open_tracker(self) -> Tracker | NullTracker:
-        """Open the experiment's own run in MLflow, the same in every call."""
+        def show(run: MlflowTracker) -> None:
+            run.send([Report(num_images(self.plan.runs[0]), means)])
+            run.adopt(run_ids)
+            for name in ("report.html", "comparison.json", "comparison.csv"):
+                run.file(self.plan.folder / name)
+            run.end("FINISHED")
+
+        self._in_mlflow(show)
+
+    def _in_mlflow(self, show: Callable[[MlflowTracker], None]) -> None:
+        """Open the experiment's own run in MLflow, the same in every call, if it can be reached."""
         folder, experiment = self.plan.folder, self.plan.experiment
-        known = folder / "mlflow_run_id"
-        run_id = known.read_text().strip() if known.is_file() else None
         tags = {"experiment": experiment.title, "baseline": experiment.baseline, "primary": experiment.primary}
         name = self.plan.runs[0].preset.train.report.experiment
-        tracker = open_tracker(name, f"compare {folder.name}", run_id, {}, tags)
-        if tracker.run_id is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(known, f"{tracker.run_id}\n".encode())
-        return tracker
+        run = MlflowTracker(RunDescription(name, f"compare {folder.name}", tags=source_tags() | tags), self._mlflow)
+        try:
+            run.open()
+            show(run)
+        except TrackingError as error:
+            _LOG.warning("MLflow cannot be reached (%s); %s has everything", error, folder)
+
+    @property
+    def _mlflow(self) -> Path:
+        return self.plan.folder / "tracking" / "mlflow"
 
     def write_study(self, *, overwrite: bool) -> str:
         """Write the page that asks people, of the pictures that `report` has written; return where it is.

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoint import CheckpointStore
 from pipeline.data.evaluation import check_images, set_images
 from pipeline.inference.device import best_device
 from pipeline.inference.evaluate import DEFAULT_METRICS, measure_set, protocol_of, result_names
 from pipeline.inference.named_model import NamedModel, open_model
+from pipeline.inference.tracked_run import find_run_id
 from pipeline.metrics import Metric
 from pipeline.metrics.choice import best_perceptual, find_metric
 from pipeline.metrics.comparison import Comparison, compare
@@ -289,7 +289,4 @@ def _register(model: NamedModel, name: str, results: Results, facts: dict[str, s
 
 
 def _run_id(model: NamedModel) -> str | None:
-    if model.run is None:
-        return None
-    checkpoint = CheckpointStore(model.run.checkpoints).newest()
-    return checkpoint.facts.get("mlflow_run_id") if checkpoint else None
+    return None if model.run is None else find_run_id(model.run)

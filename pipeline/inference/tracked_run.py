@@ -9,18 +9,17 @@ from pathlib import Path
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import TrackingError
-from pipeline.tracking import open_existing
+from pipeline.tracking import MlflowTracker, known_run_id
 from shards.errors import InputError
 from shards.format.png import Pixels
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A training run in MLflow: its ID, its position and whether it is finished."""
+    """A training run in MLflow: its ID and its position."""
 
     run_id: str
     images_seen: int
-    is_finished: bool
 
     def log(self, pictures: Mapping[str, Pixels]) -> None:
         """Add pictures by their names; the run's status stays as it was.
@@ -29,12 +28,20 @@ class TrackedRun:
             TrackingError: MLflow is unreachable, or does not know the run.
         """
         try:
-            tracker = open_existing(self.run_id)
+            run = MlflowTracker.existing(self.run_id)
+            for key, picture in pictures.items():
+                run.picture(key, picture, self.images_seen)
         except TrackingError as error:
             raise TrackingError(f"the pictures are written, but not in MLflow: {error}") from error
-        for key, picture in pictures.items():
-            tracker.picture(key, picture, self.images_seen)
-        tracker.close("FINISHED" if self.is_finished else "KILLED")
+
+
+def find_run_id(folder: RunFolder) -> str | None:
+    """Return the ID of a folder's run in MLflow; None where MLflow was never reached."""
+    if (known := known_run_id(folder.mlflow)) is not None:
+        return known
+    # Where older versions kept it.
+    status, checkpoint = folder.read_status(), CheckpointStore(folder.checkpoints).newest()
+    return (status and status.mlflow_run_id) or (checkpoint and checkpoint.facts.get("mlflow_run_id")) or None
 
 
 def find_tracked_run(path: Path) -> TrackedRun:
@@ -44,10 +51,7 @@ def find_tracked_run(path: Path) -> TrackedRun:
         InputError: The folder holds no checkpoint of a tracked run.
     """
     folder = RunFolder(path)
-    checkpoint = CheckpointStore(folder.checkpoints).newest()
-    run_id = checkpoint.facts.get("mlflow_run_id") if checkpoint else None
+    checkpoint, run_id = CheckpointStore(folder.checkpoints).newest(), find_run_id(folder)
     if checkpoint is None or run_id is None:
         raise InputError(f"{path} holds no checkpoint of a run in MLflow; give the --run-dir of jobs/train_sed.py")
-    status = folder.read_status()
-    is_finished = status is not None and status.state == "finished"
-    return TrackedRun(run_id, checkpoint.images_seen, is_finished)
+    return TrackedRun(run_id, checkpoint.images_seen)

@@ -10,18 +10,35 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from torch import nn
+
+from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.data import WHOLE
 from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
 from pipeline.data.datasets import Dataset, Datasets
 from pipeline.data.evaluation import passed_over_in_sets
 from pipeline.losses import PERCEPTUAL_LOSSES
+from pipeline.losses.generator import GeneratorLosses
 from pipeline.models.generators import GeneratorOptions
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker, Report, TrackedDataset, Tracker, open_tracker
+from pipeline.tracking import (
+    Report,
+    RunDescription,
+    TrackedDataset,
+    Trackers,
+    keep_description,
+    open_trackers,
+    source_tags,
+)
+from pipeline.train.report import MetricsFile
+from pipeline.weights.files import hash_weights
+from shards.format.files import sha256_of
 
 LEFT_OUT = "initial_weights_left_out"
+_STARTED = "%Y-%m-%dT%H:%M:%SZ"
+_TIME = "unix_s"
 LIBRARIES = ("torch", "torchvision", "accelerate", "deepspeed", "open_clip_torch", "timm", "numpy", "pillow", "mlflow")
 
 
@@ -29,7 +46,6 @@ def facts_of(
     config: TrainConfig,
     datasets: Datasets,
     backend: Backend,
-    mlflow_run_id: str | None,
     resumed: Mapping[str, Any],
     left_out: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
@@ -39,17 +55,15 @@ def facts_of(
         config: The run's configuration.
         datasets: What it trains on.
         backend: Ranks and devices.
-        mlflow_run_id: Its run in MLflow.
         resumed: Facts of the checkpoint that it is resumed from; empty for a new run.
         left_out: By network, what its initial weights and it did not have in common.
     """
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = datetime.now(timezone.utc).strftime(_STARTED)
     return {
         "image_manifest": datasets.digest,
         "datasets": datasets.lines,
         "seed": config.seed,
         "started": resumed.get("started") if resumed else now,
-        "mlflow_run_id": mlflow_run_id,
         LEFT_OUT: left_out,
         "backend": backend.description,
         "python": platform.python_version(),
@@ -71,14 +85,14 @@ def start_tracking(
     datasets: Datasets,
     semantics: SemanticSource | None,
     backend: Backend,
-    run_id: str | None,
-    record: Sequence[Report],
+    losses: GeneratorLosses,
     left_out: Mapping[str, Sequence[str]],
-) -> Tracker | NullTracker:
-    """Open the MLflow run, or resume the one of `run_id`; ranks other than 0 track nothing."""
+    started: str | None,
+) -> Trackers:
+    """Begin to show a run, new or resumed, in the trackers of its configuration; ranks other than 0 show nothing."""
     if not backend.is_leader:
-        return NullTracker()
-    tags = {
+        return Trackers()
+    tags = source_tags() | {
         "image_manifest": datasets.digest,
         "datasets": "\n".join(datasets.lines),
         "backend": backend.description,
@@ -88,14 +102,41 @@ def start_tracking(
     tags |= {f"{LEFT_OUT}.{name}": "\n".join(lines) for name, lines in left_out.items()}
     tags |= {f"launch.{name}": str(value) for name, value in flatten(launched).items()}
     tags |= {f"library.{name}": number for name, number in installed_versions().items()}
+    tags |= {f"weights_sha256.{name}": digest for name, digest in weight_hashes(config, losses).items()}
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
     inputs = [_as_tracked(dataset) for dataset in datasets.members]
-    tracker = open_tracker(
-        config.report.experiment, str(config.run_dir), run_id, parameters_of(config), tags, record, inputs
+    description = RunDescription(
+        config.report.experiment, str(config.run_dir), parameters_of(config), tags, inputs, _unix_s(started)
     )
-    tracker.measure_system()
-    return tracker
+    folder = RunFolder(config.run_dir)
+    description = keep_description(folder.tracking, description)
+    return open_trackers(config.report.trackers, description, folder.tracking, lambda: recorded_reports(folder))
+
+
+def weight_hashes(config: TrainConfig, losses: GeneratorLosses) -> dict[str, str]:
+    """Return hashes of what a run starts from and is trained with: files of initial weights, networks of losses."""
+    files = {"generator": config.generator.initial_file}
+    files |= {name: options.initial_weights for name, options in config.discriminators.items()}
+    hashes = {f"{name}_initial": sha256_of(file) for name, file in files.items() if file is not None and file.is_file()}
+    networks = {term.name: term.loss.state_dict() for term in losses.image if isinstance(term.loss, nn.Module)}
+    return hashes | {name: hash_weights(state) for name, state in networks.items() if state}
+
+
+def recorded_reports(folder: RunFolder) -> list[Report]:
+    """Return every report and validation of a run, and the load beside each, as its trackers show them."""
+    load, reports = MetricsFile(folder.machine).reports(), MetricsFile(folder.metrics).reports()
+    times = {images_seen: values.pop(_TIME) for images_seen, values in load if _TIME in values}
+    return [
+        Report(images_seen, values, times.get(images_seen))
+        for images_seen, values in sorted([*reports, *load], key=lambda line: line[0])
+    ]
+
+
+def _unix_s(started: str | None) -> float | None:
+    if started is None:
+        return None
+    return datetime.strptime(started, _STARTED).replace(tzinfo=timezone.utc).timestamp()
 
 
 def _as_tracked(dataset: Dataset) -> TrackedDataset:

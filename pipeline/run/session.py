@@ -23,16 +23,17 @@ from pipeline.run.export import Provenance, export_best, export_networks, export
 from pipeline.run.inputs import StepInputs, open_semantics
 from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking
 from pipeline.run.resume import newest_checkpoint, retention_of
+from pipeline.run.sync import TRACKED_STATUS
 from pipeline.run.validation import Validation, find_validation_metrics
 from pipeline.runtime.backend import Backend
+from pipeline.runtime.machine_load import MachineLoad
 from pipeline.runtime.signals import children_do_not_hear
-from pipeline.tracking import NullTracker, Tracker
+from pipeline.tracking import Trackers, check_trackers, known_run_id, remember_run_id
 from pipeline.train.health import GanHealth
 from pipeline.train.loop import LoopParts, Progress, train
 from pipeline.train.report import MetricsFile, RunningMeans
 
 _LOG = logging.getLogger(__name__)
-_MLFLOW_STATUS: dict[RunState, str] = {"finished": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class Session:
         self._semantics = open_semantics(config, self._datasets, backend.device)
         self._samples = self._open_samples()
         self._folder.check(self._preset)
+        check_trackers(config.report.trackers)
         self._validation_metrics = find_validation_metrics(config, backend.any_rank_of_each)
         self._notes_of_sets = check_data(config, self._datasets, list(self._validation_metrics.chosen.values()))
-        losses = build_losses(config)
+        self._losses = losses = build_losses(config)
         channels = self._semantics.channels if self._semantics is not None else 0
-        self._metrics = MetricsFile(self._folder.metrics)
+        self._metrics, self._machine = MetricsFile(self._folder.metrics), MetricsFile(self._folder.machine)
         self._validation = Validation(config, self._validation_metrics, self._metrics, backend)
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._validation.scores))
         self._restored = self._store.groups()
@@ -133,9 +135,10 @@ class Session:
             self._finish_export(facts)
             self._write_status("finished")
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
-        tracker = self._open_tracker()
+        new_facts = facts_of(self._config, self._datasets, self._backend, facts, self._left_out)
+        tracker = self._open_tracker(new_facts)
         self._write_status("running")
-        parts = self._loop_parts(facts, tracker, progress_of, must_stop)
+        parts = self._loop_parts(facts, new_facts, tracker, progress_of, must_stop)
         ending: RunState = "failed"
         try:
             with parts.checkpoints.closing(), self._backend.naming_lost_ranks():
@@ -144,9 +147,9 @@ class Session:
                 self._export(tracker, parts.facts)
             ending = "finished" if is_finished else "preempted"
         finally:
-            with contextlib.suppress(SaveError):  # a full disk must not hide why the run ended
-                self._write_status(ending)
-            tracker.close(_MLFLOW_STATUS[ending])
+            self._record_ending(ending)
+            tracker.close(TRACKED_STATUS[ending])
+            self._record_ending(ending)  # again: a short run learns its ID in MLflow only now
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
 
     def _is_at_end(self) -> bool:
@@ -167,28 +170,35 @@ class Session:
             _LOG.info("resuming at %d images", checkpoint.images_seen)
         if backend.is_leader:
             self._metrics.rewind(state.images_seen)
+            self._machine.rewind(state.images_seen)
             self._store.tidy(state.images_seen)
             # Interrupted once, and perhaps finished by a call that was killed afterwards.
             state.validation_due &= not self._validation.is_recorded(state.images_seen)
         state.validation_due = backend.any_rank(state.validation_due and backend.is_leader)
         facts = {} if checkpoint is None else checkpoint.facts
         self._left_out = {**facts.get(LEFT_OUT, {}), **self._left_out}
-        status = self._folder.read_status()
-        # A call that was killed before its first checkpoint has told its run in MLflow to the status alone.
-        self._mlflow_run_id = (status and status.mlflow_run_id) or facts.get("mlflow_run_id")
+        self._adopt_older_tracking(facts)
         return facts
+
+    def _adopt_older_tracking(self, facts: Mapping[str, Any]) -> None:
+        """Keep the run's ID in MLflow where trackers look, if it began when status and checkpoints alone had it."""
+        status = self._folder.read_status()
+        older = (status and status.mlflow_run_id) or facts.get("mlflow_run_id")
+        if self._backend.is_leader and older and known_run_id(self._folder.mlflow) is None:
+            remember_run_id(self._folder.mlflow, older)
 
     def _loop_parts(
         self,
-        facts: Mapping[str, Any],
-        tracker: Tracker | NullTracker,
+        resumed: Mapping[str, Any],
+        facts: dict[str, Any],
+        tracker: Trackers,
         progress_of: Callable[[int, int], Progress],
         must_stop: Callable[[], bool],
     ) -> LoopParts:
         config, backend, state = self._config, self._backend, self._state
         damage = DamageTally(self._datasets.num_samples, config.data.max_bad_fraction)
-        if "damage" in facts:
-            damage.load(facts["damage"])
+        if "damage" in resumed:
+            damage.load(resumed["damage"])
         return LoopParts(
             config=config,
             backend=backend,
@@ -199,8 +209,10 @@ class Session:
             compare=self._validation.lines,
             is_exhausted=self._validation.is_exhausted,
             checkpoints=BackgroundWriter(self._store),
-            facts=facts_of(config, self._datasets, backend, self._mlflow_run_id, facts, self._left_out),
+            facts=facts,
             metrics=self._metrics,
+            machine=self._machine,
+            read_load=MachineLoad(backend.rank, backend.world_size, backend.device, backend.sum).read,
             tracker=tracker,
             progress=progress_of(state.images_seen, self._total_images),
             damage=damage,
@@ -228,18 +240,18 @@ class Session:
         """Export again if the run was killed between its last checkpoint and the end of the export."""
         backend = self._backend
         if backend.any_rank(backend.is_leader and exported_position(self._folder) != self._state.images_seen):
-            tracker = self._open_tracker()
+            tracker = self._open_tracker(facts)
             self._export(tracker, facts)
-            tracker.close(_MLFLOW_STATUS["finished"])
+            tracker.close(TRACKED_STATUS["finished"])
 
-    def _export(self, tracker: Tracker | NullTracker, facts: Mapping[str, Any]) -> None:
+    def _export(self, tracker: Trackers, facts: Mapping[str, Any]) -> None:
         provenance = Provenance(self._config, self._datasets.digest, facts.get("started"))
         self._export_best(tracker, provenance)
         export_networks(self._state, self._folder, provenance, self._backend)
         tracker.file(self._folder.generator)
         tracker.file(self._folder.config)
 
-    def _export_best(self, tracker: Tracker | NullTracker, provenance: Provenance) -> None:
+    def _export_best(self, tracker: Trackers, provenance: Provenance) -> None:
         if not self._backend.is_leader:
             return
         scores, saved = self._validation.scores(), self._store.positions()
@@ -249,18 +261,20 @@ class Session:
             export_best(self._state.average.module, weights, self._folder, provenance.at(best))
             tracker.file(self._folder.best_generator)
 
-    def _open_tracker(self) -> Tracker | NullTracker:
-        run_id, record = self._mlflow_run_id, self._metrics.reports()
-        tracker = start_tracking(
-            self._config, self._datasets, self._semantics, self._backend, run_id, record, self._left_out
+    def _open_tracker(self, facts: Mapping[str, Any]) -> Trackers:
+        started = facts.get("started")
+        return start_tracking(
+            self._config, self._datasets, self._semantics, self._backend, self._losses, self._left_out, started
         )
-        self._mlflow_run_id = tracker.run_id or run_id  # a server that is away now has the run still
-        return tracker
+
+    def _record_ending(self, state: RunState) -> None:
+        with contextlib.suppress(SaveError):  # a full disk must not hide why the run ended
+            self._write_status(state)
 
     def _write_status(self, state: RunState) -> None:
         if self._backend.is_leader:
-            seen = self._state.images_seen
-            self._folder.write_status(RunStatus(state, seen, self._total_images, self._mlflow_run_id))
+            seen, run_id = self._state.images_seen, known_run_id(self._folder.mlflow)
+            self._folder.write_status(RunStatus(state, seen, self._total_images, run_id))
 
     def close(self) -> None:
         """Release the folder, networks and optimizers, so that the process group can be closed in order."""

@@ -18,7 +18,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.choice import find_metric, missing_anywhere
 from pipeline.metrics.criterion import Criterion, best_position, find_criterion
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker, Tracker
+from pipeline.tracking import Trackers
 from pipeline.train.report import MetricsFile
 from shards.errors import InputError
 from shards.format.files import fit_name
@@ -93,7 +93,7 @@ class Validation:
         self._backend = backend
 
     def run(
-        self, generator: nn.Module, images_seen: int, tracker: Tracker | NullTracker, must_stop: Callable[[], bool]
+        self, generator: nn.Module, images_seen: int, tracker: Trackers, must_stop: Callable[[], bool]
     ) -> dict[str, float] | None:
         """Measure a generator in evaluation mode. All ranks must call.
 
@@ -107,7 +107,7 @@ class Validation:
             path = pictures / fit_name(f"{name}_{image}.png")
             with saving(path):
                 write_png(path, picture, job="train_sed")
-            tracker.picture(f"{name}/{image}", picture, images_seen)
+            tracker.picture(f"{name}/{image}", path, images_seen)
 
         def total(values: np.ndarray) -> np.ndarray:
             return backend.sum(torch.from_numpy(values)).numpy()

@@ -1,6 +1,34 @@
-"""MLflow: the only room that imports it. `runs` records training runs; `registry` stores their best models."""
+"""Where runs are shown: MLflow, TensorBoard, W&B; and MLflow's registry of models. The only room that imports them.
 
-from pipeline.tracking.runs import NullTracker, Report, TrackedDataset, Tracker, open_existing, open_tracker
-from pipeline.tracking.source import code
+`trackers` is what training calls; `registry` keeps the best models.
+"""
 
-__all__ = ["NullTracker", "Report", "TrackedDataset", "Tracker", "code", "open_existing", "open_tracker"]
+from pipeline.tracking.description import (
+    Report,
+    RunDescription,
+    TrackedDataset,
+    keep_description,
+    read_description,
+)
+from pipeline.tracking.mlflow_tracker import MlflowTracker, known_run_id, remember_run_id
+from pipeline.tracking.source import code, source_tags
+from pipeline.tracking.tracker import TRACKERS, check_trackers
+from pipeline.tracking.trackers import Trackers, open_trackers, send_later
+
+__all__ = [
+    "TRACKERS",
+    "MlflowTracker",
+    "Report",
+    "RunDescription",
+    "TrackedDataset",
+    "Trackers",
+    "check_trackers",
+    "code",
+    "keep_description",
+    "known_run_id",
+    "open_trackers",
+    "read_description",
+    "remember_run_id",
+    "send_later",
+    "source_tags",
+]

@@ -27,6 +27,7 @@ from pipeline.train.gan_step import Gan, GanStep, Scalars, StepResult, Turn
 from pipeline.train.health import GanHealth
 from pipeline.train.micro_batches import StepInput
 from pipeline.train.non_finite import first_bad_output
+from pipeline.train.pace import Pace
 from pipeline.train.report import MetricsFile, RunningMeans
 from pipeline.train.skips import StepRecord
 from pipeline.train.state import AT_CHANCE, TrainingState, seed_step
@@ -76,7 +77,9 @@ class LoopParts:
         checkpoints: Writes the state, on the leader.
         facts: Plain values that every checkpoint carries.
         metrics: The run's metrics file; the leader writes it.
-        tracker: MLflow, or nothing.
+        machine: Its file of speed, memory and load; the leader writes it.
+        read_load: Memory and load since the last call; all ranks call it.
+        tracker: Where the run is shown.
         progress: The terminal.
         damage: Counts replacement samples.
         health: Warns of an imbalance of the two networks.
@@ -94,6 +97,8 @@ class LoopParts:
     checkpoints: BackgroundWriter
     facts: dict[str, Any]
     metrics: MetricsFile
+    machine: MetricsFile
+    read_load: Callable[[], dict[str, float]]
     tracker: Tracking
     progress: Progress
     damage: DamageTally
@@ -117,9 +122,9 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
     if state.validation_due and not _validate(parts, state):
         return False
     total_images = config.num_steps * config.data.batch_size
-    reported_at, reported_time = state.images_seen, time.monotonic()
+    pace = Pace(state.images_seen)
     is_last = state.images_seen >= total_images or parts.is_exhausted(state.images_seen)
-    for batch in () if is_last else batches:
+    for batch in () if is_last else pace.timed(batches):
         turn = turn_at(config, state.images_seen, state.discriminator_accuracy)
         seed_step(config.seed, state.images_seen, backend.rank)
         inputs = parts.prepare(batch.to(backend.device, non_blocking=True), turn.is_adversarial)
@@ -136,11 +141,9 @@ def train(parts: LoopParts, state: TrainingState, means: RunningMeans, batches: 
 
         is_last = state.images_seen >= total_images
         if turn.is_reported:
-            images_per_second = (state.images_seen - reported_at) / (time.monotonic() - reported_time)
             locate = functools.partial(first_bad_output, parts.gan, inputs, turn)
-            _report(parts, state, means, images_per_second, locate)
+            _report(parts, state, means, pace, locate)
             del locate
-            reported_at, reported_time = state.images_seen, time.monotonic()
         del inputs  # frees its memory before the next step's are prepared
         is_due = _passed(before, state.images_seen, config.report.validate_every_images) or is_last
         if config.report.validation_sets and is_due:
@@ -232,7 +235,7 @@ def _report(
     parts: LoopParts,
     state: TrainingState,
     means: RunningMeans,
-    images_per_second: float,
+    pace: Pace,
     locate: Callable[[], str | None],
 ) -> None:
     images_seen = state.images_seen
@@ -241,12 +244,16 @@ def _report(
     values["learning_rate"], of_discriminator = parts.config.schedule.learning_rates(images_seen)
     if turn_at(parts.config, images_seen).is_adversarial:
         values["discriminator/learning_rate"] = of_discriminator
-    values["data/substituted"] = float(parts.damage.total)
+    if parts.damage.total:  # a flat line of zeros would be the first chart that people see
+        values["data/substituted"] = float(parts.damage.total)
     _write(parts, images_seen, values)
     parts.progress.report(images_seen, values)
     for warning in parts.health.add(images_seen, values):
         _LOG.warning("at %s images: %s", f"{images_seen:,}", warning)
-    parts.tracker.metrics({"speed/images_per_second": images_per_second}, images_seen)
+    load = pace.take(images_seen) | parts.read_load()
+    if parts.backend.is_leader:
+        parts.machine.write(images_seen, load | {"unix_s": time.time()})
+    parts.tracker.metrics(load, images_seen)
 
 
 def _validate(parts: LoopParts, state: TrainingState) -> bool:

@@ -18,7 +18,7 @@ import pipeline.train.state
 from pipeline.config.presets import load_resolved
 from pipeline.config.schema import Preset
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.gan_step import Gan, StepResult, Turn
 from pipeline.train.micro_batches import StepInput
 
@@ -51,7 +51,7 @@ def weights(gan: Gan) -> Tensor:
 
 
 def train_on_rank(rank: int, world_size: int, folder: str, limits: dict[float, list[bool]]) -> None:
-    pipeline.run.record.open_tracker = lambda *_: NullTracker()
+    pipeline.run.record.open_trackers = lambda *_: Trackers()
     pipeline.train.state.ACCURACY_HALF_LIFE_IMAGES = 1e-3  # of the last step alone
     build_gan, watched = pipeline.run.session.build_gan, list[Watched]()
 

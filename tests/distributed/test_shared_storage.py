@@ -13,7 +13,7 @@ import pipeline.run.session
 from pipeline.errors import CheckpointError
 from pipeline.run.session import Session
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 def on_rank(rank: int, world_size: int, folder: str) -> None:
@@ -26,7 +26,7 @@ def on_rank(rank: int, world_size: int, folder: str) -> None:
 
 @pytest.mark.distributed
 def test_ranks_when_they_see_different_checkpoints_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset = prepare_tiny_data(tmp_path)
     run_session(preset, tmp_path / "run1", stop_at=8)
     run_ranks(on_rank, world_size=2, folder=tmp_path, args=(str(tmp_path),), timeout_s=120)

@@ -14,11 +14,11 @@ import pipeline.run.record
 from pipeline.config.presets import load_resolved
 from pipeline.config.schema import Preset
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 def train_on_rank(rank: int, world_size: int, folder: str) -> None:
-    pipeline.run.record.open_tracker = lambda *_: NullTracker()
+    pipeline.run.record.open_trackers = lambda *_: Trackers()
     preset, run_dir = load_resolved(Path(folder) / "preset.json", Preset), Path(folder) / "zero"
     for stop_at, position in ((12, 12), (None, 24)):
         launch_as("zero 3", Path(folder))
@@ -31,7 +31,7 @@ def train_on_rank(rank: int, world_size: int, folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_session_under_zero_3_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset = prepare_tiny_data(tmp_path)
     write_preset(preset, tmp_path / "preset.json")
     run_session(preset, tmp_path / "one")

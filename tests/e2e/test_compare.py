@@ -83,7 +83,7 @@ def test_experiment_leaves_a_report_numbers_and_pictures(finished: Path) -> None
 @pytest.mark.slow
 def test_runs_are_nested_in_mlflow_under_one_of_the_experiment(folder: Path, finished: Path) -> None:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    parent = client.get_run((finished / "mlflow_run_id").read_text().strip())
+    parent = client.get_run((finished / "tracking" / "mlflow" / "run_id").read_text().strip())
     assert set(parent.data.metrics) == {
         f"{arm}/{name}" for arm in ("plain", "sed", "again") for name in ("psnr_y", "gmsd")
     }

@@ -32,7 +32,7 @@ from pipeline.models.generators import (
 from pipeline.run.dry_run import describe
 from pipeline.run.session import Session
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.fixture(autouse=True)
 def nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
 
 
 def flagged(preset: Preset, *flags: str) -> Preset:

@@ -24,7 +24,7 @@ from pipeline.run.assembly import build_state, start_networks
 from pipeline.run.dry_run import describe
 from pipeline.run.session import Session
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.weights.files import read_metadata
 
 SEMANTIC_CHANNELS = 256  # of layer 1 of open_clip:RN50, which the tiny preset reads
@@ -125,7 +125,7 @@ def test_run_that_starts_from_a_part_of_a_file_says_records_and_keeps_what_is_le
     preset: Preset, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[dict[str, str]] = []
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *call: calls.append(call[4]) or NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *call: calls.append(call[1].tags) or Trackers())
     shutil.copytree(exports, tmp_path / "files")
     deeper = started_from(preset, tmp_path / "files", initial_weights_partial=True)
     deeper = changed(deeper, generator=replace(deeper.train.generator, num_blocks=4))

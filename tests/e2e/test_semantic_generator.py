@@ -18,13 +18,13 @@ from pipeline.inference.upscale import upscale
 from pipeline.models.generators import SRVGGNetCompact, load_generator, save_generator
 from pipeline.models.generators.semantic_compact_options import SemanticCompactOptions
 from pipeline.run.dry_run import describe
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 @pytest.fixture
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preset:
     """A run of two steps from the file of a plain compact generator."""
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     save_generator(tmp_path / "plain.safetensors", SRVGGNetCompact(8, 2, 4))
     generator = SemanticCompactOptions(
         scale=4, num_features=8, num_blocks=2, semantics="timm:test_resnet", semantics_weights="random",

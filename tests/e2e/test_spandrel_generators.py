@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.inference.named_model import open_model
 from pipeline.inference.upscale import upscale
 from pipeline.run.dry_run import describe
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.fixture(autouse=True)
 def nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
 
 
 def with_generator(preset: Preset, name: str) -> Preset:

@@ -26,7 +26,7 @@ from pipeline.run import checks
 from pipeline.run.checks import check_settings, check_shards
 from pipeline.run.dry_run import describe
 from pipeline.run.inputs import SemanticSource
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from shards.degradation.bicubic import downscale
 from shards.degradation.draws import position_seed, variant_seed
 
@@ -171,7 +171,7 @@ def test_semantics_are_those_of_mixed_hr(realworld: Preset) -> None:
 def test_run_with_augmentation_resumed_ends_with_the_same_bits(
     realworld: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     run_session(realworld, tmp_path / "straight")
     run_session(realworld, tmp_path / "resumed", stop_at=8)
     outcome, positions = run_session(realworld, tmp_path / "resumed")

@@ -32,7 +32,7 @@ from pipeline.run.checks import check_shards, resolve_semantics
 from pipeline.run.dry_run import describe
 from pipeline.run.inputs import StepInputs
 from pipeline.run.record import parameters_of
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from shards.format.manifest import read_manifest
 
 BATCH, STEPS = 8, 3
@@ -66,7 +66,7 @@ def mixed(preset: Preset, folder: Path) -> Preset:
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
 
 
 def test_each_sample_of_a_mix_is_that_of_its_own_dataset(mixed: Preset, folder: Path) -> None:

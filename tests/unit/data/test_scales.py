@@ -24,7 +24,7 @@ from pipeline.models.generators import build_generator
 from pipeline.models.generators.swinir.options import SwinIROptions
 from pipeline.run.checks import check_shards
 from pipeline.run.inputs import StepInputs
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
 
@@ -69,7 +69,7 @@ def kind_of(scale: int) -> str:
 def test_run_at_a_scale_trains_validates_and_exports(
     tmp_path: Path, scale: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset = preset_of(tmp_path, scale, kind_of(scale))
     outcome, _ = run_session(preset, tmp_path / "run")
     assert outcome.is_finished

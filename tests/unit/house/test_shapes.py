@@ -22,8 +22,8 @@ install_import_hook({CHECKED}, "beartype.beartype")  # for good: networks are im
 from harness import prepare_tiny_data, tiny_preset, write_shards
 from sessions import run_session
 import pipeline.run.record
-from pipeline.tracking import NullTracker
-pipeline.run.record.open_tracker = lambda *_: NullTracker()
+from pipeline.tracking import Trackers
+pipeline.run.record.open_trackers = lambda *_: Trackers()
 folder, kind = Path(sys.argv[1]), sys.argv[2]
 preset = prepare_tiny_data(folder)
 if kind == "realworld":

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from harness import photo
-from mlflow import MlflowClient
 from tracked_runs import open_run
 
-import pipeline.tracking.runs
-from pipeline.tracking import NullTracker
+import pipeline.tracking.delivery
 from pipeline.tracking.environment import DEFAULTS, check_reachable, prepare
+from pipeline.tracking.mlflow_tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -24,39 +23,37 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
 
 
-def test_server_when_unreachable_gives_a_null_tracker_quickly_with_one_warning(
-    closed_port: int, impatient: None, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+def test_server_when_unreachable_delays_nothing_and_costs_one_warning(
+    closed_port: int,
+    impatient: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
     start_s = time.monotonic()
-    tracker = open_run()
-    assert time.monotonic() - start_s < 30
-    assert isinstance(tracker, NullTracker)
-    assert tracker.run_id is None
+    tracker = open_run(tmp_path / "run")
     tracker.metrics({"loss": 1.0}, 4)
     tracker.picture("a", photo(0, 4, 4), 4)
     tracker.file(Path("none"))
+    assert time.monotonic() - start_s < 1
     tracker.close("FINISHED")
+    assert time.monotonic() - start_s < 30
+    assert tracker.run_id == ""
     (warning,) = warnings()
-    assert "MLflow cannot be reached" in warning
-    assert "metrics.jsonl" in warning
+    assert "mlflow cannot be reached" in warning
+    assert "the run folder has everything" in warning
 
 
-def test_server_when_it_never_answers_gives_a_null_tracker_in_bounded_time(
-    silent_port: int, impatient: None, monkeypatch: pytest.MonkeyPatch
+def test_server_when_it_never_answers_is_waited_for_neither_at_the_start_nor_at_the_end(
+    silent_port: int, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent_port}")
     start_s = time.monotonic()
-    assert isinstance(open_run(), NullTracker)
+    tracker = open_run(tmp_path / "run")
+    assert time.monotonic() - start_s < 1
+    tracker.close("FINISHED")
     assert time.monotonic() - start_s < 20
-
-
-def test_server_when_its_error_says_nothing_still_gives_a_null_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise TimeoutError
-
-    monkeypatch.setattr(pipeline.tracking.runs, "Tracker", refuse)
-    assert isinstance(open_run(), NullTracker)
 
 
 @pytest.mark.parametrize(
@@ -77,91 +74,57 @@ def test_sqlite_file_when_it_is_not_a_database_is_named_at_once(
     for path in (tmp_path / "mlflow.db", tmp_path / "file" / "mlflow.db"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
         start_s = time.monotonic()
-        assert isinstance(open_run(), NullTracker)
+        open_run(tmp_path / "run").close("FINISHED")
         assert time.monotonic() - start_s < 10
     assert ["cannot be used as a database" in line for line in warnings()] == [True, True]
 
 
-def test_server_when_it_becomes_unreachable_never_raises_and_warns_once(
-    store: str,
-    closed_port: int,
-    impatient: None,
-    monkeypatch: pytest.MonkeyPatch,
-    warnings: Callable[[], list[str]],
-) -> None:
-    tracker = open_run()
-    unreachable = MlflowClient(f"http://127.0.0.1:{closed_port}")
-    monkeypatch.setattr(tracker, "_client", unreachable)
-    for images_seen in range(3):
-        tracker.metrics({"generator/pixel": 0.5}, images_seen)
-    tracker.picture("validation/a", photo(0, 8, 8), 3)
-    tracker.file(Path("does/not/exist"))
-    start_s = time.monotonic()
-    tracker.close("FINISHED")
-    assert time.monotonic() - start_s < 30
-    (warning,) = warnings()
-    assert "MLflow does not accept the metrics" in warning
-
-
-def test_server_when_it_becomes_unreachable_is_not_waited_for_at_the_end(
-    store: str, silent_port: int, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline.tracking.runs, "_CLOSE_TIMEOUT_S", 600.0)
-    tracker = open_run()
-    monkeypatch.setattr(tracker, "_client", MlflowClient(f"http://127.0.0.1:{silent_port}"))
-    tracker.metrics({"generator/pixel": 0.5}, 4)
-    while not tracker._is_unreachable:
-        time.sleep(0.05)
-    start_s = time.monotonic()
-    tracker.close("FINISHED")
-    assert time.monotonic() - start_s < 10
-
-
 class Stuck:
-    """A client whose calls block until released."""
+    """Calls that block until released."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.calls = 0
 
-    def log_batch(self, *_: object, **__: object) -> None:
+    def __call__(self, *_: object, **__: object) -> None:
         self.calls += 1
         self.go.wait(30)
 
-    def set_terminated(self, *_: object) -> None:
-        self.calls += 1
-
 
 @pytest.fixture
-def stuck() -> Iterator[Stuck]:
-    client = Stuck()
-    yield client
-    client.go.set()
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
+    """A server that takes a batch of numbers and does not answer."""
+    calls = Stuck()
+    monkeypatch.setattr(MlflowTracker, "_log_metrics", calls)
+    yield calls
+    calls.go.set()
 
 
-def test_queue_when_full_drops_and_warns_but_never_waits(
+def test_numbers_that_a_hanging_server_does_not_take_are_not_held_in_memory(
     store: str, stuck: Stuck, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
-    monkeypatch.setattr(pipeline.tracking.runs, "_QUEUE_LENGTH", 5)
+    monkeypatch.setattr(pipeline.tracking.delivery, "_MAX_HELD_REPORTS", 5)
     tracker = open_run()
-    monkeypatch.setattr(tracker, "_client", stuck)
+    tracker.metrics({"generator/pixel": 0.5}, 0)
+    while not stuck.calls:
+        time.sleep(0.01)
     start_s = time.monotonic()
-    for images_seen in range(50):
+    for images_seen in range(1, 50):
         tracker.metrics({"generator/pixel": 0.5}, images_seen)
     assert time.monotonic() - start_s < 5
-    (warning,) = warnings()
-    assert "its queue is full" in warning
+    (member,) = tracker.trackers._members
+    assert len(member._delivery._reports or ()) <= 6
+    monkeypatch.undo()
     stuck.go.set()
     tracker.close("FINISHED")
-    assert stuck.calls < 12
+    assert warnings() == []
 
 
 def test_close_when_the_server_hangs_waits_a_bounded_time(
     store: str, stuck: Stuck, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.tracking.runs, "_CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(pipeline.tracking.delivery, "CLOSE_TIMEOUT_S", 0.2)
     tracker = open_run()
-    monkeypatch.setattr(tracker, "_client", stuck)
     tracker.metrics({"generator/pixel": 0.5}, 4)
     start_s = time.monotonic()
     tracker.close("FINISHED")

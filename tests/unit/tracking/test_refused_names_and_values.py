@@ -12,7 +12,7 @@ from harness import photo
 from mlflow import MlflowClient
 from tracked_runs import PARAMETERS, open_run
 
-from pipeline.tracking import open_tracker
+from pipeline.tracking import RunDescription
 from pipeline.tracking.names import metric_name, picture_name, title
 
 
@@ -27,7 +27,9 @@ def test_names_that_mlflow_refuses_are_mapped_and_stay_distinct(store: str, warn
         "a:b",
         "",
     ]
-    tracker = open_tracker("sed tests", "first", None, {"a=b": 1, "a+b": 2}, {"launch.TORCH(X)": "v" * 9000})
+    tracker = open_run(
+        description=RunDescription("sed tests", "first", {"a=b": 1, "a+b": 2}, {"launch.TORCH(X)": "v" * 9000})
+    )
     tracker.metrics({name: float(number) for number, name in enumerate(names)}, 4)
     for name in names:
         tracker.picture(name, photo(0, 8, 8), 4)
@@ -59,7 +61,9 @@ def test_value_that_mlflow_refuses_does_not_take_the_batch_with_it(
 def test_experiment_and_run_of_a_refused_name_are_mapped_and_stay_distinct(
     experiment: str, run_name: str, store: str, warnings: Callable[[], list[str]]
 ) -> None:
-    trackers = [open_tracker(experiment + end, run_name + end, None, PARAMETERS, {}) for end in ("", "1")]
+    trackers = [
+        open_run(Path(f"run{end}"), RunDescription(experiment + end, run_name + end, PARAMETERS)) for end in ("", "1")
+    ]
     for tracker in trackers:
         tracker.close("FINISHED")
     assert warnings() == []
@@ -75,7 +79,11 @@ def test_values_that_no_database_stores_cost_neither_the_run_nor_other_values(
     store: str, warnings: Callable[[], list[str]]
 ) -> None:
     undecodable = os.fsdecode(b"runs/caf\xe9")
-    tracker = open_tracker("tests", "first", None, {"run_dir": undecodable, "seed": 3}, {"a": "1\0", "b": undecodable})
+    tracker = open_run(
+        description=RunDescription(
+            "tests", "first", {"run_dir": undecodable, "seed": 3}, {"a": "1\0", "b": undecodable}
+        )
+    )
     tracker.metrics({"generator/pixel": 0.5}, 4)
     tracker.close("FINISHED")
     assert warnings() == []
@@ -91,7 +99,7 @@ def test_metrics_in_a_folder_have_names_that_its_file_system_takes(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'mlruns'}")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     names = ["日" * 200, "日" * 201, "w" * 251, "val/psnr_y"]
-    tracker = open_run()
+    tracker = open_run(tmp_path / "run")
     tracker.metrics({name: float(number) for number, name in enumerate(names)}, 4)
     tracker.close("FINISHED")
     assert warnings() == []

@@ -34,7 +34,7 @@ def test_project_when_it_was_renamed_corrects_its_database_and_keeps_its_artifac
     mlflow.tracking._tracking_service.utils._artifact_repos_cache.clear()  # as in the process of a later call
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quote(str(after / database))}")
     monkeypatch.chdir(after)
-    again = open_run(first.run_id)
+    again = open_run()
     again.picture("a", photo(0, 8, 8), 8)
     again.close("FINISHED")
     assert again.run_id == first.run_id

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ import pytest
 from harness import photo
 from mlflow import MlflowClient
 from PIL import Image
-from tracked_runs import PARAMETERS, open_run
+from tracked_runs import DESCRIPTION, open_run
 
 from pipeline.errors import TrackingError
-from pipeline.tracking import TrackedDataset, code, open_existing, open_tracker
+from pipeline.tracking import MlflowTracker, Report, RunDescription, TrackedDataset, code, source_tags
 
 
 def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
@@ -68,10 +69,11 @@ def test_run_when_resumed_keeps_its_id(store: str) -> None:
     first = open_run()
     first.metrics({"generator/pixel": 0.5}, 4)
     first.close("KILLED")
-    second = open_run(first.run_id)
-    assert second.run_id == first.run_id
+    run_id = first.run_id
+    second = open_run()
     second.metrics({"generator/pixel": 0.25}, 8)
     second.close("FINISHED")
+    assert second.run_id == run_id
     client = MlflowClient(store)
     assert client.get_run(first.run_id).info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(first.run_id, "generator/pixel")] == [4, 8]
@@ -83,8 +85,8 @@ def test_run_when_resumed_after_a_kill_sends_each_position_once_and_what_was_mis
     first.metrics({"generator/pixel": 0.25}, 12)  # the kill comes before the rest of it
     first.close("KILLED")
     # The run resumes at 8 images, of which the server missed the report.
-    record = [(4, {"generator/pixel": 0.5, "generator/total": 0.7}), (8, {"generator/pixel": 0.4})]
-    second = open_tracker("sed tests", "first", first.run_id, PARAMETERS, {"backend": "DDP"}, record)
+    record = [Report(4, {"generator/pixel": 0.5, "generator/total": 0.7}), Report(8, {"generator/pixel": 0.4})]
+    second = open_run(description=replace(DESCRIPTION, tags={"backend": "DDP"}), record=record)
     second.metrics({"generator/pixel": 0.25, "generator/total": 0.35}, 12)
     second.metrics({"generator/pixel": 0.125}, 16)
     second.close("FINISHED")
@@ -95,7 +97,7 @@ def test_run_when_resumed_after_a_kill_sends_each_position_once_and_what_was_mis
     assert client.get_run(first.run_id).data.tags["backend"] == "DDP"
 
 
-def test_run_when_mlflow_does_not_say_what_it_has_sends_nothing_twice(
+def test_run_when_mlflow_is_broken_for_a_while_sends_everything_once_afterwards(
     store: str, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
     first = open_run()
@@ -103,25 +105,43 @@ def test_run_when_mlflow_does_not_say_what_it_has_sends_nothing_twice(
     first.close("KILLED")
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute("ALTER TABLE metrics RENAME TO away")
-        second = open_tracker("sed tests", "first", first.run_id, {}, {}, [(4, {"generator/pixel": 0.5})])
+        second = open_run(record=[Report(4, {"generator/pixel": 0.5})])
+        second.metrics({"generator/pixel": 0.25}, 8)
         while not warnings():
             time.sleep(0.01)
+        second.picture("Set5/baby", photo(0, 20, 30), 8)
         database.execute("ALTER TABLE away RENAME TO metrics")
-    second.metrics({"generator/pixel": 0.5}, 4)
-    second.metrics({"generator/pixel": 0.25}, 8)
+    second.metrics({"generator/pixel": 0.125}, 12)
     second.close("FINISHED")
-    history = MlflowClient(store).get_metric_history(first.run_id, "generator/pixel")
-    assert [(point.step, point.value) for point in history] == [(4, 0.5), (8, 0.25)]
+    client = MlflowClient(store)
+    history = client.get_metric_history(first.run_id, "generator/pixel")
+    assert [(point.step, point.value) for point in history] == [(4, 0.5), (8, 0.25), (12, 0.125)]
+    assert len(client.list_artifacts(first.run_id, "images")) == 2  # as it is, and small
+    assert client.get_run(first.run_id).info.status == "FINISHED"
 
 
 def test_run_when_the_server_forgot_it_begins_anew_with_a_warning(
     store: str, warnings: Callable[[], list[str]]
 ) -> None:
-    tracker = open_run("0" * 32)
-    assert tracker.run_id not in (None, "0" * 32)
+    (Path("run") / "tracking" / "mlflow").mkdir(parents=True)
+    (Path("run") / "tracking" / "mlflow" / "run_id").write_text("0" * 32)
+    tracker = open_run()
     tracker.close("FINISHED")
+    assert tracker.run_id not in ("", "0" * 32)
     (warning,) = warnings()
     assert "no longer knows run 000" in warning
+
+
+def test_picture_that_mlflow_has_already_is_not_sent_again(store: str) -> None:
+    first = open_run()
+    first.picture("Set5/baby", photo(0, 20, 30), 8)
+    first.close("KILLED")
+    again = open_run()
+    again.picture("Set5/baby", photo(0, 20, 30), 8)  # killed before it knew that MLflow had it
+    again.picture("Set5/baby", photo(0, 20, 30), 80)
+    again.close("FINISHED")
+    pictures = [item.path for item in MlflowClient(store).list_artifacts(first.run_id, "images")]
+    assert sorted(path.split("+")[2] for path in pictures) == ["8", "8", "80", "80"]
 
 
 def test_existing_run_takes_a_picture_and_no_run_is_created_for_an_unknown_one(
@@ -129,25 +149,28 @@ def test_existing_run_takes_a_picture_and_no_run_is_created_for_an_unknown_one(
 ) -> None:
     first = open_run()
     first.close("FINISHED")
-    again = open_existing(first.run_id)
-    again.picture("visualised/discriminator_features", photo(0, 20, 30), 8)
-    again.close("FINISHED")
     client = MlflowClient(store)
+    before = client.get_run(first.run_id)
+    monkeypatch.setattr("sys.argv", ["jobs/visualise.py"])
+    MlflowTracker.existing(first.run_id).picture("visualised/discriminator_features", photo(0, 20, 30), 8)
     assert [item.path for item in client.list_artifacts(first.run_id)] == ["images"]
+    after = client.get_run(first.run_id)
+    assert after.info == before.info
+    assert after.data.tags.get("mlflow.source.name") == before.data.tags.get("mlflow.source.name")
     with pytest.raises(TrackingError, match=r"does not know run 0123; check MLFLOW_TRACKING_URI"):
-        open_existing("0123")
-    assert len(client.search_runs([client.get_run(first.run_id).info.experiment_id])) == 1
+        MlflowTracker.existing("0123")
+    assert len(client.search_runs([before.info.experiment_id])) == 1
     assert [found.name for found in client.search_experiments()] == ["sed tests", "Default"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
     with pytest.raises(TrackingError, match="no database"):
-        open_existing(first.run_id)
+        MlflowTracker.existing(first.run_id)
     assert not (tmp_path / "none.db").exists()
 
 
 def test_run_says_who_started_it_with_which_command_code_and_data(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["jobs/train_sed.py", "demo", "--data.shards", "s3://me:hidden@host/shards"])
     datasets = [TrackedDataset("shards", "d" * 64, "s3://me:hidden@host/shards", {"samples": 22})]
-    tracker = open_tracker("sed tests", "first", None, {}, {}, datasets=datasets)
+    tracker = open_run(description=RunDescription("sed tests", "first", tags=source_tags(), datasets=datasets))
     tracker.close("FINISHED")
     run = MlflowClient(store).get_run(tracker.run_id)
     tags = run.data.tags
@@ -163,49 +186,17 @@ def test_run_says_who_started_it_with_which_command_code_and_data(store: str, mo
     assert [(tag.key, tag.value) for tag in listed.tags] == [("mlflow.data.context", "training")]
 
 
-def test_run_whose_machine_is_measured_prints_nothing(store: str) -> None:
-    run = "t = open_tracker('sed tests', 'first', None, {}, {}); t.measure_system(); t.close('FINISHED')"
-    command = [sys.executable, "-c", f"from pipeline.tracking import open_tracker; {run}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=os.environ)
+def test_run_prints_nothing(store: str) -> None:
+    run = "t = open_run(); t.metrics({'a': 1.0}, 4); t.close('FINISHED')"
+    command = [sys.executable, "-c", f"from tracked_runs import open_run; {run}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=environment)
     assert done.stdout + done.stderr == ""
 
 
 def test_dataset_of_a_resumed_run_is_listed_once(store: str) -> None:
-    datasets = [TrackedDataset("shards", "d" * 64, "/data/shards")]
-    first = open_tracker("sed tests", "first", None, {}, {}, datasets=datasets)
+    description = replace(DESCRIPTION, datasets=[TrackedDataset("shards", "d" * 64, "/data/shards")])
+    first = open_run(description=description)
     first.close("KILLED")
-    open_tracker("sed tests", "first", first.run_id, {}, {}, datasets=datasets).close("FINISHED")
+    open_run(description=description).close("FINISHED")
     assert len(MlflowClient(store).get_run(first.run_id).inputs.dataset_inputs) == 1
-
-
-def test_adding_to_a_run_leaves_its_source_alone(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = open_run()
-    first.close("FINISHED")
-    before = MlflowClient(store).get_run(first.run_id).data.tags["mlflow.source.name"]
-    monkeypatch.setattr("sys.argv", ["jobs/visualise.py"])
-    open_existing(first.run_id).close("FINISHED")
-    assert MlflowClient(store).get_run(first.run_id).data.tags["mlflow.source.name"] == before
-
-
-def test_load_of_the_machine_is_measured_and_continues_when_resumed(
-    store: str, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
-) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    client, run_id = MlflowClient(store), None
-    for expected in (1, 2):
-        tracker = open_tracker("sed tests", "first", run_id, {}, {})
-        tracker.measure_system()
-        run_id = tracker.run_id
-        deadline = time.monotonic() + 30
-        history: list = []
-        while len(history) < 3 * expected and time.monotonic() < deadline:
-            time.sleep(0.05)
-            history = client.get_metric_history(run_id, "system/cpu_utilization_percentage")
-        tracker.close("FINISHED")
-    steps = [point.step for point in client.get_metric_history(run_id, "system/cpu_utilization_percentage")]
-    assert len(steps) >= 6
-    assert len(set(steps)) == len(steps)
-    assert {"system/system_memory_usage_percentage", "system/disk_usage_percentage"} <= {
-        *client.get_run(run_id).data.metrics
-    }
-    assert warnings() == []

@@ -20,7 +20,7 @@ from pipeline.losses import ImageTerm, L1Loss
 from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.run.dry_run import describe
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.gan_step import Adversary, Gan, GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.micro_batches import StepInput, micro_batches
 
@@ -93,7 +93,7 @@ def test_micro_batch_that_holds_all_is_the_batch(size: int) -> None:
 
 
 def test_run_with_micro_batches_reports_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset = prepare_tiny_data(tmp_path)
     run_session(preset, tmp_path / "whole")
     cut = changed(preset, runtime=dataclasses.replace(preset.train.runtime, micro_batch_size=3))

@@ -23,7 +23,7 @@ from pipeline.losses import GradientPenalty
 from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.run.dry_run import describe
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.ema import MovingAverage
 from pipeline.train.gan_step import GanStep, gan_step, gan_step_shared_pass
 from pipeline.train.loop import turn_at
@@ -135,7 +135,7 @@ def reporting(preset: Preset, **changes: int) -> ReportConfig:
 @pytest.fixture
 def preset(plain: Preset, monkeypatch: pytest.MonkeyPatch) -> Preset:
     """As `plain`; the discriminator rests in the fifth and the sixth step."""
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     monkeypatch.setattr(pipeline.train.state, "ACCURACY_HALF_LIFE_IMAGES", 4)
     return changed(plain, schedule=dataclasses.replace(plain.train.schedule, discriminator_max_accuracy=0.53))
 
@@ -186,7 +186,7 @@ def test_run_that_is_stopped_or_killed_at_any_step_ends_with_the_same_bits(prese
 
 def test_run_without_a_limit_neither_follows_the_accuracy_nor_reports_a_share(plain: Preset, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+        patch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
         patch.setattr(TrainingState, "follow_accuracy", lambda *_: pytest.fail("it waits for the device"))
         run_session(plain, tmp_path / "run")
     assert rest_shares(tmp_path / "run") == []

@@ -19,7 +19,7 @@ import pipeline.run.record
 from pipeline.checkpoint import BackgroundWriter, Checkpoint, CheckpointStore, Retention, load_checkpoint
 from pipeline.config.schema import Preset
 from pipeline.errors import SaveError
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 class GatedStore(CheckpointStore):
@@ -121,7 +121,7 @@ def test_disk_when_really_full_costs_only_the_new_checkpoint(small_disk: Callabl
 def test_run_when_its_disk_is_full_stops_and_ends_the_same_once_there_is_room(
     small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset: Preset = prepare_tiny_data(tmp_path / "data")
     straight, whole = tmp_path / "straight", small_disk(32_000) / "run"
     run_session(preset, straight)
@@ -148,7 +148,7 @@ def test_run_when_its_disk_is_full_before_it_starts_says_so(small_disk: Callable
 def test_run_when_its_export_cannot_be_written_says_so_and_resumes_later(
     blocked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset: Preset = prepare_tiny_data(tmp_path / "data")
     whole = tmp_path / "run"
     run_session(preset, whole, stop_at=8)

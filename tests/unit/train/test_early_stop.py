@@ -16,7 +16,7 @@ import pipeline.run.record
 from pipeline.config.schema import Preset
 from pipeline.errors import CheckpointError
 from pipeline.models.discriminators import UNetDiscriminator, UNetOptions
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.fixture(autouse=True)
 def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
 
 
 @pytest.fixture(scope="module")
 def straight(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An undisturbed run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+        patch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
         folder = tmp_path_factory.mktemp("straight") / "run"
         run_session(preset, folder)
     return folder

@@ -16,7 +16,7 @@ from sessions import run_session
 import pipeline.run.record
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import ConfigError
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 # Holds the folder and has a child of its own, as a training process has its loaders; says the child's number.
 _HOLDER = """
@@ -48,7 +48,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_folder_when_another_process_trains_in_it_is_refused_and_free_when_that_is_killed(
     tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset, run = prepare_tiny_data(tmp_path), tmp_path / "run"
     with pytest.raises(ConfigError, match=r"another process is training in .*run, .*or start a new run with --run-dir"):
         run_session(preset, run)
@@ -62,7 +62,7 @@ def test_folder_when_another_process_trains_in_it_is_refused_and_free_when_that_
 def test_folder_when_killed_calls_left_temporary_files_is_cleaned_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset, run = prepare_tiny_data(tmp_path), tmp_path / "run"
     run_session(preset, run, stop_at=8)
     names = ["config.json", "status.json", "metrics.jsonl", "export/generator.safetensors", "pictures/a.png"]

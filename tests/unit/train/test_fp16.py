@@ -16,7 +16,7 @@ import pipeline.run.record
 from pipeline.errors import ConfigError
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.trainable import DdpTrainable
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 def network(*, scale: float = 1024.0) -> DdpTrainable:
@@ -65,7 +65,7 @@ def test_scale_when_restored_is_the_saved_one() -> None:
 
 @pytest.fixture
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
 
 
 def test_run_in_fp16_resumes_exactly_and_learns(tmp_path: Path, untracked: None) -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.losses import ADVERSARIAL_LOSSES, ImageTerm, L1Loss
 from pipeline.models.discriminators import PatchDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.gan_step import GanStep, Turn, gan_step, gan_step_shared_pass
 from pipeline.train.health import GanHealth
 from pipeline.train.micro_batches import StepInput
@@ -199,7 +199,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.fixture(autouse=True)
 def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
 
 
 def test_run_reports_accuracy_and_gradients_and_warns(

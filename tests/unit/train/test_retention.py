@@ -13,7 +13,7 @@ import pipeline.run.record
 from pipeline.checkpoint import Retention
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.report import MetricsFile
 from pipeline.weights.files import read_metadata
 
@@ -78,7 +78,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 def test_run_when_resumed_keeps_what_an_undisturbed_one_keeps(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     report = dataclasses.replace(
         preset.train.report,
         validate_every_images=4,

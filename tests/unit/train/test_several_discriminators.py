@@ -24,7 +24,7 @@ from pipeline.models.discriminators import PatchDiscriminator, UNetDiscriminator
 from pipeline.models.generators import SRVGGNetCompact
 from pipeline.run.dry_run import describe
 from pipeline.run.record import random_networks
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.health import GanHealth
 from pipeline.train.micro_batches import StepInput
@@ -118,7 +118,7 @@ def test_discriminators_that_rest_do_not_move() -> None:
 
 @pytest.fixture
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preset:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     prepare_tiny_data(tmp_path)
     return tiny_preset(tmp_path, further_discriminators=[FURTHER, FEATURES], **{"losses.adversarial_weight": 0.001})
 

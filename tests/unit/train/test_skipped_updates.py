@@ -21,7 +21,7 @@ from pipeline.data.batch import Batch
 from pipeline.errors import NonFiniteError
 from pipeline.run.inputs import StepInputs
 from pipeline.runtime.trainable import DdpTrainable, poisoned
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.micro_batches import StepInput
 from pipeline.train.report import RunningMeans
 from pipeline.train.skips import SkippedUpdates, StepRecord
@@ -149,7 +149,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 @pytest.fixture
 def batch_keys(preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The first key of each step of the run."""
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     monkeypatch.setattr(pipeline.run.session, "StepInputs", SpoiledInputs)
     monkeypatch.setattr(SpoiledInputs, "seen", [], raising=False)
     run_session(preset, tmp_path / "clean")

@@ -18,13 +18,13 @@ from pipeline.losses import AdversarialLossName
 from pipeline.run.assembly import build_state, start_networks
 from pipeline.run.dry_run import describe
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 @pytest.fixture
 def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preset:
     """R3GAN's loss and both penalties, warm-up and cosine, AdamW, frequency and MS-SSIM losses."""
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     preset = prepare_tiny_data(tmp_path / "data")
     losses = dataclasses.replace(
         preset.train.losses,

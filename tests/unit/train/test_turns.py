@@ -17,7 +17,7 @@ import pipeline.run.record
 from pipeline.config.schema import Preset, ScheduleConfig
 from pipeline.errors import ConfigError
 from pipeline.run.dry_run import describe
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_turns_that_cannot_be_are_refused(preset: Preset) -> None:
 def test_run_when_the_generator_rests_moves_the_discriminator_alone(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, discriminator_pass: str
 ) -> None:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     resting = scheduled(preset, discriminator_warmup_images=8, generator_every_steps=2)
     resting = changed(
         resting,

@@ -20,7 +20,7 @@ from pipeline.metrics.criterion import Criterion, best_position, find_criterion
 from pipeline.run.dry_run import describe
 from pipeline.run.validation import Validation, find_validation_metrics
 from pipeline.runtime.backend import Backend
-from pipeline.tracking import NullTracker
+from pipeline.tracking import Trackers
 from pipeline.train.report import MetricsFile
 from pipeline.weights.files import read_metadata
 from shards.errors import InputError
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Preset:
 
 @pytest.fixture
 def preset(data: Preset, monkeypatch: pytest.MonkeyPatch) -> Preset:
-    monkeypatch.setattr(pipeline.run.record, "open_tracker", lambda *_: NullTracker())
+    monkeypatch.setattr(pipeline.run.record, "open_trackers", lambda *_: Trackers())
     return data
 
 

@@ -1,0 +1,111 @@
+"""Pictures and files that a tracker has not received yet: they wait on the disk, in order, and survive the process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from shards.format.files import fit_name, write_atomically
+
+_LOG = logging.getLogger(__name__)
+LIMIT_BYTES = 512 << 20
+"""Largest size of the pictures that wait for one tracker; the oldest are dropped beyond it."""
+_PICTURE = ".png"
+_FILE = ".file"
+_POSITION_DIGITS = 12
+_LONGEST_NAME_BYTES = 60
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One picture or file that waits.
+
+    Attributes:
+        name: Of the picture's series; of the file.
+        path: Of the picture in the outbox, or of the file where it was made.
+        images_seen: Position of the picture; None for a file.
+        entry: What is removed once it has been received.
+    """
+
+    name: str
+    path: Path
+    images_seen: int | None
+    entry: Path
+
+
+class Outbox:
+    """What waits for one tracker.
+
+    Args:
+        folder: Of its own; need not exist.
+        limit_bytes: See `LIMIT_BYTES`.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+
+    def add_picture(self, name: str, path: Path, images_seen: int) -> None:
+        """Add a PNG as it is now; the file itself may change afterwards, as long as it is replaced as a whole.
+
+        Raises:
+            OSError: The disk is full, or the folder cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        short = fit_name(quote(name, safe=""), reserved_bytes=_LONGEST_NAME_BYTES)
+        entry = self._folder / f"{images_seen:0{_POSITION_DIGITS}d}+{short}{_PICTURE}"
+        partial = entry.with_suffix(".partial")
+        for old in (partial, entry):
+            old.unlink(missing_ok=True)
+        try:
+            os.link(path, partial)  # a second name of the same bytes costs nothing
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, partial)
+        partial.replace(entry)
+        self._keep_within_limit()
+
+    def add_file(self, path: Path) -> None:
+        """Add a file, whose newest content is what the tracker will receive.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Relative, so that a run folder may move before its files are sent.
+        target = os.path.relpath(path.resolve(), self._folder.resolve())
+        write_atomically(self._folder / f"{fit_name(quote(path.name, safe=''))}{_FILE}", target.encode())
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """Yield what waits: pictures by their positions, then files."""
+        for entry in self._entries(_PICTURE):
+            position, _, name = entry.stem.partition("+")
+            if position.isdecimal():
+                yield Waiting(unquote(name), entry, int(position), entry)
+        for entry in self._entries(_FILE):
+            yield Waiting(unquote(entry.stem), self._folder / os.fsdecode(entry.read_bytes()), None, entry)
+
+    def remove(self, waiting: Waiting) -> None:
+        """Remove what has been received, or never can be."""
+        waiting.entry.unlink(missing_ok=True)
+
+    def _entries(self, suffix: str) -> list[Path]:
+        return sorted(self._folder.glob(f"*{suffix}")) if self._folder.is_dir() else []
+
+    def _keep_within_limit(self) -> None:
+        pictures, sizes = self._entries(_PICTURE), []
+        for path in pictures:
+            with contextlib.suppress(FileNotFoundError):  # just received
+                sizes.append((path, path.stat().st_size))
+        total = sum(size for _, size in sizes)
+        for path, size in sizes[:-1]:
+            if total <= self._limit_bytes:
+                return
+            _LOG.warning("over %d MiB of pictures wait for a tracker; %s is dropped", self._limit_bytes >> 20, path)
+            path.unlink(missing_ok=True)
+            total -= size
