@@ -23,6 +23,7 @@ from pipeline.run.export import Provenance, export_best, export_networks, export
 from pipeline.run.inputs import StepInputs, open_semantics
 from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking
 from pipeline.run.resume import newest_checkpoint, retention_of
+from pipeline.run.sights import Sights
 from pipeline.run.sync import TRACKED_STATUS
 from pipeline.run.validation import Validation, find_validation_metrics
 from pipeline.runtime.backend import Backend
@@ -83,6 +84,7 @@ class Session:
         networks = start_networks(config, channels, self._restored)
         self._left_out = networks.left_out
         self._state = build_state(config, networks, backend)
+        self._sights = Sights(config, self._state, self._semantics, backend)
         self._gan, self._step = build_gan(config, self._state, losses, backend)
         self._lock = self._lock_folder()
         if backend.is_leader:
@@ -205,7 +207,7 @@ class Session:
             gan=self._gan,
             step=self._step,
             prepare=StepInputs(self._semantics, backend.autocast, memory_format_of(config.runtime)),
-            validate=lambda images_seen: self._validation.run(state.average.module, images_seen, tracker, must_stop),
+            validate=lambda images_seen: self._validate(images_seen, tracker, must_stop),
             compare=self._validation.lines,
             is_exhausted=self._validation.is_exhausted,
             checkpoints=BackgroundWriter(self._store),
@@ -219,6 +221,12 @@ class Session:
             health=self._health(),
             must_stop=must_stop,
         )
+
+    def _validate(self, images_seen: int, tracker: Trackers, must_stop: Callable[[], bool]) -> dict[str, float] | None:
+        values = self._validation.run(self._state.average.module, images_seen, tracker, must_stop)
+        if values is not None:
+            self._sights.show(self._validation.shown, images_seen, tracker)
+        return values
 
     def _health(self) -> GanHealth:
         health = GanHealth(self._config.report.warn_after_images)
@@ -278,6 +286,6 @@ class Session:
 
     def close(self) -> None:
         """Release the folder, networks and optimizers, so that the process group can be closed in order."""
-        del self._gan, self._step, self._state, self._samples
+        del self._gan, self._step, self._sights, self._state, self._samples
         if self._lock is not None:
             self._lock.close()

@@ -91,6 +91,8 @@ class Validation:
         self._criterion = metrics.criterion
         self._record = record
         self._backend = backend
+        self.shown: Evaluated | None = None
+        """The first photo of the last validation that this rank measured."""
 
     def run(
         self, generator: nn.Module, images_seen: int, tracker: Trackers, must_stop: Callable[[], bool]
@@ -102,7 +104,10 @@ class Validation:
         """
         backend, pictures = self._backend, RunFolder(self._config.run_dir).pictures
 
+        self.shown = None
+
         def keep(name: str, evaluated: Sequence[Evaluated]) -> None:
+            self.shown = self.shown or evaluated[0]
             picture, image = side_by_side(evaluated), evaluated[0].pair.name
             path = pictures / fit_name(f"{name}_{image}.png")
             with saving(path):

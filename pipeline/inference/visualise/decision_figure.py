@@ -59,7 +59,7 @@ def draw_decisions(title: str, text: str, decided: Sequence[DecidedPhoto], *, is
             show_picture(axes[2], one.photo.sr, "SR")
             _show_map(axes[3], one.sr, one.photo.gt, "SR", colours, is_numbered=is_numbered)
         bar = figure.colorbar(colours, ax=grid, shrink=0.6, aspect=40, pad=0.01)
-        bar.set_label("taken for fake  ←  sigmoid of the logit  →  taken for real")
+        bar.set_label("fake  ←  sigmoid of the logit  →  real", fontsize=8)
         caption(figure, title, text)
         return pixels_of(figure)
 

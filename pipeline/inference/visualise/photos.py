@@ -40,6 +40,21 @@ class Photo:
     sr: UInt8[ndarray, "h w 3"]
 
 
+def middle_of(name: str, hr: ndarray, sr: ndarray, scale: int, largest_px: int) -> Photo:
+    """Return a photo that was upscaled already, shown by its middle.
+
+    Args:
+        name: Set and photo.
+        hr: (H, W, 3) uint8.
+        sr: As the run's generator upscales it.
+        scale: Its scale.
+        largest_px: Side of the middle at most.
+    """
+    sides = [_middle(side_px // scale, scale, largest_px) for side_px in hr.shape[:2]]
+    inside = tuple(slice(part.start * scale, part.stop * scale) for part in sides)
+    return Photo(name, hr, hr[inside], sr[inside])
+
+
 @dataclass(frozen=True)
 class Choice:
     """The photos, and those that cannot be used, with the reason."""
@@ -109,8 +124,8 @@ def _photo(name: str, gt: ndarray, lq: ndarray, generator: Generator, crop_px: i
     return Photo(name, gt, gt[inside], sr)
 
 
-def _middle(lq_side_px: int, scale: int) -> slice:
-    shown = min(lq_side_px, LARGEST_PX // scale)
+def _middle(lq_side_px: int, scale: int, largest_px: int = LARGEST_PX) -> slice:
+    shown = min(lq_side_px, largest_px // scale)
     start = (lq_side_px - shown) // 2
     return slice(start, start + shown)
 

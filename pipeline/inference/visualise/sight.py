@@ -65,6 +65,16 @@ def look_at(material: Material, name: str) -> dict[str, Sight | str]:
     }
 
 
+def quick_look(run: OpenRun, photo: Photo) -> dict[str, Pixels]:
+    """Return the decisions and the attention of all discriminators on one photo, as pictures by name."""
+    material = Material(run, None, [photo], "", [], 0)
+    pictures = {}
+    for name in run.discriminators:
+        sights = {"decisions": _decisions(material, name), "attention": _attention(material, name)}
+        pictures |= {f"{name}_{kind}": each.picture for kind, each in sights.items() if isinstance(each, Sight)}
+    return pictures
+
+
 def _decisions(material: Material, name: str) -> Sight:
     run = material.run
     network, look, crop_px = run.discriminators[name], run.look(name), run.crop_px
