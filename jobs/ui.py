@@ -7,11 +7,12 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jobs.command_line import CommandLine
 from jobs.terminal import run_job
 from pipeline.progress import say
-from pipeline.tracking.environment import DEFAULT_STORE, prepare
+from pipeline.tracking.environment import DEFAULT_STORE, check_reachable, prepare
 from pipeline.tracking.moved import correct_paths
 from shards.errors import InputError
 
@@ -20,6 +21,8 @@ COMMAND = CommandLine(
     "Open the MLflow UI on the store that the jobs write to: MLFLOW_TRACKING_URI, else mlflow.db in this folder.",
     ("--port 5001  # when 5000 is taken",),
 )
+# MLflow's default is its mode for language models, whatever an experiment's tag `mlflow.experimentKind` says.
+MODE = 'Choose "Model training" at the top left once, or the UI hides the registry; the browser remembers it.'
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,44 @@ class UiConfig:
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/ui.py --help`."""
     config = COMMAND.parse(UiConfig, argv)
-    check_port(config.host, config.port)
     prepare()
     store = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE)
+    if urlsplit(store).scheme in {"http", "https"}:
+        _check_opens(store)
+        say(f"MLFLOW_TRACKING_URI is a server, which has a UI of its own: {page(store)}\n{MODE}")
+        return 0
+    check_port(config.host, config.port)
+    _check_opens(store)
     correct_paths(store)
-    say(f"store: {store}\nUI: http://{config.host}:{config.port}  (Ctrl-C ends it)")
+    say(f"store: {store}\nUI: {page(f'http://{config.host}:{config.port}')}  (Ctrl-C ends it)\n{MODE}{reach(config)}")
     program = str(Path(sys.executable).parent / "mlflow")
     arguments = ["ui", "--host", config.host, "--port", str(config.port)]
     # Other users see a program's arguments, and an address may hold a password. The other variable hides the warnings
-    # that the server's libraries print about each other; its errors still appear.
+    # that the server's libraries print about each other; its errors still appear. The processes that the last one
+    # prevents evaluate language models.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": store, "PYTHONWARNINGS": "ignore"}
+    environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execve(program, [program, *arguments], environment)
+
+
+def _check_opens(store: str) -> None:
+    try:
+        check_reachable(store)
+    except ConnectionError as error:
+        raise InputError(f"MLFLOW_TRACKING_URI cannot be opened: {error}") from error
+
+
+def page(server: str) -> str:
+    """Return the address of a server's experiments in the mode that `MODE` names; MLflow's links drop it again."""
+    return f"{server.rstrip('/')}/#/experiments?workflowType=machine_learning"
+
+
+def reach(config: UiConfig) -> str:
+    """Return how another machine reaches a UI that listens on loopback only."""
+    if config.host not in {"127.0.0.1", "localhost", "::1"}:
+        return ""
+    port = config.port
+    return f"\nfrom another machine: ssh -L {port}:127.0.0.1:{port} USER@HOST, and the same address in its browser"
 
 
 def check_port(host: str, port: int) -> None:

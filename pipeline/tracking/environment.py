@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sqlite3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pipeline.tracking.database import check_server_database, prepare_sqlite
 from pipeline.tracking.moved import sqlite_file
-from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers, check_listens
+from shards.format.endpoints import check_answers, check_listens
 from shards.secrets import without_secrets
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -26,6 +26,7 @@ DEFAULTS = {
     "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",  # its import sets its loggers' level, also where that has been set before
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -71,28 +72,23 @@ def quiet() -> Iterator[None]:
 
 
 def check_reachable(uri: str) -> None:
-    """Check that a server responds at a tracking URI: MLflow itself would retry for minutes.
+    """Check that a tracking URI can be used: MLflow would retry for minutes, or upgrade a database silently.
+
+    A SQLite file that is missing is created.
 
     Raises:
-        ConnectionError: There is no response within seconds, or a SQLite file cannot be used; names the reason.
+        ConnectionError: There is no response within seconds, or a database cannot be used; names the reason.
+        DatabaseVersionError: Another version of MLflow made the database.
+        InputError: The driver of a database is not installed.
     """
     scheme = urlsplit(uri).scheme
     if scheme in {"http", "https"}:
         check_answers(f"{uri.rstrip('/')}/health")
     elif path := sqlite_file(uri):
-        _check_sqlite(path)
+        prepare_sqlite(uri, path)
     elif port := _DATABASE_PORTS.get(scheme.partition("+")[0]):
         check_listens(uri, port)
-
-
-def _check_sqlite(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path, timeout=ANSWER_TIMEOUT_S)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
-    except (OSError, sqlite3.Error) as error:
-        if "locked" not in str(error):
-            raise ConnectionError(f"{path.resolve()} cannot be used as a database: {error}") from error
+        check_server_database(uri)
 
 
 def first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ does not export for any size is `served_model` instead, which loads those weight
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,11 @@ import torch
 from torch import nn
 
 from pipeline.errors import CheckpointError
+from pipeline.tracking.database import locked
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
+from shards.errors import InputError
 from shards.secrets import without_secrets
 
 CHAMPION = "champion"
@@ -250,9 +251,7 @@ def exclusive() -> Iterator[None]:
     if path is None:
         yield
         return
-    # A lock file of its own: POSIX locks on the database itself are lost when any handle of it is closed.
-    with path.with_name(f"{path.name}.lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(path):
         yield
 
 
@@ -271,6 +270,8 @@ def fetch(uri: str) -> Path:
             check_reachable(mlflow.get_tracking_uri())
             place = current_location(mlflow.get_tracking_uri(), _location_of(uri))
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=place))
+        except InputError:
+            raise
         except Exception as error:  # MLflow, its database and each store have errors of their own
             raise CheckpointError(
                 f"{uri} cannot be fetched from {without_secrets(mlflow.get_tracking_uri())}: "
@@ -347,7 +348,7 @@ def _reporting_errors() -> Iterator[None]:
         try:
             check_reachable(mlflow.get_tracking_uri())
             yield
-        except CheckpointError:
+        except InputError:
             raise
         except Exception as error:
             raise CheckpointError(

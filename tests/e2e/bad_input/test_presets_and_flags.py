@@ -69,7 +69,8 @@ def test_shard_when_values_are_out_of_range_lists_them(refuse: Callable[..., Non
     refuse(jobs.shard.main, arguments, "sub_image_px=130 is not a multiple of scale=4", "variants=0 must be at least 1")
 
 
-def test_ui_when_the_port_is_taken(refuse: Callable[..., None]) -> None:
+def test_ui_when_the_port_is_taken(refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refuse(jobs.ui.main, ["--port", str(port)], f"port {port} on 127.0.0.1 cannot be used", "make ui PORT=")
