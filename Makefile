@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 
-.PHONY: help setup demo demo-compare test test-all browser check fix ui bench bench-gpu clean
+.PHONY: help setup demo demo-compare test test-all browser servers check fix ui bench bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -35,6 +35,9 @@ test-all: setup  ## the slow ones too, as CI runs them
 
 browser:  ## Chromium for the tests of the HTML report (Debian, Ubuntu; as root); without it they are skipped
 	command -v chromium && command -v chromedriver || { apt-get update && apt-get install -y chromium chromium-driver; }
+
+servers:  ## PostgreSQL for the tests of MLflow on real servers (Debian, Ubuntu; as root); without it they are skipped
+	ls /usr/lib/postgresql/*/bin/postgres 2> /dev/null || command -v postgres || { apt-get update && apt-get install -y postgresql; }
 
 check: setup  ## lint, format, types, import rules
 	$(BIN)/ruff check .

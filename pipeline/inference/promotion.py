@@ -134,7 +134,7 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
         if decision is None:
             version = "" if champion is None else champion.version
             return f"{name} version {version} has the same weights, and is already the champion; nothing to do"
-        with registry.exclusive():
+        with registry.exclusive(name):
             if registry.champion(name) == champion:
                 version = _register(model, name, ours, facts | decision.tags, decision.text)
                 (registry.name_champion if decision.wins else registry.name_challenger)(name, version)

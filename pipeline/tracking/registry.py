@@ -22,6 +22,7 @@ from pipeline.tracking.database import locked
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
+from pipeline.tracking.promotion_lock import promotion_lock
 from shards.errors import InputError
 from shards.secrets import without_secrets
 
@@ -240,18 +241,18 @@ def _set_alias(name: str, alias: str, version: str) -> None:
 
 
 @contextlib.contextmanager
-def exclusive() -> Iterator[None]:
-    """Serialise promotions where the registry is a SQLite file on this machine.
+def exclusive(name: str) -> Iterator[None]:
+    """Hold the lock of a registered model: one promotion at a time reads the champion and moves the alias.
 
-    A server offers no lock: some milliseconds pass between reading the champion and moving the alias.
+    Raises:
+        CheckpointError: The server cannot be reached.
     """
-    import mlflow
+    with contextlib.ExitStack() as stack:
+        with _reporting_errors():
+            import mlflow
 
-    path = sqlite_file(mlflow.get_registry_uri())
-    if path is None:
-        yield
-        return
-    with locked(path):
+            path = sqlite_file(mlflow.get_registry_uri())
+            stack.enter_context(locked(path) if path else promotion_lock(mlflow.MlflowClient(), name))
         yield
 
 

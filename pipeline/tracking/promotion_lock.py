@@ -1,0 +1,86 @@
+"""A lock in a model registry on a server: MLflow has none, but it creates a registered model of one name only once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pipeline.tracking.environment import first_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.5
+_ABANDONED_AFTER_S = 300.0
+"""How long a promotion may hold the lock: it uploads one model, which takes seconds."""
+_MAX_NAME_CHARACTERS = 200
+
+
+def lock_name(name: str) -> str:
+    """Return the name of the registered model that is the lock of another one."""
+    return f"{name[:_MAX_NAME_CHARACTERS]} (being promoted)"
+
+
+@contextlib.contextmanager
+def promotion_lock(client: MlflowClient, name: str) -> Iterator[None]:
+    """Hold the lock of a registered model: in this block no other promotion, on any machine, is in its own.
+
+    The lock of a process that was killed is removed when the same one has been seen for five minutes.
+    """
+    lock = lock_name(name)
+    token = f"Held by jobs/promote.py while it registers a version of {name}, then removed. {uuid.uuid4().hex}"
+    _acquire(client, lock, token)
+    try:
+        yield
+    finally:
+        try:
+            _remove(client, lock, token)
+        except Exception as error:  # noqa: BLE001 - the promotion itself has succeeded, or failed for its own reason
+            _LOG.warning("the registered model %r is a lock that could not be removed: %s", lock, first_line(error))
+
+
+def _acquire(client: MlflowClient, lock: str, token: str) -> None:
+    holder, since_s = "", time.monotonic()
+    while (found := _create(client, lock, token)) != token:
+        if found != holder:
+            if not holder:
+                _LOG.info("another promotion is under way; waiting for it")
+            holder, since_s = found, time.monotonic()
+        elif time.monotonic() - since_s > _ABANDONED_AFTER_S:
+            _remove(client, lock, holder)
+        time.sleep(_POLL_S)
+
+
+def _create(client: MlflowClient, lock: str, token: str) -> str:
+    """Try to create the lock; return the token of the one that exists then, or nothing if it was just removed."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(lock, description=token)
+        return token
+    except MlflowException as error:
+        # The second where it is removed while the server looks for the reason why it cannot be created.
+        if error.error_code not in {"RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}:
+            raise
+    return _token_of(client, lock)  # it may be this one, where a response was lost and the request repeated
+
+
+def _token_of(client: MlflowClient, lock: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(lock).description or ""
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
+
+
+def _remove(client: MlflowClient, lock: str, token: str) -> None:
+    if _token_of(client, lock) == token:
+        client.delete_registered_model(lock)

@@ -1,0 +1,175 @@
+"""Tracking and registry on servers as teams run them: MLflow's server, PostgreSQL, and artifacts in an S3 store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from harness import photo
+from mlflow import MlflowClient
+from other_mlflow import NEWER, OLDER
+from PIL import Image
+from processes import run_at_once
+from servers import Database, MlflowServer, ObjectStore, open_database, open_mlflow, open_object_store
+
+from pipeline.inference.named_model import open_model
+from pipeline.inference.promotion import parse_rule, promote
+from pipeline.models.generators import SRVGGNetCompact, save_generator
+from pipeline.tracking import open_tracker, promotion_lock, registry
+from pipeline.tracking.database import DatabaseVersionError, check_server_database
+from pipeline.tracking.environment import check_reachable
+
+NUM_PROCESSES = 8
+NUM_STEPS = 20
+PRELOAD = ["test_real_servers", "mlflow.pytorch", "torch.export"]
+BY_PSNR = parse_rule("psnr_y", "psnr_y=0")
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with open_database() as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    with open_object_store(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def running(database: Database, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with open_mlflow(database.uri, tmp_path_factory.mktemp("mlflow"), store) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> MlflowServer:
+    """MLflow's server, as the one that this process and its children track to."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
+    return running
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation set of pictures in 4 x 4 px blocks of one colour, which repeating pixels upscales best."""
+    folder = tmp_path_factory.mktemp("sets") / "blocks"
+    (folder / "HR").mkdir(parents=True)
+    for number in range(6):
+        Image.fromarray(photo(number, 16, 16).repeat(4, 0).repeat(4, 1)).save(folder / "HR" / f"{number}.png")
+    return folder
+
+
+def noisy_generator(path: Path, noise: float) -> str:
+    """Write a generator that repeats pixels and adds noise of its own: the less, the better."""
+    torch.manual_seed(0)
+    network = SRVGGNetCompact(4, 1, 4).eval()
+    with torch.no_grad():
+        for parameter in list(network.parameters())[-2:]:
+            parameter.mul_(noise)
+    save_generator(path, network)
+    return str(path)
+
+
+def challenge(source: str, name: str, photos: str) -> None:
+    promote(source, name, [Path(photos)], BY_PSNR)
+
+
+def train(experiment: str, rank: int) -> None:
+    """What a run sends, in the form of another process's run: numbers at every step, a picture, a file."""
+    tracker = open_tracker(experiment, f"run {rank}", None, {"seed": rank}, {"rank": str(rank)})
+    for step in range(NUM_STEPS):
+        tracker.metrics({"generator/pixel": rank + step / NUM_STEPS}, step)
+    tracker.picture("validation/photo", photo(rank, 8, 8), NUM_STEPS)
+    tracker.close("FINISHED")
+
+
+def history(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
+    points = client.get_metric_history(run_id, metric)
+    assert len({point.step for point in points}) == len(points)
+    return {point.step: point.value for point in points}
+
+
+def test_two_runs_at_once_are_both_complete(server: MlflowServer, store: ObjectStore) -> None:
+    client = MlflowClient()
+    experiment_id = client.create_experiment("two at once")
+    run_at_once(train, [("two at once", 0), ("two at once", 1)], PRELOAD)
+    runs = {run.data.tags["rank"]: run for run in client.search_runs([experiment_id])}
+    assert runs.keys() == {"0", "1"}
+    for rank, run in runs.items():
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"seed": rank}
+        expected = {step: int(rank) + step / NUM_STEPS for step in range(NUM_STEPS)}
+        assert history(client, run.info.run_id, "generator/pixel") == expected
+        assert [
+            key
+            for key in store.object_names()
+            if f"{run.info.run_id}/artifacts/images/" in key and key.endswith(".png")
+        ]
+
+
+def test_database_when_it_crashes_between_two_calls_is_found_again(server: MlflowServer, database: Database) -> None:
+    client = MlflowClient()
+    run_id = client.create_run(client.create_experiment("restarted")).info.run_id
+    client.log_metric(run_id, "psnr", 27.0, step=1)
+    database.kill()
+    database.start()
+    client.log_metric(run_id, "psnr", 28.0, step=2)
+    assert history(client, run_id, "psnr") == {1: 27.0, 2: 28.0}
+
+
+def test_postgresql_database_of_another_mlflow_is_refused_with_the_remedy(database: Database) -> None:
+    for name, revision in (("older", OLDER), ("newer", NEWER)):
+        database.execute(f"CREATE DATABASE {name}")
+        uri = f"{database.uri.replace('postgres@', 'postgres:c4n4ry@').rpartition('/')[0]}/{name}"
+        check_reachable(uri)  # empty: MLflow creates its tables
+        check_server_database.cache_clear()
+        database.execute("CREATE TABLE alembic_version (version_num text)", name)
+        database.execute(f"INSERT INTO alembic_version VALUES ('{revision}')", name)
+        with pytest.raises(DatabaseVersionError, match=f"was made by an {name}|was made by a {name}") as raised:
+            check_reachable(uri)
+        assert "c4n4ry" not in str(raised.value)
+        advice = 'mlflow db upgrade "$MLFLOW_TRACKING_URI"' if name == "older" else "pip install --upgrade mlflow"
+        assert advice in str(raised.value)
+
+
+def test_database_that_does_not_exist_is_named(database: Database) -> None:
+    with pytest.raises(ConnectionError, match=r'cannot be used as a database: .*"none" does not exist'):
+        check_reachable(f"{database.uri.rpartition('/')[0]}/none")
+
+
+def test_champion_is_fetched_back_from_the_object_store(
+    server: MlflowServer, store: ObjectStore, blocks: Path, tmp_path: Path
+) -> None:
+    source = noisy_generator(tmp_path / "model.safetensors", 0.1)
+    assert "version 1 is champion, the first of its name" in promote(source, "fetched", [blocks], BY_PSNR)
+    assert [name for name in store.object_names() if name.endswith(f"extra_files/{registry.WEIGHTS}")]
+    image = torch.rand(1, 3, 9, 11)
+    fetched = open_model(f"{registry.SCHEME}fetched@{registry.CHAMPION}").generator
+    with torch.inference_mode():
+        assert torch.equal(fetched(image), open_model(source).generator(image))
+
+
+def test_lock_of_a_killed_promotion_is_removed(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion_lock, "_ABANDONED_AFTER_S", 1.0)
+    client = MlflowClient()
+    client.create_registered_model(promotion_lock.lock_name("killed"), description="of a process that was killed")
+    with registry.exclusive("killed"):
+        assert "of a process" not in client.get_registered_model(promotion_lock.lock_name("killed")).description
+    assert not client.search_registered_models(f"name='{promotion_lock.lock_name('killed')}'")
+
+
+@pytest.mark.slow
+def test_concurrent_promotions_leave_one_champion_the_best(server: MlflowServer, blocks: Path, tmp_path: Path) -> None:
+    noise = [0.06, 0.14, 0.01, 0.10, 0.02, 0.12, 0.04, 0.08]
+    sources = [noisy_generator(tmp_path / f"{one}.safetensors", one) for one in noise]
+    run_at_once(challenge, [(source, "raced", str(blocks)) for source in sources], PRELOAD)
+    versions = MlflowClient().search_model_versions("name='raced'")
+    assert {version.tags["source"] for version in versions} == set(sources)
+    assert len(versions) == NUM_PROCESSES
+    champion = registry.champion("raced")
+    assert champion is not None
+    assert champion.tags["source"] == sources[int(np.argmin(noise))]
