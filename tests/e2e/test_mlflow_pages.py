@@ -1,0 +1,123 @@
+"""What a run leaves in MLflow, looked at in MLflow's own UI as a person does: run, charts, pictures, registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from browser import open_browser, set_screen
+from harness import photo
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from servers import open_mlflow
+
+from jobs.ui import page
+from pipeline.models.generators import SRVGGNetCompact, save_generator
+from pipeline.tracking import TrackedDataset, open_tracker, registry
+
+_WAIT_S = 60
+MODEL = "looked-at"
+RUN = "a run to look at"
+# MLflow's own: a page without users looks for the current one, and its tables and layouts warn about themselves.
+MLFLOWS_OWN = ("users/current", "AG Grid", "ResizeObserver loop")
+PICTURES = """
+return [...document.images].filter(
+  (image) => image.src.includes('get-artifact?path=images') && image.naturalWidth > 0).length
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        set_screen(opened, 1920, 1600)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A small run in a store of its own, with a registered champion."""
+    folder = tmp_path_factory.mktemp("looked_at")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.chdir(folder)
+        dataset = TrackedDataset("photos", "d1g3st", "/data/photos", {"samples": 40})
+        tracker = open_tracker("looked at", RUN, None, {"seed": 3}, {"image_manifest": "abc"}, datasets=[dataset])
+        for images_seen in range(0, 40, 4):
+            tracker.metrics({"generator/pixel": 1 / (1 + images_seen), "set/psnr_y": 20.0 + images_seen}, images_seen)
+        for images_seen in (0, 12, 24):  # MLflow's slider begins at 0, and shows nothing without a picture there
+            tracker.picture("validation/leaf", photo(images_seen, 64, 192), images_seen)
+        tracker.close("FINISHED")
+        torch.manual_seed(0)
+        generator = SRVGGNetCompact(4, 1, 4).eval()
+        save_generator(folder / registry.WEIGHTS, generator)
+        tags = {"scale": "4", "psnr_y": "27.1"}
+        weights = folder / registry.WEIGHTS
+        version = registry.register(MODEL, generator, weights, tags, tracker.run_id, {"psnr_y": 27.1}, "**Small.**")
+        registry.name_champion(MODEL, version)
+        assert tracker.run_id is not None
+        yield tracker.run_id
+
+
+@pytest.fixture(scope="module")
+def server(run_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    import mlflow
+
+    with open_mlflow(mlflow.get_tracking_uri(), tmp_path_factory.mktemp("server")) as server:
+        yield server.uri
+
+
+@pytest.fixture
+def show(browser: Chrome, server: str) -> Iterator[Callable[..., None]]:
+    """Open a page and wait for texts on it; afterwards the browser's console has nothing but MLflow's own."""
+
+    def open_page(path: str, *texts: str) -> None:
+        browser.get("about:blank")
+        browser.get(f"{server}/#/{path}")
+        wait_until(browser, lambda: all(text in body(browser) for text in texts), f"not all of {texts}")
+
+    yield open_page
+    messages = [entry["message"] for entry in browser.get_log("browser")]
+    assert [message for message in messages if not any(own in message for own in MLFLOWS_OWN)] == []
+
+
+def wait_until(browser: Chrome, holds: Callable[[], bool], message: str = "") -> None:
+    WebDriverWait(browser, _WAIT_S).until(lambda _: holds(), message)
+
+
+def body(browser: Chrome) -> str:
+    return browser.find_element(By.TAG_NAME, "body").text
+
+
+def test_page_of_the_run_has_its_facts(show: Callable[..., None], run_id: str) -> None:
+    facts = ("Finished", "photos (d1g3st)", "image_manifest", MODEL, "generator/pixel", "set/psnr_y", "seed")
+    show(f"experiments/1/runs/{run_id}", RUN, *facts)
+
+
+def test_charts_of_the_run_are_drawn(show: Callable[..., None], browser: Chrome, run_id: str) -> None:
+    show(f"experiments/1/runs/{run_id}/model-metrics", "generator", "set")
+    WebDriverWait(browser, _WAIT_S).until(
+        lambda _: len(browser.find_elements(By.CSS_SELECTOR, ".scatterlayer path")) > 1
+    )
+
+
+def test_pictures_of_the_run_form_a_grid_with_a_slider(show: Callable[..., None], browser: Chrome, run_id: str) -> None:
+    show("experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning", RUN, "validation/leaf")
+    wait_until(browser, lambda: bool(browser.find_elements(By.CSS_SELECTOR, "[role=slider]")))
+    wait_until(browser, lambda: browser.execute_script(PICTURES) == 1, "no picture is shown")
+
+
+def test_address_that_the_ui_job_prints_shows_the_registry(
+    show: Callable[..., None], browser: Chrome, server: str
+) -> None:
+    show(page(server).partition("#/")[2], "Model registry", "looked at")
+    show("experiments", "Prompts")  # MLflow's own start, which `jobs.ui.MODE` speaks of
+    assert "Model registry" not in body(browser)
+    browser.find_element(By.XPATH, "//*[text()='Model training']").click()
+    show("models", "Model registry", MODEL)
+
+
+def test_registry_has_the_version_with_its_alias(show: Callable[..., None]) -> None:
+    show("models", MODEL, "champion")
+    show(f"models/{MODEL}/versions/1", "champion", RUN, "Small.", "psnr_y", "27.1")
