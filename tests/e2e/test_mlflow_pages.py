@@ -12,10 +12,11 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from servers import open_mlflow
+from tracked_runs import open_run
 
 from jobs.ui import page
 from pipeline.models.generators import SRVGGNetCompact, save_generator
-from pipeline.tracking import TrackedDataset, open_tracker, registry
+from pipeline.tracking import RunDescription, TrackedDataset, registry
 
 _WAIT_S = 60
 MODEL = "looked-at"
@@ -43,7 +44,9 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.chdir(folder)
         dataset = TrackedDataset("photos", "d1g3st", "/data/photos", {"samples": 40})
-        tracker = open_tracker("looked at", RUN, None, {"seed": 3}, {"image_manifest": "abc"}, datasets=[dataset])
+        tracker = open_run(
+            folder / "run", RunDescription("looked at", RUN, {"seed": 3}, {"image_manifest": "abc"}, [dataset])
+        )
         for images_seen in range(0, 40, 4):
             tracker.metrics({"generator/pixel": 1 / (1 + images_seen), "set/psnr_y": 20.0 + images_seen}, images_seen)
         for images_seen in (0, 12, 24):  # MLflow's slider begins at 0, and shows nothing without a picture there
@@ -56,7 +59,6 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         weights = folder / registry.WEIGHTS
         version = registry.register(MODEL, generator, weights, tags, tracker.run_id, {"psnr_y": 27.1}, "**Small.**")
         registry.name_champion(MODEL, version)
-        assert tracker.run_id is not None
         yield tracker.run_id
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from other_mlflow import NEWER, OLDER
 from PIL import Image
 from processes import run_at_once
 from servers import Database, MlflowServer, ObjectStore, open_database, open_mlflow, open_object_store
+from tracked_runs import open_run
 
+import pipeline.tracking.delivery
 from pipeline.inference.named_model import open_model
 from pipeline.inference.promotion import parse_rule, promote
 from pipeline.models.generators import SRVGGNetCompact, save_generator
-from pipeline.tracking import open_tracker, promotion_lock, registry
+from pipeline.tracking import RunDescription, promotion_lock, registry
 from pipeline.tracking.database import DatabaseVersionError, check_server_database
 from pipeline.tracking.environment import check_reachable
 
@@ -78,9 +81,10 @@ def challenge(source: str, name: str, photos: str) -> None:
     promote(source, name, [Path(photos)], BY_PSNR)
 
 
-def train(experiment: str, rank: int) -> None:
+def train(experiment: str, rank: int, folder: str) -> None:
     """What a run sends, in the form of another process's run: numbers at every step, a picture, a file."""
-    tracker = open_tracker(experiment, f"run {rank}", None, {"seed": rank}, {"rank": str(rank)})
+    description = RunDescription(experiment, f"run {rank}", {"seed": rank}, {"rank": str(rank)})
+    tracker = open_run(Path(folder) / f"run-{rank}", description)
     for step in range(NUM_STEPS):
         tracker.metrics({"generator/pixel": rank + step / NUM_STEPS}, step)
     tracker.picture("validation/photo", photo(rank, 8, 8), NUM_STEPS)
@@ -93,11 +97,12 @@ def history(client: MlflowClient, run_id: str, metric: str) -> dict[int, float]:
     return {point.step: point.value for point in points}
 
 
-def test_two_runs_at_once_are_both_complete(server: MlflowServer, store: ObjectStore) -> None:
+def test_two_runs_at_once_are_both_complete(server: MlflowServer, store: ObjectStore, tmp_path: Path) -> None:
     client = MlflowClient()
-    experiment_id = client.create_experiment("two at once")
-    run_at_once(train, [("two at once", 0), ("two at once", 1)], PRELOAD)
-    runs = {run.data.tags["rank"]: run for run in client.search_runs([experiment_id])}
+    run_at_once(train, [("two at once", rank, str(tmp_path)) for rank in (0, 1)], PRELOAD)
+    experiment = client.get_experiment_by_name("two at once")  # which both have tried to create
+    assert experiment is not None
+    runs = {run.data.tags["rank"]: run for run in client.search_runs([experiment.experiment_id])}
     assert runs.keys() == {"0", "1"}
     for rank, run in runs.items():
         assert run.info.status == "FINISHED"
@@ -109,6 +114,30 @@ def test_two_runs_at_once_are_both_complete(server: MlflowServer, store: ObjectS
             for key in store.object_names()
             if f"{run.info.run_id}/artifacts/images/" in key and key.endswith(".png")
         ]
+
+
+def test_run_misses_nothing_when_the_server_is_killed_and_comes_back(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.tracking.delivery, "LONGEST_PAUSE_S", 1.0)
+    run = open_run(tmp_path / "run", RunDescription("outage", "killed server"))
+    for step in range(30):
+        if step == 10:
+            while not run.run_id:
+                time.sleep(0.05)
+            server.kill()
+        if step == 20:
+            server.start()
+        run.metrics({"generator/pixel": step / 2}, step)
+        if step % 5 == 0:
+            run.picture("Set5/baby", photo(step, 8, 8), step)
+        time.sleep(0.05)
+    run.close("FINISHED")
+    client = MlflowClient()
+    assert history(client, run.run_id, "generator/pixel") == {step: step / 2 for step in range(30)}
+    pictures = [item.path for item in client.list_artifacts(run.run_id, "images") if item.path.endswith(".png")]
+    assert sorted(int(path.split("+")[2]) for path in pictures) == list(range(0, 30, 5))
+    assert client.get_run(run.run_id).info.status == "FINISHED"
 
 
 def test_database_when_it_crashes_between_two_calls_is_found_again(server: MlflowServer, database: Database) -> None:
