@@ -141,6 +141,8 @@ class Session:
         tracker = self._open_tracker(new_facts)
         self._write_status("running")
         parts = self._loop_parts(facts, new_facts, tracker, progress_of, must_stop)
+        if self._state.images_seen == 0:
+            self._validation.show_start(self._state.average.module, tracker)
         ending: RunState = "failed"
         try:
             with parts.checkpoints.closing(), self._backend.naming_lost_ranks():

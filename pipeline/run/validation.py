@@ -11,8 +11,9 @@ from torch import nn
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
+from pipeline.data.evaluation import read_pair, set_images
 from pipeline.errors import ConfigError, saving
-from pipeline.inference.evaluate import Evaluated, Ranks, against_bicubic, result_names, validate
+from pipeline.inference.evaluate import Evaluated, Ranks, against_bicubic, evaluate_image, result_names, validate
 from pipeline.inference.pictures import side_by_side, write_png
 from pipeline.metrics import Metric
 from pipeline.metrics.choice import find_metric, missing_anywhere
@@ -102,17 +103,12 @@ class Validation:
         Returns:
             `SET/METRIC` to its mean; None if interrupted.
         """
-        backend, pictures = self._backend, RunFolder(self._config.run_dir).pictures
-
+        backend = self._backend
         self.shown = None
 
         def keep(name: str, evaluated: Sequence[Evaluated]) -> None:
             self.shown = self.shown or evaluated[0]
-            picture, image = side_by_side(evaluated), evaluated[0].pair.name
-            path = pictures / fit_name(f"{name}_{image}.png")
-            with saving(path):
-                write_png(path, picture, job="train_sed")
-            tracker.picture(f"{name}/{image}", path, images_seen)
+            self._picture(name, evaluated, images_seen, tracker)
 
         def total(values: np.ndarray) -> np.ndarray:
             return backend.sum(torch.from_numpy(values)).numpy()
@@ -126,6 +122,22 @@ class Validation:
             keep=keep,
             must_leave=lambda: backend.any_rank(must_stop()),
         )
+
+    def show_start(self, generator: nn.Module, tracker: Trackers) -> None:
+        """Show the first image of each set before the first step; the sliders of the trackers begin there."""
+        if not self._backend.is_leader:
+            return
+        scale, metrics = self._config.generator.scale, tuple(self._metrics.chosen.values())
+        for folder in self._config.report.validation_sets:
+            first, *_ = set_images(folder, scale)
+            self._picture(folder.name, evaluate_image([generator], read_pair(first, scale, metrics), scale), 0, tracker)
+
+    def _picture(self, name: str, evaluated: Sequence[Evaluated], images_seen: int, tracker: Trackers) -> None:
+        picture, image = side_by_side(evaluated), evaluated[0].pair.name
+        path = RunFolder(self._config.run_dir).pictures / fit_name(f"{name}_{image}.png")
+        with saving(path):
+            write_png(path, picture, job="train_sed")
+        tracker.picture(f"{name}/{image}", path, images_seen)
 
     def is_recorded(self, images_seen: int) -> bool:
         """Return whether the metrics file has the validation at a position."""

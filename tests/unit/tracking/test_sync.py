@@ -70,8 +70,8 @@ def test_run_trained_without_a_server_looks_the_same_once_it_is_sent(
     client = MlflowClient(store)
     live, offline = (tracked(client, tmp_path / name) for name in ("live", "offline"))
     assert looks(client, offline) == looks(client, live)
-    # Of two sets at three validations, and two of the discriminator at the last two; each as it is, and small.
-    assert len(looks(client, live)["pictures"]) == (3 * 2 + 2 * 2) * 2
+    # One at the start, two at three validations, two of the discriminator at the last two; each as it is, and small.
+    assert len(looks(client, live)["pictures"]) == (1 + 3 * 2 + 2 * 2) * 2
     assert list(live.data.metrics) != []
     assert offline.info.end_time is not None
     times = [point.timestamp for point in client.get_metric_history(offline.info.run_id, "speed/images_per_second")]
