@@ -13,23 +13,23 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, UInt8, UInt16
+from jaxtyping import Float, Float32, UInt8, UInt16
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
 from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
 from shards.errors import InputError
 
-Pixels: TypeAlias = UInt8[np.ndarray, "_ _ _"] | UInt16[np.ndarray, "_ _ _"]
-"""An RGB image, or a gray one of one channel, of 8 or 16 bits."""
+Pixels: TypeAlias = UInt8[np.ndarray, "_ _ _"] | UInt16[np.ndarray, "_ _ _"] | Float32[np.ndarray, "_ _ _"]
+"""An RGB image, or a gray one of one channel: of 8 or 16 bits, or floats in [0, 1]."""
 
 _BAND_PIXELS = 2**18
 
-_FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 
 
 def to_tensor(image: Pixels, device: torch.device) -> Float[Tensor, "1 3 h w"]:
-    """Convert pixels of 8 or 16 bits to RGB in float32, in [0, 1]."""
+    """Convert pixels to RGB in float32, in [0, 1]."""
     values = image if image.dtype == np.uint8 else image.astype(np.float32)
     # A copy: decoded images are read-only, and rotated ones have negative strides; torch supports neither.
     tensor = (
@@ -39,7 +39,7 @@ def to_tensor(image: Pixels, device: torch.device) -> Float[Tensor, "1 3 h w"]:
 
 
 def to_pixels(image: Float[Tensor, "1 c h w"], dtype: npt.DTypeLike = np.uint8) -> Pixels:
-    """Clamp to [0, 1] and round to 8 or 16 bits.
+    """Clamp to [0, 1], and round to 8 or 16 bits unless floats are requested.
 
     Raises:
         CheckpointError: A value is NaN or infinite; the cast would silently turn it into an arbitrary colour.
@@ -49,7 +49,10 @@ def to_pixels(image: Float[Tensor, "1 c h w"], dtype: npt.DTypeLike = np.uint8) 
             f"the generator's output holds {int((~image.isfinite()).sum())} NaN or infinite values of {image.numel()}; "
             "its weights are damaged, or the run that made them diverged; take an earlier checkpoint"
         )
-    scaled = (image[0].float().clamp(0, 1) * _FULL[np.dtype(dtype)]).round().permute(1, 2, 0)
+    clamped = image[0].float().clamp(0, 1).permute(1, 2, 0)
+    if np.dtype(dtype) == np.float32:
+        return clamped.cpu().numpy()
+    scaled = (clamped * _FULL[np.dtype(dtype)]).round()
     if np.dtype(dtype) == np.uint8:
         return scaled.to(torch.uint8).cpu().numpy()
     return scaled.cpu().numpy().astype(np.uint16)
@@ -86,13 +89,13 @@ def upscale_bands(
 
     Args:
         generator: Network in evaluation mode, from and to RGB images in [0, 1].
-        lq: The image, of 8 or 16 bits. A gray one enters the network as three equal channels, whose mean is returned.
+        lq: The image. A gray one enters the network as three equal channels, whose mean is returned.
         scale: The generator's.
         tile_px: Largest side of a tile in LQ px, at least 1 and at least twice the overlap.
         overlap_px: Overlap of neighbouring tiles in LQ px.
 
     Yields:
-        Bands of the same depth and channels. One row of tiles is in memory, on the network's device: 16 bytes for each
+        Bands of the same type and channels. One row of tiles is in memory, on the network's device: 16 bytes for each
         of its output pixels.
 
     Raises:
