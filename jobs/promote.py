@@ -1,7 +1,7 @@
 """Register a model as a new version, and move the alias `champion` to it only if it is proven better.
 
 Better means by a perceptual metric, in a paired bootstrap over all images of the evaluation sets, with a floor on
-PSNR; the model and the champion are both evaluated on them in this call.
+PSNR; the model and the champion are both evaluated on them in this call. docs/registry.md describes a version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMAND = CommandLine(
     "python jobs/promote.py",
     "Register a model as a new version in MLflow. It becomes `champion` only if a paired bootstrap over the images of\n"
     "the evaluation sets proves it better by a perceptual metric, and its PSNR-Y is at most 0.5 dB below the\n"
-    "champion's; otherwise it becomes `challenger`.",
+    "champion's; otherwise it becomes `challenger`. `best-METRIC` names the version with the best mean by a metric.",
     (
         "runs/rrdb_sed_p_x4 --name sed-x4 --sets data/benchmarks/Set5 data/benchmarks/Set14",
         "runs/rrdb_sed_p_x4 --name sed-x4 --metric lpips --floor psnr_y=-0.5 --sets data/benchmarks/Set14",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from pipeline.data.layouts import SetImage, find_set, find_sets
 from shards.degradation.bicubic import downscale
 from shards.errors import InputError
-from shards.format.files import MAX_NAME_BYTES
+from shards.format.documents import digest_of
+from shards.format.files import MAX_NAME_BYTES, sha256_of
 from shards.format.photos import (
     DecodedPhoto,
     DecodeError,
@@ -117,6 +118,17 @@ def set_images(folder: Path, scale: int) -> list[SetImage]:
 def set_files(sets: Iterable[Path]) -> list[Path]:
     """Return every file that an evaluation of some sets may read: HR, and LR at any scale."""
     return [file for folder in sets for found in find_sets(folder) for file in found.files()]
+
+
+def digest_of_sets(folders: Iterable[Path], scale: int) -> str:
+    """Name the images of evaluation sets at a scale by the bytes of their files, whatever the sets are called.
+
+    Raises:
+        InputError: A folder is no evaluation set.
+    """
+    images = [image for folder in folders for image in set_images(folder, scale)]
+    hashes = [[sha256_of(file) for file in (image.hr, *image.lr) if file.is_file()] for image in images]
+    return digest_of({"images": sorted(hashes)})
 
 
 def check_sets(folders: Sequence[Path]) -> Sequence[Path]:

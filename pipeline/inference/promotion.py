@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.evaluation import check_images, set_images
+from pipeline.data.evaluation import check_images, digest_of_sets, set_images
 from pipeline.inference.device import best_device
 from pipeline.inference.evaluate import DEFAULT_METRICS, measure_set, protocol_of, result_names
+from pipeline.inference.model_card import Measured
 from pipeline.inference.named_model import NamedModel, open_model
+from pipeline.inference.registration import register_version
 from pipeline.inference.tracked_run import find_run_id
 from pipeline.metrics import Metric
 from pipeline.metrics.choice import best_perceptual, find_metric
 from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import mean, only_finite
-from pipeline.models.generators import GENERATORS, save_generator
+from pipeline.models.generators import GENERATORS
 from pipeline.progress import Progress, say
 from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights
@@ -120,7 +121,9 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
     facts = {
         "weights_sha256": digest,
         "source": source,
+        "architecture": GENERATORS.of(model.generator).name,
         "scale": str(model.scale),
+        registry.EVALUATION: digest_of_sets(sets, model.scale),
         "evaluation_sets": ", ".join(str(folder) for folder in sets),
         "set_names": json.dumps([folder.name for folder in sets]),
         "num_images": str(len(ours[rule.metric.name])),
@@ -136,9 +139,23 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
             return f"{name} version {version} has the same weights, and is already the champion; nothing to do"
         with registry.exclusive(name):
             if registry.champion(name) == champion:
-                version = _register(model, name, ours, facts | decision.tags, decision.text)
+                measured = Measured(
+                    rule.metrics,
+                    only_finite({key: mean(values) for key, values in ours.items()}),
+                    sets,
+                    int(facts["num_images"]),
+                    rule.text,
+                    decision.text,
+                )
+                version = register_version(model, name, measured, facts | decision.tags, _run_id(model))
                 (registry.name_champion if decision.wins else registry.name_challenger)(name, version)
-                return f"{name} version {version} {decision.text}"
+                best = registry.name_best(name, version, {one.name: one.is_higher_better for one in rule.metrics})
+                return f"{name} version {version} {decision.text}{_best_by(version, best)}"
+
+
+def _best_by(version: str, best: Mapping[str, str]) -> str:
+    metrics = [metric for metric, holder in best.items() if holder == version]
+    return f"\n  best version by {', '.join(metrics)}" if metrics else ""
 
 
 @dataclass(frozen=True)
@@ -264,28 +281,6 @@ def measure(model: NamedModel, sets: Sequence[Path], description: str, metrics: 
             for name, values in results.items():
                 values += found.of(name)
     return results
-
-
-def _register(model: NamedModel, name: str, results: Results, facts: dict[str, str], text: str) -> str:
-    metrics = only_finite({metric: mean(values) for metric, values in results.items()})
-    tags = {**facts, **{metric: f"{value:.4f}" for metric, value in metrics.items()}}
-    description = (
-        f"{text[0].upper()}{text[1:]}\n\nRule: {facts['rule']}. {facts['num_images']} images of "
-        f"{facts['evaluation_sets']}. {facts['protocol']}."
-    )
-    module, run_id = model.generator.cpu(), _run_id(model)
-    is_one_graph = GENERATORS.of(module).is_one_graph
-
-    def register(weights: Path) -> str:
-        return registry.register(name, module, weights, tags, run_id, metrics, description, is_one_graph=is_one_graph)
-
-    if model.weights.name == registry.WEIGHTS:
-        return register(model.weights)
-    with tempfile.TemporaryDirectory() as folder:
-        # A file of another project: the registry stores our layout, which every reader knows.
-        weights = Path(folder) / registry.WEIGHTS
-        save_generator(weights, module)
-        return register(weights)
 
 
 def _run_id(model: NamedModel) -> str | None:

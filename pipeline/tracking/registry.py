@@ -1,27 +1,33 @@
-"""The model registry: versions, their numbers, and the aliases `champion` and `challenger`.
+"""The model registry: versions, their numbers, and the aliases `champion`, `challenger` and `best-METRIC`.
 
-A version holds the network twice: as MLflow's own model (torch.export, no pickle, any image size) for those who serve
-it, and as `generator.safetensors` for `MODEL = models:/NAME@champion` here and for other programs. A network that torch
-does not export for any size is `served_model` instead, which loads those weights with this package.
+A version is `generator.safetensors`, for `MODEL = models:/NAME@champion` here and for other programs, beside the code
+that upscales with it for those who serve it (`served_model`); nothing in it is a pickle. Versions of earlier releases
+hold a program of torch.export or need this package; `fetch` reads them all.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from torch import nn
 
 from pipeline.errors import CheckpointError
 from pipeline.tracking.database import locked
 from pipeline.tracking.environment import check_reachable, first_line, quiet
 from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
+from pipeline.tracking.packages import (
+    CARD,
+    WEIGHTS,
+    Package,
+    attach,
+    check_stored,
+    import_path_restored,
+    log_package,
+)
 from pipeline.tracking.promotion_lock import promotion_lock
 from shards.errors import InputError
 from shards.secrets import without_secrets
@@ -29,10 +35,11 @@ from shards.secrets import without_secrets
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 """The latest version that was not proven better than the champion."""
-WEIGHTS = "generator.safetensors"
-SERVED = Path(__file__).with_name("served_model.py")
-_EXAMPLE_SHAPE = (2, 3, 24, 32)
-_REQUIREMENTS = ["torch", "numpy"]
+BEST = "best-"
+"""Begins the alias of the version with the best mean by a metric."""
+EVALUATION = "evaluation_digest"
+"""Tag that names the images on which a version was measured, down to the last byte."""
+_NOT_IN_ALIASES = re.compile(r"[^\w-]")
 _SCALE = "scale"
 _MAX_TAG_CHARACTERS = 100_000
 _MAX_DESCRIPTION_CHARACTERS = 5000
@@ -56,30 +63,47 @@ def champion(name: str) -> Champion | None:
     return None if found is None else Champion(str(found.version), dict(found.tags))
 
 
+@dataclass(frozen=True)
+class Place:
+    """A version, and the run that it is logged in."""
+
+    name: str
+    version: str
+    run_id: str
+    experiment_id: str
+
+    @property
+    def run_link(self) -> str:
+        """Of the run, within MLflow's pages."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+
+def _no_card(_: Place) -> str:
+    return ""
+
+
 def register(
     name: str,
-    module: nn.Module,
-    weights: Path,
+    package: Package,
     tags: Mapping[str, str],
     run_id: str | None,
     metrics: Mapping[str, float],
-    description: str = "",
     *,
-    is_one_graph: bool = True,
+    card: Callable[[Place], str] = _no_card,
+    pictures: Sequence[Path] = (),
 ) -> str:
-    """Register a generator as a new version and check that the stored model computes the same.
+    """Register a new version and check that the stored model computes what the generator does.
 
     A version that cannot be completed is deleted again.
 
     Args:
         name: Registered model; created if needed.
-        module: The generator, in evaluation mode on the CPU.
-        weights: Its safetensors file.
+        package: What the version consists of.
         tags: Facts of the version.
         run_id: The MLflow run that trained it; a run of its own where that is None or unknown to the server.
         metrics: Its numbers, logged with the model.
-        description: Of the version; Markdown.
-        is_one_graph: Whether torch can export the module for images of any size.
+        card: Returns its model card, in Markdown: the version's description, and `README.md` of the model.
+        pictures: Files that the card names, stored beside it.
 
     Returns:
         The version.
@@ -87,17 +111,17 @@ def register(
     Raises:
         CheckpointError: The server cannot be reached, or the stored model gives another output.
     """
-    with _reporting_errors():
+    with _reporting_errors(), import_path_restored():
         import mlflow
 
         correct_paths(mlflow.get_tracking_uri())
-        example = np.random.RandomState(0).random_sample(_EXAMPLE_SHAPE).astype(np.float32)
-        with _run_to_log_in(name, run_id):
-            version = _log_model(name, module if is_one_graph else None, weights, example, metrics)
+        with _run_to_log_in(name, run_id) as run:
+            model_id, version = log_package(name, package, metrics)
             try:
-                _describe(name, version, tags, description)
-                load = _load_graph if is_one_graph else _load_served
-                _check_stored(f"{SCHEME}{name}/{version}", load, module, example)
+                text_of_card = card(Place(name, version, run.run_id, run.experiment_id))
+                _describe(name, version, tags, text_of_card)
+                attach(model_id, text_of_card, pictures)
+                check_stored(f"{SCHEME}{name}/{version}", package)
             except BaseException:
                 with contextlib.suppress(Exception):  # the first error is the one to report
                     mlflow.MlflowClient().delete_model_version(name, version)
@@ -105,16 +129,26 @@ def register(
         return version
 
 
-def _describe(name: str, version: str, tags: Mapping[str, str], description: str) -> None:
+def _describe(name: str, version: str, tags: Mapping[str, str], card: str) -> None:
     import mlflow
 
     client = mlflow.MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(name, version, metric_name(key), text(value, _MAX_TAG_CHARACTERS))
-    if description:
-        client.update_model_version(name, version, description=text(description, _MAX_DESCRIPTION_CHARACTERS))
+    if card:
+        client.update_model_version(name, version, description=_as_description(card))
     if _SCALE in tags:
         client.set_registered_model_tag(name, _SCALE, tags[_SCALE])
+
+
+def _as_description(card: str) -> str:
+    """Return as many whole sections of a card as MLflow stores."""
+    card = text(card, len(card))
+    if len(card) <= _MAX_DESCRIPTION_CHARACTERS:
+        return card
+    note = f"\n\nThe whole card is {CARD}, among the model's files.\n"
+    sections, _, _ = card[: _MAX_DESCRIPTION_CHARACTERS - len(note)].rpartition("\n## ")
+    return sections.rstrip() + note
 
 
 def registered_scale(name: str) -> int | None:
@@ -151,8 +185,11 @@ def _find(name: str, look_up: Callable[[Any], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _run_to_log_in(name: str, run_id: str | None) -> Iterator[None]:
+def _run_to_log_in(name: str, run_id: str | None) -> Iterator[Any]:
     """Make the run that trained the model, or one of its own, MLflow's active one; its status is preserved.
+
+    Yields:
+        Its MLflow `RunInfo`.
 
     MLflow sets an active run to RUNNING, and a killed promotion would leave it so.
     """
@@ -164,7 +201,7 @@ def _run_to_log_in(name: str, run_id: str | None) -> Iterator[None]:
     run = mlflow.start_run(run_id=known, run_name=None if known else f"register {name}")
     try:
         mlflow.MlflowClient().update_run(run.info.run_id, status=status)
-        yield
+        yield run.info
     finally:
         mlflow.end_run(status)
 
@@ -184,37 +221,6 @@ def _known_run(run_id: str | None) -> str | None:
         return None
 
 
-def _log_model(
-    name: str, module: nn.Module | None, weights: Path, example: np.ndarray, metrics: Mapping[str, float]
-) -> str:
-    """Log a version of a module, or of its weights alone."""
-    import mlflow
-    import mlflow.pyfunc
-    import mlflow.pytorch as mlflow_pytorch
-
-    common: dict[str, Any] = {"name": "generator", "signature": _signature(), "input_example": example}
-    common |= {"registered_model_name": name}
-    if module is None:
-        info = mlflow.pyfunc.log_model(
-            python_model=str(SERVED),
-            artifacts={"weights": str(weights)},
-            pip_requirements=[*_REQUIREMENTS, "spandrel"],
-            metadata={"weights": f"artifacts/{WEIGHTS}"},
-            **common,
-        )
-    else:
-        info = mlflow_pytorch.log_model(
-            module,
-            extra_files=[str(weights)],
-            pip_requirements=_REQUIREMENTS,
-            metadata={"weights": f"extra_files/{WEIGHTS}"},
-            **common,
-        )
-    for metric, value in metrics.items():
-        mlflow.log_metric(metric_name(metric), value, model_id=info.model_id)
-    return str(info.registered_model_version)
-
-
 def name_champion(name: str, version: str) -> None:
     """Point the alias `champion` to a version.
 
@@ -231,6 +237,46 @@ def name_challenger(name: str, version: str) -> None:
         CheckpointError: The server cannot be reached.
     """
     _set_alias(name, CHALLENGER, version)
+
+
+def name_best(name: str, version: str, is_higher_better: Mapping[str, bool]) -> dict[str, str]:
+    """Point `best-METRIC` to the version with the best mean, among those measured on the images of a version.
+
+    Of equals the oldest is the best.
+
+    Args:
+        name: Registered model.
+        version: The version whose images count.
+        is_higher_better: By metric.
+
+    Returns:
+        The best version by metric.
+
+    Raises:
+        CheckpointError: The server cannot be reached.
+    """
+    with _reporting_errors():
+        import mlflow
+
+        client = mlflow.MlflowClient()
+        ours = client.get_model_version(name, version).tags.get(EVALUATION)
+        quote = '"' if "'" in name else "'"
+        versions = client.search_model_versions(f"name={quote}{name}{quote}")
+        rivals = sorted((one for one in versions if one.tags.get(EVALUATION) == ours), key=lambda one: int(one.version))
+        best = {}
+        for metric, is_higher in is_higher_better.items():
+            means = {
+                str(one.version): float(one.tags[tag]) for one in rivals if (tag := metric_name(metric)) in one.tags
+            }
+            if means:
+                best[metric] = (max if is_higher else min)(means, key=means.__getitem__)
+                client.set_registered_model_alias(name, best_alias(metric), best[metric])
+        return best
+
+
+def best_alias(metric: str) -> str:
+    """Return the alias of the best version by a metric; MLflow accepts letters, digits, `_` and `-`."""
+    return BEST + _NOT_IN_ALIASES.sub("-", metric)
 
 
 def _set_alias(name: str, alias: str, version: str) -> None:
@@ -304,40 +350,6 @@ def _lost(place: str) -> str | None:
         f"its files were in {folder}, which is gone; move that folder back, or register another model in its place: "
         "jobs/promote.py MODEL --name NAME --force"
     )
-
-
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Schema, TensorSpec
-
-    # Explicit: an inferred signature would fix the example's height and width.
-    image = Schema([TensorSpec(np.dtype(np.float32), (-1, 3, -1, -1))])
-    return ModelSignature(inputs=image, outputs=image)
-
-
-def _load_graph(uri: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    import mlflow.pytorch as mlflow_pytorch
-
-    return mlflow_pytorch.load_model(uri)
-
-
-def _load_served(uri: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    import mlflow.pyfunc
-
-    served = mlflow.pyfunc.load_model(uri)
-    return lambda image: torch.from_numpy(served.predict(image.numpy()))
-
-
-def _check_stored(
-    uri: str, load: Callable[[str], Callable[[torch.Tensor], torch.Tensor]], module: nn.Module, example: np.ndarray
-) -> None:
-    stored = load(uri)
-    # Another size than the example's: a stored model that accepts one size only must not pass.
-    image = torch.from_numpy(example[:1, :, :17, :])
-    with torch.inference_mode():
-        difference = float((stored(image) - module(image)).abs().max())
-    if not difference <= 1e-5:
-        raise CheckpointError(f"{uri} was stored, but its output differs by {difference:.2g}; it was not promoted")
 
 
 @contextlib.contextmanager

@@ -115,6 +115,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def aliases(store: str) -> dict[str, str]:
+    """The aliases that a comparison decides."""
+    return {name: version for name, version in all_aliases(store).items() if not name.startswith(registry.BEST)}
+
+
+def all_aliases(store: str) -> dict[str, str]:
     return {name: str(version) for name, version in MlflowClient(store).get_registered_model(NAME).aliases.items()}
 
 
@@ -146,6 +151,11 @@ def test_champion_is_the_model_that_looks_better_not_the_one_of_higher_psnr(
         for version in MlflowClient(store).search_model_versions(f"name='{NAME}'")
     }
     assert psnr["2"] < psnr["1"] < psnr["3"]
+    best = {"best-spectrum": "2", "best-psnr_y": "3", "best-ssim_y": "3"}
+    assert all_aliases(store) == {"champion": "2", "challenger": "3"} | best
+    assert text.endswith("best version by psnr_y, ssim_y")
+    card = MlflowClient(store).get_model_version(NAME, "3").description
+    assert "Version 3 is challenger, and version 2 stays champion: the new one is worse" in card
 
 
 def test_models_that_cannot_be_compared_are_refused_and_nothing_is_registered(
@@ -169,6 +179,7 @@ def test_models_that_cannot_be_compared_are_refused_and_nothing_is_registered(
     assert num_versions(store) == 1
     assert promote(repeats, NAME, [other], SPECTRUM, force=True).startswith("sr version 2 is champion by --force")
     assert aliases(store) == {"champion": "2"}
+    assert all_aliases(store)["best-psnr_y"] == "1"
     assert MlflowClient(store).get_model_version(NAME, "2").tags["verdict"] == "forced"
 
 
@@ -196,7 +207,7 @@ def test_version_that_cannot_be_completed_is_deleted(
     def fail(*_: object) -> None:
         raise OSError("the store is full")
 
-    monkeypatch.setattr(registry, "_check_stored", fail)
+    monkeypatch.setattr(registry, "check_stored", fail)
     with pytest.raises(InputError, match="the store is full"):
         promote(models["gan"], NAME, [photos], SPECTRUM)
     assert num_versions(store) == 1
@@ -264,7 +275,7 @@ def test_concurrent_promotions_leave_one_champion_the_best(
     psnr = [np.mean(measure(open_model(one), [photos], "", BY_PSNR.metrics)["psnr_y"]) for one in sources]
     best = int(np.argmax(psnr))
     context: Any = mp.get_context("forkserver")
-    context.set_forkserver_preload(["test_promotion", "mlflow.pytorch", "torch.export"])
+    context.set_forkserver_preload(["test_promotion", "mlflow.pyfunc"])
     start_s = time.time() + 10
     order = [3, 7, 0, 5, 1, 6, 2, 4]
     processes = [context.Process(target=challenge, args=(sources[rank], str(photos), start_s)) for rank in order]
