@@ -30,6 +30,9 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 _MAX_HELD_REPORTS = 1000
 
+# One at a time: their libraries share others, whose circular imports fail when two threads begin them at once.
+_OPENING = threading.Lock()
+
 Record = Callable[[], Sequence[Report]]
 """Reads all reports of a run from the disk."""
 
@@ -77,7 +80,8 @@ class Delivery:
         """
         try:
             if not self._is_open:
-                self._tracker.open()
+                with _OPENING:
+                    self._tracker.open()
                 self._is_open = True
             with self._lock:
                 held, self._reports = self._reports, []
