@@ -61,7 +61,7 @@ class Sights:
                 stack.enter_context(network.whole())
             if self._backend.is_leader and shown is not None:
                 for name, picture in self._pictures(shown).items():
-                    path = RunFolder(self._config.run_dir).pictures / f"{name}.png"
+                    path = RunFolder(self._config.run_dir).pictures / f"{name.replace('/', '_')}.png"
                     with saving(path):
                         write_png(path, picture, job="train_sed")
                     tracker.picture(name, path, images_seen)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import torch
 from browser import open_browser, set_screen
-from harness import photo
+from harness import changed, prepare_tiny_data
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from servers import open_mlflow
-from tracked_runs import open_run
+from sessions import run_session
 
 from jobs.ui import page
-from pipeline.models.generators import SRVGGNetCompact, save_generator
-from pipeline.tracking import RunDescription, TrackedDataset, registry
+from pipeline.checkpoint.run_folder import RunFolder
+from pipeline.inference.promotion import parse_rule, promote
+from pipeline.tracking import known_run_id
 
 _WAIT_S = 60
 MODEL = "looked-at"
-RUN = "a run to look at"
+RUN = "run"
+EXPERIMENT = "tests"
 # MLflow's own: a page without users looks for the current one, and its tables and layouts warn about themselves.
 MLFLOWS_OWN = ("users/current", "AG Grid", "ResizeObserver loop")
 PICTURES = """
@@ -38,28 +41,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture(scope="module")
 def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A small run in a store of its own, with a registered champion."""
+    """A small run, trained, validated and promoted, in a store of its own."""
     folder = tmp_path_factory.mktemp("looked_at")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.chdir(folder)
-        dataset = TrackedDataset("photos", "d1g3st", "/data/photos", {"samples": 40})
-        tracker = open_run(
-            folder / "run", RunDescription("looked at", RUN, {"seed": 3}, {"image_manifest": "abc"}, [dataset])
-        )
-        for images_seen in range(0, 40, 4):
-            tracker.metrics({"generator/pixel": 1 / (1 + images_seen), "set/psnr_y": 20.0 + images_seen}, images_seen)
-        for images_seen in (0, 12, 24):  # MLflow's slider begins at 0, and shows nothing without a picture there
-            tracker.picture("validation/leaf", photo(images_seen, 64, 192), images_seen)
-        tracker.close("FINISHED")
-        torch.manual_seed(0)
-        generator = SRVGGNetCompact(4, 1, 4).eval()
-        save_generator(folder / registry.WEIGHTS, generator)
-        tags = {"scale": "4", "psnr_y": "27.1"}
-        weights = folder / registry.WEIGHTS
-        version = registry.register(MODEL, generator, weights, tags, tracker.run_id, {"psnr_y": 27.1}, "**Small.**")
-        registry.name_champion(MODEL, version)
-        yield tracker.run_id
+        preset = prepare_tiny_data(folder)
+        run_session(changed(preset, report=replace(preset.train.report, validate_every_images=8)), Path(RUN))
+        promote(RUN, MODEL, [folder / "validation"], parse_rule("psnr_y", "psnr_y=-0.5"), force=True)
+        yield known_run_id(RunFolder(Path(RUN)).mlflow) or ""
 
 
 @pytest.fixture(scope="module")
@@ -93,33 +83,35 @@ def body(browser: Chrome) -> str:
 
 
 def test_page_of_the_run_has_its_facts(show: Callable[..., None], run_id: str) -> None:
-    facts = ("Finished", "photos (d1g3st)", "image_manifest", MODEL, "generator/pixel", "set/psnr_y", "seed")
+    facts = ("Finished", "shards (", "image_manifest", MODEL, "generator/pixel", "validation/psnr_y", "schedule.total")
     show(f"experiments/1/runs/{run_id}", RUN, *facts)
 
 
 def test_charts_of_the_run_are_drawn(show: Callable[..., None], browser: Chrome, run_id: str) -> None:
-    show(f"experiments/1/runs/{run_id}/model-metrics", "generator", "set")
+    show(f"experiments/1/runs/{run_id}/model-metrics", "discriminator", "generator", "gradient", "speed", "validation")
     WebDriverWait(browser, _WAIT_S).until(
         lambda _: len(browser.find_elements(By.CSS_SELECTOR, ".scatterlayer path")) > 1
     )
 
 
-def test_pictures_of_the_run_form_a_grid_with_a_slider(show: Callable[..., None], browser: Chrome, run_id: str) -> None:
-    show("experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning", RUN, "validation/leaf")
+def test_pictures_of_the_run_form_grids_with_a_slider(show: Callable[..., None], browser: Chrome, run_id: str) -> None:
+    set_screen(browser, 1920, 5000)  # cards are drawn when they are seen
+    keys = ("validation/photo0", "discriminator/decisions", "discriminator/attention")
+    show("experiments/1/runs?compareRunsMode=CHART&workflowType=machine_learning", RUN, *keys)
     wait_until(browser, lambda: bool(browser.find_elements(By.CSS_SELECTOR, "[role=slider]")))
-    wait_until(browser, lambda: browser.execute_script(PICTURES) == 1, "no picture is shown")
+    wait_until(browser, lambda: browser.execute_script(PICTURES) >= 1, "no picture is shown")
 
 
 def test_address_that_the_ui_job_prints_shows_the_registry(
     show: Callable[..., None], browser: Chrome, server: str
 ) -> None:
-    show(page(server).partition("#/")[2], "Model registry", "looked at")
+    show(page(server).partition("#/")[2], "Model registry", EXPERIMENT)
     show("experiments", "Prompts")  # MLflow's own start, which `jobs.ui.MODE` speaks of
     assert "Model registry" not in body(browser)
     browser.find_element(By.XPATH, "//*[text()='Model training']").click()
     show("models", "Model registry", MODEL)
 
 
-def test_registry_has_the_version_with_its_alias(show: Callable[..., None]) -> None:
+def test_registry_has_the_version_with_its_aliases_and_card(show: Callable[..., None]) -> None:
     show("models", MODEL, "champion")
-    show(f"models/{MODEL}/versions/1", "champion", RUN, "Small.", "psnr_y", "27.1")
+    show(f"models/{MODEL}/versions/1", "champion", "best-psnr_y", RUN, "PSNR-Y", "Results", "Training", "Licences")

@@ -66,12 +66,12 @@ def look_at(material: Material, name: str) -> dict[str, Sight | str]:
 
 
 def quick_look(run: OpenRun, photo: Photo) -> dict[str, Pixels]:
-    """Return the decisions and the attention of all discriminators on one photo, as pictures by name."""
+    """Return decisions and attention of all discriminators on one photo, by names such as `discriminator/decisions`."""
     material = Material(run, None, [photo], "", [], 0)
     pictures = {}
     for name in run.discriminators:
         sights = {"decisions": _decisions(material, name), "attention": _attention(material, name)}
-        pictures |= {f"{name}_{kind}": each.picture for kind, each in sights.items() if isinstance(each, Sight)}
+        pictures |= {f"{name}/{kind}": each.picture for kind, each in sights.items() if isinstance(each, Sight)}
     return pictures
 
 

@@ -50,7 +50,7 @@ def test_run_whose_discriminator_is_shown_trains_to_the_same_bits(
     preset: Preset, tracker: Noting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_session(preset, tmp_path / "shown")
-    names = ("discriminator_decisions", "discriminator_attention")
+    names = ("discriminator/decisions", "discriminator/attention")
     # The adversarial stage begins at image 8.
     assert of_discriminator(tracker) == [(name, images_seen) for images_seen in (16, 24) for name in names]
     monkeypatch.setattr(Sights, "show", lambda *_: None)
