@@ -55,6 +55,20 @@ def remember_run_id(folder: Path, run_id: str) -> None:
     write_atomically(folder / _RUN_ID, f"{run_id}\n".encode())
 
 
+def experiment_named(client: MlflowClient, name: str) -> str:
+    """Return the ID of the experiment of a name, which is created if need be."""
+    from mlflow.exceptions import MlflowException
+
+    if found := client.get_experiment_by_name(name):
+        return found.experiment_id
+    try:
+        return client.create_experiment(name, tags=_EXPERIMENT_TAGS)
+    except MlflowException:
+        if found := client.get_experiment_by_name(name):  # another process has just created it
+            return found.experiment_id
+        raise
+
+
 def _raising_tracking_errors(call: Callable[P, T]) -> Callable[P, T]:
     """Make every error of MLflow, its database or its store a `TrackingError` of one line."""
 
@@ -156,20 +170,9 @@ class MlflowTracker:
         return run_id
 
     def _created(self, description: RunDescription) -> str:
-        experiment_id, started_ms = self._experiment(title(description.experiment)), _ms(description.started_unix_s)
+        experiment_id = experiment_named(self._client, title(description.experiment))
+        started_ms = _ms(description.started_unix_s)
         return self._client.create_run(experiment_id, started_ms, run_name=title(description.name)).info.run_id
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        if found := self._client.get_experiment_by_name(name):
-            return found.experiment_id
-        try:
-            return self._client.create_experiment(name, tags=_EXPERIMENT_TAGS)
-        except MlflowException:
-            if found := self._client.get_experiment_by_name(name):  # another run has just created it
-                return found.experiment_id
-            raise
 
     def _find_sent(self) -> dict[str, set[int]]:
         """Return what MLflow has: steps by metric."""

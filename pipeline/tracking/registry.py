@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.errors import CheckpointError
 from pipeline.tracking.database import locked
 from pipeline.tracking.environment import check_reachable, first_line, quiet
+from pipeline.tracking.mlflow_tracker import experiment_named
 from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
 from pipeline.tracking.packages import (
@@ -32,6 +33,8 @@ from pipeline.tracking.promotion_lock import promotion_lock
 from shards.errors import InputError
 from shards.secrets import without_secrets
 
+OF_FILES = "registered from files"
+"""Experiment of versions that no known run has trained."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 """The latest version that was not proven better than the champion."""
@@ -198,7 +201,8 @@ def _run_to_log_in(name: str, run_id: str | None) -> Iterator[Any]:
     known = _known_run(run_id)
     status = mlflow.MlflowClient().get_run(known).info.status if known else "FINISHED"
     # A name given along with a known run would rename it.
-    run = mlflow.start_run(run_id=known, run_name=None if known else f"register {name}")
+    experiment_id = None if known else experiment_named(mlflow.MlflowClient(), OF_FILES)
+    run = mlflow.start_run(run_id=known, experiment_id=experiment_id, run_name=None if known else f"register {name}")
     try:
         mlflow.MlflowClient().update_run(run.info.run_id, status=status)
         yield run.info

@@ -197,6 +197,9 @@ def test_run_while_its_model_is_registered_keeps_its_status_so_that_a_kill_leave
         with pytest.raises(CheckpointError, match="killed here"):
             registry.register(NAME, one, {}, run_id, {})
     assert "RUNNING" not in seen
+    experiment = client.get_experiment_by_name(registry.OF_FILES)
+    assert experiment is not None
+    assert [run.info.run_name for run in client.search_runs([experiment.experiment_id])] == [f"register {NAME}"]
     assert client.get_run(trained).info.status == "KILLED"
 
 
