@@ -31,6 +31,7 @@ class SemanticSource:
         weights_sha256: Hash of the extractor's weights.
         description: For the log.
         is_shuffled: Whether a sample gets those of its partner.
+        viewer: The network, on the CPU where the features are cached: for pictures of what a discriminator sees.
     """
 
     extractor: SemanticExtractor | None
@@ -38,6 +39,7 @@ class SemanticSource:
     weights_sha256: str
     description: str
     is_shuffled: bool = False
+    viewer: SemanticExtractor | None = None
 
 
 def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device) -> SemanticSource | None:
@@ -56,8 +58,8 @@ def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device
         _check_cache(config, datasets, extractor)
     description = f"{extractor.description}, {semantics.source}{', shuffled' if semantics.shuffled else ''}"
     channels, digest = extractor.channels, extractor.weights_sha256
-    extractor = None if is_cached else extractor.to(device)
-    return SemanticSource(extractor, channels, digest, description, semantics.shuffled)
+    trained_with = None if is_cached else extractor.to(device)
+    return SemanticSource(trained_with, channels, digest, description, semantics.shuffled, extractor)
 
 
 def _check_cache(config: TrainConfig, datasets: Datasets, extractor: SemanticExtractor) -> None:

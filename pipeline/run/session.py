@@ -85,6 +85,8 @@ class Session:
         self._left_out = networks.left_out
         self._state = build_state(config, networks, backend)
         self._sights = Sights(config, self._state, self._semantics, backend)
+        if self._semantics is not None:  # only the leader's pictures are drawn with it
+            self._semantics = replace(self._semantics, viewer=None)
         self._gan, self._step = build_gan(config, self._state, losses, backend)
         self._lock = self._lock_folder()
         if backend.is_leader:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterable, Iterator
 from typing import cast
+
+from torch import nn
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
@@ -15,6 +18,7 @@ from pipeline.inference.visualise.opened import OpenRun
 from pipeline.inference.visualise.photos import Photo, middle_of
 from pipeline.inference.visualise.sight import quick_look
 from pipeline.models.discriminators import Discriminator
+from pipeline.models.semantics.extractor import SemanticExtractor
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import Trackers
@@ -32,7 +36,7 @@ class Sights:
     Args:
         config: The run's configuration.
         state: Of the run; its discriminators are as they were when a call returns.
-        semantics: Of the run; a semantic-aware discriminator is shown where they are computed, not where cached.
+        semantics: Of the run; None for one without.
         backend: Ranks and devices.
     """
 
@@ -41,7 +45,8 @@ class Sights:
     ) -> None:
         self._config = config
         self._state = state
-        self._extractor = None if semantics is None else semantics.extractor
+        self._extractor = semantics.viewer if semantics is not None and backend.is_leader else None
+        self._is_cached = semantics is not None and semantics.extractor is None
         self._backend = backend
         self._has_warned = False
 
@@ -79,20 +84,34 @@ class Sights:
             return {}
 
     def _look(self, photo: Photo) -> dict[str, Pixels]:
-        config, extractor = self._config, self._extractor
-        bare = {name: cast(Discriminator, network.bare) for name, network in self._state.discriminators.items()}
-        visible = {
-            name: network
-            for name, network in bare.items()
-            if extractor is not None or not config.discriminators[name].semantic
-        }
-        if min(photo.gt.shape[:2]) < config.data.crop_px or not visible:
+        config = self._config
+        networks = {name: cast(Discriminator, network.bare) for name, network in self._state.discriminators.items()}
+        if min(photo.gt.shape[:2]) < config.data.crop_px:
             return {}
-        are_training = {name: network.training for name, network in visible.items()}
+        with _seeing(networks.values()), self._extractor_on_device() as extractor:
+            return quick_look(OpenRun(RunFolder(config.run_dir), config, networks, extractor, ""), photo)
+
+    @contextlib.contextmanager
+    def _extractor_on_device(self) -> Iterator[SemanticExtractor | None]:
+        """Yield the extractor; where features are cached, it is on the device only for this block."""
+        extractor = self._extractor
+        if extractor is None or not self._is_cached:
+            yield extractor
+            return
         try:
-            for network in visible.values():
-                network.eval()  # or a look would change the spectral norms
-            return quick_look(OpenRun(RunFolder(config.run_dir), config, visible, extractor, ""), photo)
+            yield extractor.to(self._backend.device)
         finally:
-            for name, network in visible.items():
-                network.train(are_training[name])
+            extractor.to("cpu")
+
+
+@contextlib.contextmanager
+def _seeing(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Put networks in evaluation mode for this block, or a look would change their spectral norms."""
+    are_training = [(network, network.training) for network in networks]
+    try:
+        for network, _ in are_training:
+            network.eval()
+        yield
+    finally:
+        for network, is_training in are_training:
+            network.train(is_training)
