@@ -175,7 +175,7 @@ def test_champion_is_fetched_back_from_the_object_store(
 ) -> None:
     source = noisy_generator(tmp_path / "model.safetensors", 0.1)
     assert "version 1 is champion, the first of its name" in promote(source, "fetched", [blocks], BY_PSNR)
-    assert [name for name in store.object_names() if name.endswith(f"extra_files/{registry.WEIGHTS}")]
+    assert [name for name in store.object_names() if name.endswith(f"artifacts/{registry.WEIGHTS}")]
     image = torch.rand(1, 3, 9, 11)
     fetched = open_model(f"{registry.SCHEME}fetched@{registry.CHAMPION}").generator
     with torch.inference_mode():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -152,6 +153,7 @@ def test_run_when_its_export_cannot_be_written_says_so_and_resumes_later(
     preset: Preset = prepare_tiny_data(tmp_path / "data")
     whole = tmp_path / "run"
     run_session(preset, whole, stop_at=8)
+    shutil.rmtree(whole / blocked, ignore_errors=True)
     (whole / blocked).write_text("a file where a folder should be")
     with pytest.raises(SaveError, match=rf"{blocked}.* could not be written: (File exists|Not a directory)"):
         run_session(preset, whole)
