@@ -1,7 +1,7 @@
 """How long a report holds up the training thread: our trackers and Accelerate's own MLflow tracker.
 
 Each report has 40 numbers and comes after some computation, as after a very short step. MLflow is a SQLite file; the
-last row is a server that does not answer. Methods alternate; the table has the time from the call to its return, and
+last row is an unreachable server. Methods alternate; the table has the time from the call to its return, and
 how much longer the next computation takes because a thread works beside it.
 
 Run:

@@ -37,11 +37,11 @@ class OutputError(RunStoppedError):
 
 
 class TrackingError(RuntimeError):
-    """MLflow is unreachable, or does not know what was asked for; the files on disk are complete."""
+    """A tracker is unreachable, or does not know a run; the files on disk are complete."""
 
 
 class RefusedError(TrackingError):
-    """MLflow does not accept a value for what it is; another attempt would not help."""
+    """A tracker does not accept a value for what it is; another attempt would not help."""
 
 
 @contextlib.contextmanager

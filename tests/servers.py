@@ -111,7 +111,7 @@ class Database(Server):
     """
 
     def __init__(self, folder: Path, programs: Path, user: str | None) -> None:
-        data, port = folder / "data", _free_port()
+        data, port = folder / "data", free_port()
         initdb = [str(programs / "initdb"), "-D", str(data), "-U", _USER, "--auth=trust", "--no-sync"]
         initdb += ["--no-locale", "-E", "UTF8"]
         subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=folder)
@@ -150,7 +150,7 @@ def open_database() -> Iterator[Database]:
     with tempfile.TemporaryDirectory(prefix="postgresql-", ignore_cleanup_errors=True) as folder:
         if user is not None:
             shutil.chown(folder, user)
-        with _running(Database(Path(folder), programs, user)) as database:
+        with running(Database(Path(folder), programs, user)) as database:
             yield database
 
 
@@ -173,7 +173,7 @@ class ObjectStore(Server):
     """
 
     def __init__(self, log: Path) -> None:
-        port = _free_port()
+        port = free_port()
         self.uri = "s3://artifacts"
         self.variables = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -220,7 +220,7 @@ def open_object_store(folder: Path) -> Iterator[ObjectStore]:
     Args:
         folder: For its output, `object_store.txt`.
     """
-    with _running(ObjectStore(folder / "object_store.txt")) as store:
+    with running(ObjectStore(folder / "object_store.txt")) as store:
         yield store
 
 
@@ -232,7 +232,7 @@ class MlflowServer(Server):
     """
 
     def __init__(self, database_uri: str, artifacts: str, log: Path, variables: Mapping[str, str]) -> None:
-        port = _free_port()
+        port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
         command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
         environment = {
@@ -258,12 +258,13 @@ def open_mlflow(database_uri: str, folder: Path, store: ObjectStore | None = Non
         store: For artifacts; the server passes them on, and clients need no keys.
     """
     artifacts, variables = (str(folder / "artifacts"), {}) if store is None else (store.uri, store.variables)
-    with _running(MlflowServer(database_uri, artifacts, folder / "mlflow.txt", variables)) as server:
+    with running(MlflowServer(database_uri, artifacts, folder / "mlflow.txt", variables)) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(server: AnyServer) -> Iterator[AnyServer]:
+def running(server: AnyServer) -> Iterator[AnyServer]:
+    """Start a server for this block."""
     server.start()
     try:
         yield server
@@ -271,6 +272,7 @@ def _running(server: AnyServer) -> Iterator[AnyServer]:
         server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine where nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]

@@ -82,7 +82,7 @@ class RunFolder:
 
     @property
     def mlflow(self) -> Path:
-        """Folder of what is kept for MLflow: the run's ID there, and what waits."""
+        """Folder of the run's ID in MLflow, and of what MLflow has not received yet."""
         return self.tracking / "mlflow"
 
     @property

@@ -30,7 +30,7 @@ def register_version(
         run_id: The MLflow run that trained it.
 
     Raises:
-        CheckpointError: The server cannot be reached, or the stored model gives another output.
+        CheckpointError: The server cannot be reached, or the stored model computes another output.
     """
     lineage = lineage_of(model)
     described = Described(model.generator, facts["source"], facts["weights_sha256"], lineage, measured)

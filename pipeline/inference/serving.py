@@ -27,7 +27,7 @@ from shards.errors import InputError
 from shards.format.photos import DecodeError, read_photo
 
 COLUMN = "image"
-"""Column, or key, of base64 pictures in a request, and in its answer."""
+"""Column, or key, of base64 pictures in a request, and in its response."""
 
 _SHAPES = "n x height x width x 3, height x width x 3, or float n x 3 x height x width"
 _SHOWN_CHARACTERS = 24

@@ -1,7 +1,7 @@
 """What a registered version ships beside its weights, so that it loads where this project is not installed.
 
 That is a copy of the rooms that `serving` imports, the package of a generator from outside this project, and the
-installed versions of the libraries that these import. `tests/unit/tracking/test_served_model.py` loads a version where
+installed versions of the libraries that these import. `tests/unit/tracking/test_shipped_code.py` loads a version where
 nothing else can be imported.
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.errors import TrackingError
-from pipeline.tracking import MlflowTracker, known_run_id
+from pipeline.tracking import known_run_id, open_existing
 from shards.errors import InputError
 from shards.format.png import Pixels
 
@@ -28,7 +28,7 @@ class TrackedRun:
             TrackingError: MLflow is unreachable, or does not know the run.
         """
         try:
-            run = MlflowTracker.existing(self.run_id)
+            run = open_existing(self.run_id)
             for key, picture in pictures.items():
                 run.picture(key, picture, self.images_seen)
         except TrackingError as error:

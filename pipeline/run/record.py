@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,9 @@ from pipeline.data.datasets import Dataset, Datasets
 from pipeline.data.evaluation import passed_over_in_sets
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.losses.generator import GeneratorLosses
+from pipeline.models.discriminators import Discriminator
 from pipeline.models.generators import GeneratorOptions
+from pipeline.models.semantics.extractor import FrozenMaps
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import (
@@ -85,11 +87,21 @@ def start_tracking(
     datasets: Datasets,
     semantics: SemanticSource | None,
     backend: Backend,
-    losses: GeneratorLosses,
+    weights: Mapping[str, str],
     left_out: Mapping[str, Sequence[str]],
     started: str | None,
 ) -> Trackers:
-    """Begin to show a run, new or resumed, in the trackers of its configuration; ranks other than 0 show nothing."""
+    """Begin to show a run, new or resumed, in the trackers of its configuration; ranks other than 0 show nothing.
+
+    Args:
+        config: The run's configuration.
+        datasets: What it trains on.
+        semantics: Their source.
+        backend: Ranks and devices.
+        weights: Hashes, by what they are of; see `weight_hashes`.
+        left_out: By network, what its initial weights and it did not have in common.
+        started: When its first call began, as in its facts.
+    """
     if not backend.is_leader:
         return Trackers()
     tags = source_tags() | {
@@ -102,7 +114,7 @@ def start_tracking(
     tags |= {f"{LEFT_OUT}.{name}": "\n".join(lines) for name, lines in left_out.items()}
     tags |= {f"launch.{name}": str(value) for name, value in flatten(launched).items()}
     tags |= {f"library.{name}": number for name, number in installed_versions().items()}
-    tags |= {f"weights_sha256.{name}": digest for name, digest in weight_hashes(config, losses).items()}
+    tags |= {f"weights_sha256.{name}": digest for name, digest in weights.items()}
     if semantics is not None:
         tags["semantics_weights_sha256"] = semantics.weights_sha256
     inputs = [_as_tracked(dataset) for dataset in datasets.members]
@@ -114,13 +126,28 @@ def start_tracking(
     return open_trackers(config.report.trackers, description, folder.tracking, lambda: recorded_reports(folder))
 
 
-def weight_hashes(config: TrainConfig, losses: GeneratorLosses) -> dict[str, str]:
-    """Return hashes of what a run starts from and is trained with: files of initial weights, networks of losses."""
+def weight_hashes(config: TrainConfig, losses: GeneratorLosses, networks: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Return hashes of the weights that a run starts from, and of frozen ones that it is trained with.
+
+    Args:
+        config: The run's configuration; files of initial weights that are gone have no hash.
+        losses: Its losses, whose networks are frozen.
+        networks: Its generator and discriminators, which may hold frozen networks.
+    """
     files = {"generator": config.generator.initial_file}
     files |= {name: options.initial_weights for name, options in config.discriminators.items()}
     hashes = {f"{name}_initial": sha256_of(file) for name, file in files.items() if file is not None and file.is_file()}
-    networks = {term.name: term.loss.state_dict() for term in losses.image if isinstance(term.loss, nn.Module)}
-    return hashes | {name: hash_weights(state) for name, state in networks.items() if state}
+    states = {term.name: term.loss.state_dict() for term in losses.image if isinstance(term.loss, nn.Module)}
+    hashes |= {name: hash_weights(state) for name, state in states.items() if state}
+    return hashes | {
+        f"{name}_frozen": frozen.weights_sha256 for name, one in networks.items() for frozen in _frozen(one)
+    }
+
+
+def _frozen(network: nn.Module) -> Iterator[FrozenMaps]:
+    yield from (module for module in network.modules() if isinstance(module, FrozenMaps))
+    if isinstance(network, Discriminator):
+        yield from network.frozen_networks
 
 
 def recorded_reports(folder: RunFolder) -> list[Report]:

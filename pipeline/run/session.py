@@ -21,7 +21,7 @@ from pipeline.run.assembly import build_gan, build_losses, build_state, memory_f
 from pipeline.run.checks import check_data, resolve_generator, resolve_semantics
 from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
-from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking
+from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking, weight_hashes
 from pipeline.run.resume import newest_checkpoint, retention_of
 from pipeline.run.sights import Sights
 from pipeline.run.sync import TRACKED_STATUS
@@ -218,7 +218,7 @@ class Session:
             facts=facts,
             metrics=self._metrics,
             machine=self._machine,
-            read_load=MachineLoad(backend.rank, backend.world_size, backend.device, backend.sum).read,
+            read_load=self._machine_load().read,
             tracker=tracker,
             progress=progress_of(state.images_seen, self._total_images),
             damage=damage,
@@ -231,6 +231,10 @@ class Session:
         if values is not None:
             self._sights.show(self._validation.shown, images_seen, tracker)
         return values
+
+    def _machine_load(self) -> MachineLoad:
+        backend = self._backend
+        return MachineLoad(backend.rank, backend.world_size, backend.device, self._folder.path, backend.sum)
 
     def _health(self) -> GanHealth:
         health = GanHealth(self._config.report.warn_after_images)
@@ -275,9 +279,14 @@ class Session:
 
     def _open_tracker(self, facts: Mapping[str, Any]) -> Trackers:
         started = facts.get("started")
+        weights = self._weight_hashes() if self._backend.is_leader else {}
         return start_tracking(
-            self._config, self._datasets, self._semantics, self._backend, self._losses, self._left_out, started
+            self._config, self._datasets, self._semantics, self._backend, weights, self._left_out, started
         )
+
+    def _weight_hashes(self) -> dict[str, str]:
+        trained = {"generator": self._state.generator, **self._state.discriminators}
+        return weight_hashes(self._config, self._losses, {name: one.bare for name, one in trained.items()})
 
     def _record_ending(self, state: RunState) -> None:
         with contextlib.suppress(SaveError):  # a full disk must not hide why the run ended

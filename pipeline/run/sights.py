@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import TrainConfig
-from pipeline.errors import SaveError, saving
+from pipeline.errors import saving
 from pipeline.inference.evaluate import Evaluated
 from pipeline.inference.pictures import write_png
 from pipeline.inference.visualise.opened import OpenRun
@@ -51,7 +51,7 @@ class Sights:
         self._has_warned = False
 
     def show(self, shown: Evaluated | None, images_seen: int, tracker: Trackers) -> None:
-        """Draw what is seen of a photo, and give it to the trackers. All ranks must call.
+        """Draw what is seen of a photo, and send it to the trackers. All ranks must call.
 
         Args:
             shown: A photo of the validation, on the leader.
@@ -75,9 +75,7 @@ class Sights:
         photo = middle_of(shown.pair.name, shown.pair.gt, shown.sr, self._config.generator.scale, _LARGEST_PX)
         try:
             return self._look(photo)
-        except SaveError:
-            raise
-        except Exception as error:  # noqa: BLE001 - such as a GPU without memory left; no picture is worth a run
+        except RuntimeError as error:  # no memory left on the device: no picture is worth a run
             if not self._has_warned:
                 self._has_warned = True
                 _LOG.warning("what the discriminators see cannot be shown: %s", error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.checkpoint.run_folder import RunFolder, RunState
-from pipeline.errors import TrackingError
 from pipeline.run.record import parameters_of, recorded_reports
 from pipeline.tracking import RunDescription, known_run_id, read_description, send_later
 from shards.errors import InputError
@@ -49,10 +48,7 @@ def sync_run(path: Path, tracker: str) -> str:
         status = folder.read_status()
         ended = TRACKED_STATUS[status.state if status else "running"]
         description = read_description(folder.tracking) or _described(folder)
-        try:
-            send_later(tracker, description, folder.tracking, lambda: recorded_reports(folder), ended)
-        except OSError as error:
-            raise TrackingError(f"{tracker} cannot be reached: {error}") from error
+        send_later(tracker, description, folder.tracking, lambda: recorded_reports(folder), ended)
     run_id = known_run_id(folder.mlflow) if tracker == "mlflow" else None
     return f"{path}: {tracker} has all of it{f', as run {run_id}' if run_id else ''}"
 

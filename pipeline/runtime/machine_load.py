@@ -1,4 +1,8 @@
-"""How busy the machines of a run are, between two reports."""
+"""How busy the machines of a run are, between two reports.
+
+MLflow's own monitor writes to its server from a thread on each machine, and to nothing else: no record on the disk, no
+other tracker, no place in the run. These numbers come with a report, from all machines in one reduction.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +38,22 @@ class MachineLoad:
         rank: Of this process.
         world_size: Of the run.
         device: That it trains on.
+        folder: Of the run; its disk is measured.
         sum_over_ranks: Sums a tensor element-wise over all ranks.
     """
 
     def __init__(
-        self, rank: int, world_size: int, device: torch.device, sum_over_ranks: Callable[[Tensor], Tensor]
+        self,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        folder: Path,
+        sum_over_ranks: Callable[[Tensor], Tensor],
     ) -> None:
         self._rank = rank
         self._world_size = world_size
         self._device = device
+        self._folder = folder
         self._sum = sum_over_ranks
         self._process = psutil.Process()
         psutil.cpu_percent()  # what it returns next is the mean since now
@@ -81,7 +92,7 @@ class MachineLoad:
         return [
             psutil.cpu_percent(),
             psutil.virtual_memory().percent,
-            psutil.disk_usage(str(Path.cwd())).percent,
+            psutil.disk_usage(str(self._folder)).percent,
             received,
             sent,
             *self._of_gpu(),

@@ -10,7 +10,8 @@ from pipeline.tracking.description import (
     keep_description,
     read_description,
 )
-from pipeline.tracking.mlflow_tracker import MlflowTracker, known_run_id, remember_run_id
+from pipeline.tracking.mlflow_run import known_run_id, open_existing, remember_run_id
+from pipeline.tracking.mlflow_tracker import MlflowTracker
 from pipeline.tracking.source import code, source_tags
 from pipeline.tracking.tracker import TRACKERS, check_trackers
 from pipeline.tracking.trackers import Trackers, open_trackers, send_later
@@ -26,6 +27,7 @@ __all__ = [
     "code",
     "keep_description",
     "known_run_id",
+    "open_existing",
     "open_trackers",
     "read_description",
     "remember_run_id",

@@ -1,8 +1,8 @@
 """MLflow's tables in a database: created by one process, and used only by the version of MLflow that they are for.
 
 MLflow creates the tables of a missing SQLite file in every process that finds none, and all but one of them fail. It
-upgrades an older database silently, after which the MLflow that made it cannot open it, and answers a newer one with
-the advice to run a command that fails.
+upgrades an older database silently, after which the MLflow that made it cannot open it, and for a newer one it
+advises a command that fails.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import RefusedError
+from pipeline.errors import RefusedError, TrackingError
 from pipeline.tracking.description import Report
 from pipeline.tracking.environment import first_line
 from pipeline.tracking.outbox import Outbox, Waiting
@@ -29,6 +29,8 @@ UNREACHABLE_CLOSE_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 _MAX_HELD_REPORTS = 1000
+_COUNTS_OF_FAULTS = ("data/substituted", "/skipped_updates")
+"""Ends of the names of counts that are zero in a healthy run: their zeros are not sent, or flat charts come first."""
 
 # One at a time: their libraries share others, whose circular imports fail when two threads begin them at once.
 _OPENING = threading.Lock()
@@ -76,9 +78,9 @@ class Delivery:
         """Send everything that the tracker lacks.
 
         Raises:
-            Exception: Whatever the tracker raises; it is opened again by the next call.
+            TrackingError: The tracker failed, in whatever way; it is opened again by the next call.
         """
-        try:
+        with self._reporting_errors():
             if not self._is_open:
                 with _OPENING:
                     self._tracker.open()
@@ -88,21 +90,38 @@ class Delivery:
             self._tracker.send(self._missing(self._record() if held is None else held))
             for waiting in self._outbox:
                 self._send(waiting)
-        except BaseException:
+
+    def end(self, status: str, unix_s: float | None = None) -> None:
+        """Mark the run's end in the tracker, after a delivery.
+
+        Raises:
+            TrackingError: See `deliver`.
+        """
+        with self._reporting_errors():
+            self._tracker.end(status, unix_s)
+
+    @contextlib.contextmanager
+    def _reporting_errors(self) -> Iterator[None]:
+        """Turn every error into a `TrackingError`: each tracker's library has its own, without a common base."""
+        try:
+            yield
+        except Exception as error:
             self._is_open = False
             with self._lock:
                 self._reports = None
-            raise
-
-    def end(self, status: str, unix_s: float | None = None) -> None:
-        """Mark the run's end in the tracker, after a delivery."""
-        self._tracker.end(status, unix_s)
+            raise TrackingError(f"{self._name} cannot be reached ({first_line(error)})") from error
 
     def _missing(self, reports: Sequence[Report]) -> list[Report]:
-        has = self._tracker.has
         left = [
-            replace(one, values={name: value for name, value in one.values.items() if not has(name, one.images_seen)})
-            for one in reports
+            replace(
+                report,
+                values={
+                    name: value
+                    for name, value in report.values.items()
+                    if _is_shown(name, value) and not self._tracker.has(name, report.images_seen)
+                },
+            )
+            for report in reports
         ]
         return [report for report in left if report.values]
 
@@ -116,6 +135,10 @@ class Delivery:
         except RefusedError as error:
             _LOG.warning("%s does not accept %s: %s", self._name, waiting.name, first_line(error))
         self._outbox.remove(waiting)
+
+
+def _is_shown(name: str, value: float) -> bool:
+    return value != 0 or not name.endswith(_COUNTS_OF_FAULTS)
 
 
 def _pixels(path: Path) -> np.ndarray | None:
@@ -170,7 +193,7 @@ class Background:
         try:
             yield
         except OSError as error:
-            self._warn(first_line(error))
+            self._warn(f"nothing can wait for {self._name} ({first_line(error)})")
         self._wake.set()
 
     def _work(self) -> None:
@@ -187,15 +210,11 @@ class Background:
                 if is_last:
                     self._delivery.end(self._status)
                 self._num_failures = 0
-            except Exception as error:  # noqa: BLE001 - whatever a tracker does, training continues
+            except TrackingError as error:
                 self._num_failures += 1
-                self._warn(first_line(error))
+                self._warn(str(error))
 
     def _warn(self, reason: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            _LOG.warning(
-                "%s cannot be reached (%s); the run folder has everything, and it is sent later",
-                self._name,
-                reason,
-            )
+            _LOG.warning("%s; the run folder has everything, and it is sent later", reason)

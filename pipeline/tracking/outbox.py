@@ -19,7 +19,8 @@ LIMIT_BYTES = 512 << 20
 _PICTURE = ".png"
 _FILE = ".file"
 _POSITION_DIGITS = 12
-_LONGEST_NAME_BYTES = 60
+_RESERVED_BYTES = 60
+"""Of a file's name, for the position and the endings."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Outbox:
             OSError: The disk is full, or the folder cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        short = fit_name(quote(name, safe=""), reserved_bytes=_LONGEST_NAME_BYTES)
+        short = fit_name(quote(name, safe=""), reserved_bytes=_RESERVED_BYTES)
         entry = self._folder / f"{images_seen:0{_POSITION_DIGITS}d}+{short}{_PICTURE}"
         partial = entry.with_suffix(".partial")
         for old in (partial, entry):

@@ -32,6 +32,8 @@ def promotion_lock(client: MlflowClient, name: str) -> Iterator[None]:
 
     The lock of a process that was killed is removed when the same one has been seen for five minutes.
     """
+    from mlflow.exceptions import MlflowException
+
     lock = lock_name(name)
     token = f"Held by jobs/promote.py while it registers a version of {name}, then removed. {uuid.uuid4().hex}"
     _acquire(client, lock, token)
@@ -40,7 +42,7 @@ def promotion_lock(client: MlflowClient, name: str) -> Iterator[None]:
     finally:
         try:
             _remove(client, lock, token)
-        except Exception as error:  # noqa: BLE001 - the promotion itself has succeeded, or failed for its own reason
+        except MlflowException as error:  # the promotion itself has succeeded, or failed for its own reason
             _LOG.warning("the registered model %r is a lock that could not be removed: %s", lock, first_line(error))
 
 

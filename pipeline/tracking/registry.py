@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.errors import CheckpointError
 from pipeline.tracking.database import locked
 from pipeline.tracking.environment import check_reachable, first_line, quiet
-from pipeline.tracking.mlflow_tracker import experiment_named
+from pipeline.tracking.mlflow_run import experiment_named
 from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
 from pipeline.tracking.packages import (
@@ -112,7 +112,7 @@ def register(
         The version.
 
     Raises:
-        CheckpointError: The server cannot be reached, or the stored model gives another output.
+        CheckpointError: The server cannot be reached, or the stored model computes another output.
     """
     with _reporting_errors(), import_path_restored():
         import mlflow

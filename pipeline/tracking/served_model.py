@@ -32,7 +32,7 @@ class ServedGenerator(PythonModel):
 
         try:
             return self._upscaler.predict(model_input, **(params or {}))
-        except InputError as error:  # so that a server answers 400 with its text, and no traceback
+        except InputError as error:  # a server responds with status 400 and its text, without a traceback
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
 

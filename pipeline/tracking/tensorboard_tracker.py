@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,15 @@ class TensorBoardTracker:
         self._description = description
         self._folder = folder / _EVENTS
         self._sent: dict[str, set[int]] = {}
+        self._writer: Any = None
 
     def open(self) -> None:
         """Open a new event file, and read what the others have."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._sent = self._find_sent()
+        if self._writer is not None:  # a write has failed
+            self._writer.close()
         self._writer = SummaryWriter(str(self._folder))
         if not self._sent:
             configuration = json.dumps(dict(self._description.parameters), default=str, indent=1)
@@ -40,10 +44,10 @@ class TensorBoardTracker:
     def _find_sent(self) -> dict[str, set[int]]:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        # 0: every one; of the kinds that need not be read, one.
-        events = EventAccumulator(str(self._folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1})
         if not self._folder.is_dir():
             return {}
+        # 0: every one; of the kinds that need not be read, one.
+        events = EventAccumulator(str(self._folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1})
         events.Reload()
         return {tag: {event.step for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 

@@ -62,7 +62,7 @@ def send_later(name: str, description: RunDescription, folder: Path, record: Rec
     """Send what a tracker lacks of a run that no process trains, and its end; arguments as in `open_trackers`.
 
     Raises:
-        Exception: Whatever the tracker raises; nothing is lost, and another call sends the rest.
+        TrackingError: The tracker failed; nothing is lost, and another call sends the rest.
     """
     delivery = _delivery(name, description, folder, record)
     delivery.deliver()

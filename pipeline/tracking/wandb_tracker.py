@@ -41,19 +41,18 @@ class WandbTracker:
         self._run: Any = None
 
     def open(self) -> None:
-        """Begin, or continue, the run of this folder."""
+        """Begin the run of this folder, or resume it."""
         import wandb
 
+        if self._run is not None:
+            return  # only the network, of which W&B takes care, can fail after a start
         self._folder.mkdir(parents=True, exist_ok=True)
         kept = self._read_sent()
         self._last, self._names = kept["last"], set(kept["names"])
-        run_id = kept["run_id"] or secrets.token_hex(4)
-        if self._run is not None:
-            return  # only the network, of which W&B takes care, can fail after a start
         self._run = wandb.init(
             project=title(self._description.experiment),
             name=title(self._description.name),
-            id=run_id,
+            id=kept["run_id"] or secrets.token_hex(4),
             dir=str(self._new_folder()),
             mode=_mode(),
             resume="allow",

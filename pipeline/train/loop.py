@@ -244,8 +244,7 @@ def _report(
     values["learning_rate"], of_discriminator = parts.config.schedule.learning_rates(images_seen)
     if turn_at(parts.config, images_seen).is_adversarial:
         values["discriminator/learning_rate"] = of_discriminator
-    if parts.damage.total:  # a flat line of zeros would be the first chart that people see
-        values["data/substituted"] = float(parts.damage.total)
+    values["data/substituted"] = float(parts.damage.total)
     _write(parts, images_seen, values)
     parts.progress.report(images_seen, values)
     for warning in parts.health.add(images_seen, values):

@@ -1,4 +1,4 @@
-"""How fast training is, and how much of its time it waits for data."""
+"""Throughput of training, and the share of its time that it waits for data."""
 
 from __future__ import annotations
 

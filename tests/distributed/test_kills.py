@@ -189,7 +189,7 @@ def test_run_when_killed_between_a_report_and_its_checkpoint_has_each_metric_onc
         (name, line["images_seen"], value)
         for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         for name, value in line.items()
-        if name != "images_seen"
+        if name != "images_seen" and not (value == 0 and name.endswith(("data/substituted", "/skipped_updates")))
     }
     assert {point for point in points if not point[0].startswith(("speed/", "memory/", "system/"))} == expected
     speeds = [step for name, step, _ in points if name == "speed/images_per_second"]

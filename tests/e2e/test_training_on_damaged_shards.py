@@ -52,14 +52,14 @@ def test_damaged_shards_train_one_run_on_one_process_or_on_two_and_resumed(data:
     alone = train(ONE, data, "alone", *ALLOWED)
     assert alone.returncode == 0, alone.stderr
     lines = metrics(data / "alone")
-    counts = [line.get("data/substituted", 0.0) for line in lines]
+    counts = [line["data/substituted"] for line in lines]
     assert len(faults(alone.stderr)) == counts[-1] > counts[2] > 0
 
     first = train(TWO, data, "resumed", *ALLOWED, "--schedule.total-images", "12")
     assert "DDP, 2 process(es)" in first.stderr
     rest = train(ONE, data, "resumed", *ALLOWED)
     resumed = metrics(data / "resumed")
-    assert [line.get("data/substituted", 0.0) for line in resumed] == counts
+    assert [line["data/substituted"] for line in resumed] == counts
     losses = [line["generator/pixel"] for line in lines]
     assert [line["generator/pixel"] for line in resumed] == pytest.approx(losses, rel=1e-4)
     assert faults(first.stderr + rest.stderr) == faults(alone.stderr)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.models.discriminators.semantic_fusion import SemanticFusionBlock
 from pipeline.models.discriminators.spectral_norm import SpectralNormConv2d
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.models.semantics.extractor import FrozenMaps
 from pipeline.models.shapes import check_finite, check_image, check_multiple
 
 SLOPE = 0.2
@@ -52,6 +53,11 @@ class Discriminator(nn.Module, ABC):
     def description(self) -> str:
         """What the network holds beside its weights, for people and logs; empty for nothing."""
         return ""
+
+    @property
+    def frozen_networks(self) -> tuple[FrozenMaps, ...]:
+        """Frozen networks that its features are from; not parts of its state."""
+        return ()
 
     @abstractmethod
     def logits(self, image: Float[Tensor, "n 3 h w"], semantics: Tensor | None) -> Float[Tensor, "n ..."]:

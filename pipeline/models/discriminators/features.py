@@ -56,6 +56,11 @@ class FeatureDiscriminator(Discriminator):
         (frozen,) = self._frozen
         return f"features of {frozen.description}"
 
+    @property
+    def frozen_networks(self) -> tuple[FrozenMaps, ...]:
+        """See `Discriminator`."""
+        return self._frozen
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureDiscriminator:
         (frozen,) = self._frozen
         frozen._apply(fn, recurse)

@@ -138,8 +138,7 @@ def test_preview_with_a_run_logs_the_picture_there(
 ) -> None:
     tracker = _Tracker()
     opened: list[str] = []
-    mlflow = SimpleNamespace(existing=lambda run_id: opened.append(run_id) or tracker)
-    monkeypatch.setattr(tracked_run, "MlflowTracker", mlflow)
+    monkeypatch.setattr(tracked_run, "open_existing", lambda run_id: opened.append(run_id) or tracker)
     output = tmp_path / "grid.png"
     assert _run(shards, "--output", output, "--run", tmp_path) == 0
     assert opened == ["abc"]

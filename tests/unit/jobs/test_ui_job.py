@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 
 
 def health(process: subprocess.Popen[str], port: int) -> bytes:
-    """What the UI says once it answers; nothing if it ends before."""
+    """What the UI says once it responds; nothing if it ends before."""
     while process.poll() is None:
         try:
             return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60).read()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ def read(others: Tensor, monkeypatch: pytest.MonkeyPatch, node: str = "0") -> di
         rows[1:] = others
         return rows
 
-    return MachineLoad(0, 1 + len(others), CPU, add_others).read()
+    return MachineLoad(0, 1 + len(others), CPU, Path(), add_others).read()
 
 
 def row(node: int, cpu_percent: float, process_gib: float = 0.25) -> list[float]:
@@ -56,7 +58,7 @@ def test_every_machine_has_means_over_its_ranks_and_memory_is_of_the_largest_pro
 
 def test_time_between_two_readings_is_what_they_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
     sums: list[Tensor] = []
-    load = MachineLoad(0, 1, CPU, lambda rows: sums.append(rows) or rows)
+    load = MachineLoad(0, 1, CPU, Path(), lambda rows: sums.append(rows) or rows)
     load.read()
     end, total = torch.zeros(1), torch.ones(64, 64)
     for _ in range(2000):  # a core at work

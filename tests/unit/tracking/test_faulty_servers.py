@@ -93,7 +93,7 @@ class Stuck:
 
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
-    """A server that takes a batch of numbers and does not answer."""
+    """A server that takes a batch of numbers and never responds."""
     calls = Stuck()
     monkeypatch.setattr(MlflowTracker, "_log_metrics", calls)
     yield calls

@@ -22,7 +22,7 @@ from PIL import Image
 from tracked_runs import DESCRIPTION, open_run
 
 from pipeline.errors import TrackingError
-from pipeline.tracking import MlflowTracker, Report, RunDescription, TrackedDataset, code, source_tags
+from pipeline.tracking import Report, RunDescription, TrackedDataset, code, open_existing, source_tags
 
 
 def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
@@ -48,6 +48,19 @@ def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: 
     pictures = [item.path for item in client.list_artifacts(tracker.run_id, "images")]
     assert any("chelsea" in path for path in pictures)
     assert warnings() == []
+
+
+def test_counts_of_faults_are_sent_where_there_are_any_and_other_zeros_always(store: str) -> None:
+    tracker = open_run()
+    tracker.metrics({"data/substituted": 0.0, "generator/skipped_updates": 0.0, "Set5/texture-wrong": 0.0}, 4)
+    tracker.metrics({"data/substituted": 0.0, "generator/skipped_updates": 2.0, "Set5/texture-wrong": 0.5}, 8)
+    tracker.close("FINISHED")
+    client = MlflowClient(store)
+    assert set(client.get_run(tracker.run_id).data.metrics) == {"generator/skipped_updates", "Set5/texture-wrong"}
+    histories = (
+        client.get_metric_history(tracker.run_id, name) for name in ("generator/skipped_updates", "Set5/texture-wrong")
+    )
+    assert [[point.step for point in history] for history in histories] == [[8], [4, 8]]
 
 
 def test_picture_when_logged_is_the_picture(store: str, tmp_path: Path) -> None:
@@ -120,6 +133,19 @@ def test_run_when_mlflow_is_broken_for_a_while_sends_everything_once_afterwards(
     assert client.get_run(first.run_id).info.status == "FINISHED"
 
 
+def test_run_whose_parameters_fail_at_the_start_has_them_afterwards(
+    store: str, tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("ALTER TABLE params RENAME TO away")
+        tracker = open_run()
+        while not warnings():
+            time.sleep(0.01)
+        database.execute("ALTER TABLE away RENAME TO params")
+    tracker.close("FINISHED")
+    assert MlflowClient(store).get_run(tracker.run_id).data.params["seed"] == "3"
+
+
 def test_run_when_the_server_forgot_it_begins_anew_with_a_warning(
     store: str, warnings: Callable[[], list[str]]
 ) -> None:
@@ -152,18 +178,18 @@ def test_existing_run_takes_a_picture_and_no_run_is_created_for_an_unknown_one(
     client = MlflowClient(store)
     before = client.get_run(first.run_id)
     monkeypatch.setattr("sys.argv", ["jobs/visualise.py"])
-    MlflowTracker.existing(first.run_id).picture("visualised/discriminator_features", photo(0, 20, 30), 8)
+    open_existing(first.run_id).picture("visualised/discriminator_features", photo(0, 20, 30), 8)
     assert [item.path for item in client.list_artifacts(first.run_id)] == ["images"]
     after = client.get_run(first.run_id)
     assert after.info == before.info
     assert after.data.tags.get("mlflow.source.name") == before.data.tags.get("mlflow.source.name")
     with pytest.raises(TrackingError, match=r"does not know run 0123; check MLFLOW_TRACKING_URI"):
-        MlflowTracker.existing("0123")
+        open_existing("0123")
     assert len(client.search_runs([before.info.experiment_id])) == 1
     assert [found.name for found in client.search_experiments()] == ["sed tests", "Default"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
     with pytest.raises(TrackingError, match="no database"):
-        MlflowTracker.existing(first.run_id)
+        open_existing(first.run_id)
     assert not (tmp_path / "none.db").exists()
 
 
