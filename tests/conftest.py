@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -36,6 +38,24 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def import_path() -> list[str]:
+    """The import path before the first test."""
+    return list(sys.path)
+
+
+@pytest.fixture(autouse=True)
+def no_other_copy_of_the_project(import_path: list[str]) -> Iterator[None]:
+    """Fail the test that leaves another `pipeline` on the import path, which processes of later tests would import.
+
+    MLflow puts the code that a version ships there, and leaves it: load versions inside `import_path_restored()`.
+    """
+    yield
+    copies = [entry for entry in sys.path if entry not in import_path and Path(entry, "pipeline").is_dir()]
+    sys.path[:] = [entry for entry in sys.path if entry not in copies]
+    assert not copies
 
 
 @pytest.fixture

@@ -55,7 +55,9 @@ class Server:
         crash: signal.Signals = signal.SIGKILL,
     ) -> None:
         self._command, self._responds, self._log = list(command), responds, log
-        self._environment, self._user, self._crash = os.environ | dict(environment or {}), user, crash
+        # MLflow starts programs of this environment by their names, which the PATH has only where it is activated.
+        search = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        self._environment, self._user, self._crash = os.environ | search | dict(environment or {}), user, crash
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -22,6 +22,7 @@ from pipeline.inference.shipped import package
 from pipeline.models.generators import Generator, SRVGGNetCompact, build_generator, save_generator
 from pipeline.tracking import registry
 from pipeline.tracking.names import metric_name
+from pipeline.tracking.packages import import_path_restored
 
 NAME = "sed-test"
 
@@ -39,7 +40,8 @@ def saved_generator(folder: Path, seed: int) -> tuple[Generator, registry.Packag
 
 
 def in_channels_first(uri: str, image: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(mlflow.pyfunc.load_model(uri).predict(image.numpy()))
+    with import_path_restored():
+        return torch.from_numpy(mlflow.pyfunc.load_model(uri).predict(image.numpy()))
 
 
 def test_model_when_registered_promoted_and_fetched_is_the_same(store: str, tmp_path: Path) -> None:
