@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.inference.upscale import to_tensor
 from pipeline.inference.visualise.photos import lay_windows
+from pipeline.losses import ADVERSARIAL_LOSSES
 from pipeline.models.discriminators import Discriminator
 
 Look: TypeAlias = Callable[[Tensor], Tensor | None]
@@ -74,6 +75,27 @@ def decide(
         rows.append(np.concatenate([place_logits(discriminator, crop, look(hr)) for hr, crop in crops], axis=1))
     first = windows[0][0]
     return DecisionMap(np.concatenate(rows), first.top_px + margin_px, first.left_px + margin_px, stride_px or crop_px)
+
+
+def numbers_of(hr: DecisionMap, sr: DecisionMap, loss: str) -> dict[str, dict[str, float]]:
+    """Return the mean logit, its mean sigmoid and the accuracy (fraction of right logits) on a photo's HR and SR.
+
+    On photos that the run did not train on, the accuracy is the one that `metrics.jsonl` cannot have.
+
+    Args:
+        hr: The logits on HR.
+        sr: Those on SR.
+        loss: Name of the adversarial loss, which says what is right.
+    """
+    accuracies = ADVERSARIAL_LOSSES[loss].accuracy(torch.from_numpy(hr.logits), torch.from_numpy(sr.logits))
+    return {
+        side: {
+            "mean_logit": float(decisions.logits.mean()),
+            "mean_sigmoid": float(decisions.sigmoid.mean()),
+            "accuracy": float(accuracy),
+        }
+        for side, decisions, accuracy in zip(("hr", "sr"), (hr, sr), accuracies, strict=True)
+    }
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from pipeline.inference.attention import NO_CROSS_ATTENTION, AttendingCrop
 from pipeline.inference.visualise.attention_figure import draw_attention
 from pipeline.inference.visualise.captions import CONDITIONS, attention_text, decisions_text, features_text, title_of
 from pipeline.inference.visualise.decision_figure import DecidedPhoto, draw_decisions
-from pipeline.inference.visualise.decisions import DecisionMap, decide
+from pipeline.inference.visualise.decisions import decide, numbers_of
 from pipeline.inference.visualise.feature_figure import draw_features
 from pipeline.inference.visualise.features import ClassedCrops, Purities, features_by_condition, purities
 from pipeline.inference.visualise.opened import OpenRun
@@ -88,12 +88,9 @@ def _decisions(material: Material, name: str) -> Sight:
     ]
     title, text = title_of(run, name, "Decisions"), decisions_text(run, name)
     picture = draw_decisions(title, text, decided, is_numbered=network.logit_stride_px is None)
-    numbers = {one.photo.name: {"hr": _means(one.hr), "sr": _means(one.sr)} for one in decided}
-    return Sight(picture, {"loss": run.config.losses.adversarial, "photos": numbers})
-
-
-def _means(decisions: DecisionMap) -> dict[str, float]:
-    return {"mean_logit": float(decisions.logits.mean()), "mean_sigmoid": float(decisions.sigmoid.mean())}
+    loss = run.config.losses.adversarial
+    photos = {one.photo.name: numbers_of(one.hr, one.sr, loss) for one in decided}
+    return Sight(picture, {"loss": loss, "photos": photos})
 
 
 def _features(material: Material, name: str) -> Sight | str:

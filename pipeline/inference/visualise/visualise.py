@@ -144,9 +144,10 @@ def _lines(name: str, sights: Mapping[str, Sight | str]) -> list[str]:
     lines: list[str] = []
     decisions, features = sights["decisions"], sights["features"]
     if isinstance(decisions, Sight):
-        lines.append(f"{name}: mean sigmoid of its logits")
+        lines.append(f"{name}: mean sigmoid of its logits, and the share of them that is right")
         for photo, both in decisions.numbers["photos"].items():
-            lines.append(f"  HR {both['hr']['mean_sigmoid']:.3f}  SR {both['sr']['mean_sigmoid']:.3f}  {photo}")
+            shown = (f"{side.upper()} {one['mean_sigmoid']:.3f}, {one['accuracy']:.0%}" for side, one in both.items())
+            lines.append(f"  {'  '.join(shown)}  {photo}")
     if isinstance(features, Sight):
         lines.append(f"{name}: neighbour purity of its features, mean over photos")
         lines += _purity_lines(features.numbers)

@@ -11,7 +11,7 @@ from harness import photo
 
 from pipeline.inference.upscale import to_tensor
 from pipeline.inference.visualise.decision_figure import DecidedPhoto, colour_reach
-from pipeline.inference.visualise.decisions import DecisionMap, decide
+from pipeline.inference.visualise.decisions import DecisionMap, decide, numbers_of
 from pipeline.inference.visualise.photos import Photo, lay_windows
 from pipeline.models.discriminators import ImageDiscriminator, PatchDiscriminator, UNetDiscriminator
 
@@ -77,3 +77,18 @@ def test_colours_reach_equally_far_on_both_sides(values: Mapping[float, int], re
     blank = np.zeros((4, 4, 3), np.uint8)
     found = colour_reach([DecidedPhoto(Photo("a", blank, blank, blank), decisions, decisions)])
     assert found == pytest.approx(reach, abs=1e-4)
+
+
+@pytest.mark.parametrize(("loss", "on_hr", "on_sr"), [
+    ("vanilla", 0.75, 0.5),  # real above 0
+    ("least_squares", 0.5, 0.75),  # above 0.5
+    ("relativistic_average", 0.75, 0.75),  # above the other side's mean
+])  # fmt: skip
+def test_accuracy_is_the_fraction_on_the_right_side_of_the_loss_s_boundary(
+    loss: str, on_hr: float, on_sr: float
+) -> None:
+    hr = DecisionMap(np.array([[-1.0, 0.25], [1.0, 3.0]], np.float32), 0, 0, 1)
+    sr = DecisionMap(np.array([[-2.0, -1.0, 0.25, 2.0]], np.float32), 0, 0, 1)
+    numbers = numbers_of(hr, sr, loss)
+    assert (numbers["hr"]["accuracy"], numbers["sr"]["accuracy"]) == (on_hr, on_sr)
+    assert numbers["hr"]["mean_logit"] == 0.8125
