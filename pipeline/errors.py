@@ -56,6 +56,13 @@ def saving(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device's or the machine's memory ran out."""
+    # torch's own class, by its name so that torch need not be imported; for the CPU torch raises a plain RuntimeError.
+    is_torchs = type(error).__name__ == "OutOfMemoryError"
+    return is_torchs or isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
 def refuse(faults: Iterable[str | None]) -> None:
     """Raise all faults of one section of a configuration at once; None is not a fault.
 

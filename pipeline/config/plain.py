@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cattrs.errors import BaseValidationError
 
@@ -72,9 +72,18 @@ def _structure_index_or_name(value: object, _: Any) -> int | str:
     return value
 
 
+def _structure_number_or_auto(value: object, _: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a whole number or 'auto', got {shown(value)}")
+    return value
+
+
 for _converter in (CONVERTER, RUN_FOLDER_CONVERTER):
     _converter.register_structure_hook(Path, _structure_path)
     _converter.register_unstructure_hook(Path, str)
     _converter.register_structure_hook(StoragePath, _structure_storage_path)
     _converter.register_unstructure_hook(RemotePath, str)
     _converter.register_structure_hook(int | str, _structure_index_or_name)
+    _converter.register_structure_hook(int | Literal["auto"], _structure_number_or_auto)

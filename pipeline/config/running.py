@@ -27,9 +27,10 @@ class RuntimeConfig:
     relativistic loss)."""
     deterministic: bool
     """Deterministic algorithms only: the same bits on the same kind of device, at some cost on a GPU."""
-    micro_batch_size: int = 0
+    micro_batch_size: int | Literal["auto"] = 0
     """Images per forward and backward pass on each process, where its share of data.batch_size does not fit in memory;
-    gradients are accumulated over the passes. 0: all at once."""
+    gradients are accumulated over the passes. 0: all at once. auto: as many as fit by the dry run's estimate, with
+    headroom."""
     cuda_graphs: bool = False
     """Record a step's kernels once and launch them as a whole: a fast GPU with a small batch
     otherwise waits for the host, which launches thousands of kernels per step. For one process on a GPU."""
@@ -44,7 +45,7 @@ class RuntimeConfig:
         refuse(
             [
                 "precision='fp16' needs cuda_graphs=false; or use precision='bf16'" if records else None,
-                *not_negative(micro_batch_size=self.micro_batch_size),
+                *([] if self.micro_batch_size == "auto" else not_negative(micro_batch_size=self.micro_batch_size)),
                 *positive(timeout_s=self.timeout_s),
                 "precision='fp16' needs discriminator_pass='separate'; or use precision='bf16'" if conflict else None,
             ]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8, UInt16
 from torch import Tensor, nn
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, is_out_of_memory
 from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
 from shards.errors import InputError
 
@@ -112,7 +112,7 @@ def upscale_bands(
         for band in rows:
             yield to_pixels(band.mean(1, keepdim=True) if num_channels == 1 else band, lq.dtype)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise InputError(
             f"memory ran out for an image of {width}x{height} px at x{scale} with tiles of {tile_px} px; "

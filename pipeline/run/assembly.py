@@ -158,7 +158,7 @@ def build_gan(
         losses,
         state.average.module,
         backend.autocast,
-        config.runtime.micro_batch_size,
+        int(config.runtime.micro_batch_size),
         GradientPenalty(config.losses.r1_weight, config.losses.r2_weight, config.losses.penalty_sigma),
     )
     shares_pass = config.runtime.discriminator_pass == "shared" and gan.adversaries

@@ -6,7 +6,6 @@ The step itself is run, on the meta device, so that every term of a configuratio
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -16,11 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.schema import TrainConfig
 from pipeline.losses import GeneratorLosses, GradientPenalty
-from pipeline.models.discriminators import Discriminator, DiscriminatorOptions, build_discriminator
-from pipeline.models.generators import build_generator
+from pipeline.models.discriminators import DiscriminatorOptions, build_discriminator
 from pipeline.models.semantics.extractor import build_backbone, build_frozen_maps
-from pipeline.run.assembly import build_losses
-from pipeline.run.dry_run import num_parameters
+from pipeline.run.hollow import HollowNetworks, build_hollow, build_hollow_losses, num_parameters
 from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
@@ -75,14 +72,14 @@ def cost_of(config: TrainConfig) -> Cost:
         ConfigError: The networks do not fit together.
     """
     schedule, batch = config.schedule, config.data.batch_size
-    losses = _hollow_losses(config)
+    losses, networks = build_hollow_losses(config), build_hollow(config)
     with torch.device("meta"):
         crop_px, scale = config.data.crop_px, config.generator.scale
         gt = torch.empty(_IMAGES, 3, crop_px, crop_px)
         lq = torch.empty(_IMAGES, 3, crop_px // scale, crop_px // scale)
         with FlopCounterMode(display=False) as extracting:
             semantics = _semantics_of(config, gt)
-        gan = _hollow_gan(config, losses, 0 if semantics is None else semantics.shape[1])
+        gan = _counted(config, losses, networks)
         adversarial = _count(gan, StepInput(lq, gt, gt, semantics), is_adversarial=True) if gan.adversaries else 0
         pixel_only = _count(gan, StepInput(lq, gt, gt, None), is_adversarial=False)
     if config.semantics.source != "cached":
@@ -112,18 +109,6 @@ def _num_parameters_of(options: DiscriminatorOptions, channels: int, crop_px: in
         return num_parameters(build_discriminator(options, channels, crop_px))
 
 
-def _hollow_losses(config: TrainConfig) -> GeneratorLosses:
-    """Return the losses on the meta device; no weights are fetched for a count."""
-    is_here = config.losses.perceptual_weights == "package"
-    weights = config.losses.perceptual_weights if is_here else "random"
-    losses = build_losses(
-        dataclasses.replace(config, losses=dataclasses.replace(config.losses, perceptual_weights=weights))
-    )
-    for term in losses.image:
-        term.loss.to("meta")
-    return losses
-
-
 @torch.no_grad()
 def _semantics_of(config: TrainConfig, gt: Tensor) -> Tensor | None:
     if not config.uses_semantics:
@@ -133,27 +118,19 @@ def _semantics_of(config: TrainConfig, gt: Tensor) -> Tensor | None:
     return extractor.maps(gt)[-1]
 
 
-def _hollow_gan(config: TrainConfig, losses: GeneratorLosses, channels: int) -> Gan:
-    generator = build_generator(config.generator, config.data.crop_px)
+def _counted(config: TrainConfig, losses: GeneratorLosses, networks: HollowNetworks) -> Gan:
     adversaries = (
         Adversary(_Counted(network), name, config.discriminators[name].semantic)
-        for name, network in _discriminators(config, channels).items()
+        for name, network in networks.discriminators.items()
     )
     return Gan(
-        _Counted(generator),
+        _Counted(networks.generator),
         tuple(adversaries),
         losses,
-        generator,
+        networks.generator,
         contextlib.nullcontext,
         penalty=GradientPenalty(config.losses.r1_weight, config.losses.r2_weight, config.losses.penalty_sigma),
     )
-
-
-def _discriminators(config: TrainConfig, channels: int) -> dict[str, Discriminator]:
-    return {
-        name: build_discriminator(options, channels, config.data.crop_px)
-        for name, options in (config.discriminators.items() if config.is_adversarial else ())
-    }
 
 
 def _count(gan: Gan, batch: StepInput, *, is_adversarial: bool) -> int:

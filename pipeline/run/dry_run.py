@@ -8,65 +8,27 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from pipeline.checkpoint import CheckpointStore
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.data import WHOLE
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.data.datasets import open_datasets
-from pipeline.inference.semantics import describe_extractor
 from pipeline.losses import PERCEPTUAL_LOSSES
-from pipeline.models.discriminators import Discriminator, build_discriminator, initial_discriminator_weights
-from pipeline.models.generators import Generator, build_generator, initial_generator_weights
-from pipeline.models.grid import SEMANTIC_STRIDE_PX
-from pipeline.models.semantics.vision_model import Backbone
+from pipeline.models.discriminators import Discriminator, initial_discriminator_weights
+from pipeline.models.generators import initial_generator_weights
 from pipeline.run.checks import check_settings, check_shards, resolve_generator
+from pipeline.run.hollow import HollowNetworks, build_hollow, num_parameters
+from pipeline.run.memory import estimate_memory
 from pipeline.run.paper import departures
 from pipeline.run.record import describe_held
 from pipeline.run.validation import find_validation_metrics
 from pipeline.runtime.launch import launched_world_size
 from pipeline.runtime.surroundings import check_launch
 from pipeline.weights.initial import InitialWeights
-
-_BYTES = 4
-_ADAM_COPIES = 4  # weights, gradients, two moments
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes on one device: weights, gradients and optimizer state; activations saved for the backward pass."""
-
-    state_bytes: int
-    activation_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """Both together, without the library's own context and fragmentation."""
-        return self.state_bytes + self.activation_bytes
-
-
-class _SavedBytes:
-    """Counts the bytes that autograd saves for the backward pass, each storage once."""
-
-    def __init__(self) -> None:
-        self._storages: dict[int, Any] = {}
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        # Kept alive until the end, so that no address is reused by another storage.
-        self._storages[storage._cdata] = storage
-        return tensor
-
-    @property
-    def total(self) -> int:
-        return sum(storage.nbytes() for storage in self._storages.values())
 
 
 def describe(preset: Preset) -> str:
@@ -84,22 +46,16 @@ def describe(preset: Preset) -> str:
     validation = _validation_lines(config)
     shards = _shard_lines(config)
     world_size = launched_world_size()
-    with torch.device("meta"):
-        generator = build_generator(config.generator, config.data.crop_px)
-        backbone = describe_extractor(config.semantics, config.data.crop_px) if config.uses_semantics else None
-        channels = 0 if backbone is None else backbone.num_channels
-        discriminators = {
-            name: build_discriminator(options, channels, config.data.crop_px)
-            for name, options in (config.discriminators.items() if config.is_adversarial else ())
-        }
-    together = min(per_device, config.runtime.micro_batch_size or per_device)
-    memory = estimate_memory(config, generator, list(discriminators.values()), together)
+    networks = build_hollow(config)
+    size = config.runtime.micro_batch_size
+    together = per_device if size == "auto" else min(per_device, size or per_device)
+    memory = estimate_memory(config, networks, together)
     lines = [
-        *_network_lines(config, generator, discriminators, backbone),
+        *_network_lines(config, networks),
         *_schedule_lines(config, world_size, per_device, together),
         f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
-        f"{_gib(memory.activation_bytes)} activations of the larger update, per device (float32"
-        + (f", {config.runtime.precision} halves most of them)" if config.runtime.precision != "float32" else ")"),
+        f"{_gib(memory.activation_bytes)} activations of the larger update, per device"
+        + ("" if config.runtime.precision == "float32" else f" in float32, less in {config.runtime.precision}"),
         *validation,
         *shards,
         *_path_lines(config),
@@ -108,55 +64,8 @@ def describe(preset: Preset) -> str:
     return "\n".join(lines)
 
 
-def estimate_memory(
-    config: TrainConfig, generator: nn.Module, discriminators: Sequence[Discriminator], num_images: int
-) -> MemoryEstimate:
-    """Estimate one device's memory for `num_images` per pass. The networks are on the meta device."""
-    crop, scale = config.data.crop_px, config.generator.scale
-    lq = torch.empty(num_images, 3, crop // scale, crop // scale, device="meta")
-    gt = torch.empty(num_images, 3, crop, crop, device="meta")
-    saved = _saved_by(generator, lq)
-    state = _ADAM_COPIES * _parameter_bytes(generator) + _parameter_bytes(generator)
-    of_discriminators = [_saved_by(network, gt, _semantics_of(network, gt)) for network in discriminators]
-    state += _ADAM_COPIES * sum(map(_parameter_bytes, discriminators))
-    # The generator's update holds its own activations and one pass of each D; the update of a D holds two passes of it.
-    saved = max(saved + sum(of_discriminators), 2 * max(of_discriminators, default=0))
-    if config.uses_perceptual_network:
-        state += _BYTES * PERCEPTUAL_LOSSES[config.losses.perceptual].num_parameters
-    return MemoryEstimate(state, saved)
-
-
-def _semantics_of(discriminator: Discriminator, gt: Tensor) -> Tensor | None:
-    if discriminator.semantic_channels is None:
-        return None
-    height, width = (side // SEMANTIC_STRIDE_PX for side in gt.shape[-2:])
-    return torch.empty(len(gt), discriminator.semantic_channels, height, width, device="meta")
-
-
-def _saved_by(network: nn.Module, *inputs: Tensor | None) -> int:
-    counter = _SavedBytes()
-    with torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda tensor: tensor):
-        output = network(*inputs)
-    total = counter.total
-    del output
-    return total
-
-
-def _parameter_bytes(network: nn.Module) -> int:
-    return _BYTES * num_parameters(network)
-
-
-def num_parameters(network: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _network_lines(
-    config: TrainConfig,
-    generator: Generator,
-    discriminators: Mapping[str, Discriminator],
-    extractor: Backbone | None,
-) -> list[str]:
+def _network_lines(config: TrainConfig, networks: HollowNetworks) -> list[str]:
+    generator, discriminators, extractor = networks.generator, networks.discriminators, networks.backbone
     lines = [
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"
@@ -217,7 +126,8 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
     pixel_steps = math.ceil(min(schedule.pixel_only_images, schedule.total_images) / batch)
     return [
         f"images per step  {batch} = {world_size} process(es) x {per_device}, HR crops of {config.data.crop_px} px"
-        + (f"; {together} at a time" if together < per_device else ""),
+        + (f"; {together} at a time" if together < per_device else "")
+        + ("; as many at a time as fit in memory" if config.runtime.micro_batch_size == "auto" else ""),
         f"steps            {config.num_steps:,} = {total:,} images; pixel stage of {pixel_steps:,} steps"
         + ("" if config.is_adversarial else " (no adversarial stage)"),
         *_augmentation_lines(config),

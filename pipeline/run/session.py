@@ -21,6 +21,7 @@ from pipeline.run.assembly import build_gan, build_losses, build_state, memory_f
 from pipeline.run.checks import check_data, resolve_generator, resolve_semantics
 from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
+from pipeline.run.memory import naming_memory, resolve_micro_batch
 from pipeline.run.record import LEFT_OUT, facts_of, notes_of, start_notes, start_tracking, weight_hashes
 from pipeline.run.resume import newest_checkpoint, retention_of
 from pipeline.run.sights import Sights
@@ -64,8 +65,9 @@ class Session:
     """
 
     def __init__(self, preset: Preset, backend: Backend) -> None:
-        self._config = config = resolve_generator(resolve_semantics(preset.train))
+        config = resolve_generator(resolve_semantics(preset.train))
         self._preset = replace(preset, train=config)
+        self._config = config = resolve_micro_batch(config, backend)
         self._backend = backend
         self._folder = RunFolder(config.run_dir)
         self._datasets = open_datasets(config.data)
@@ -114,6 +116,9 @@ class Session:
         """What a person should know before the first step, one line each."""
         lines = notes_of(self._config, self._datasets, self._semantics, self._backend)
         lines += start_notes(self._config, self._restored, self._left_out)
+        if self._preset.train.runtime.micro_batch_size == "auto":
+            size = self._config.runtime.micro_batch_size
+            lines.append(f"images per pass: {size or 'all at once'}, as many as fit in memory")
         described = {name: network.bare.description for name, network in self._state.discriminators.items()}
         lines += (f"{name}: {text}" for name, text in described.items() if text)
         lines += (f"validation sets: {line}" for line in self._notes_of_sets)
@@ -147,7 +152,11 @@ class Session:
             self._validation.show_start(self._state.average.module, tracker)
         ending: RunState = "failed"
         try:
-            with parts.checkpoints.closing(), self._backend.naming_lost_ranks():
+            with (
+                parts.checkpoints.closing(),
+                self._backend.naming_lost_ranks(),
+                naming_memory(self._config, self._backend),
+            ):
                 is_finished = train(parts, self._state, means, self._loader())
             if is_finished:
                 self._export(tracker, parts.facts)
