@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, UInt8, UInt16
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, is_out_of_memory
-from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles
+from pipeline.inference.tiles import DEFAULT_OVERLAP_PX, DEFAULT_TILE_PX, check_tiles, lay_tiles
 from shards.errors import InputError
 
 Pixels: TypeAlias = UInt8[np.ndarray, "_ _ _"] | UInt16[np.ndarray, "_ _ _"] | Float32[np.ndarray, "_ _ _"]
@@ -130,12 +130,12 @@ def _tiled(
     """Yield the finished rows of the output."""
     height, width = lq.shape[:2]
     device = _device_of(generator)
-    spans = list(_spans(height, tile_px, overlap_px))
-    total = torch.zeros(1, 3, min(tile_px, height) * scale, width * scale, device=device)
+    spans, columns_of_tiles = (lay_tiles(side, tile_px, overlap_px) for side in (height, width))
+    total = torch.zeros(1, 3, (spans[0][1] - spans[0][0]) * scale, width * scale, device=device)
     weight = torch.zeros_like(total[:, :1])
     for (top, bottom), (next_top, _) in zip(spans, [*spans[1:], (height, height)], strict=True):
         rows = to_tensor(lq[top:bottom], device)
-        for left, right in _spans(width, tile_px, overlap_px):
+        for left, right in columns_of_tiles:
             tile = generator(rows[..., left:right]).float()
             ramp = (
                 _ramp(top, bottom, height, overlap_px, scale).to(device)[:, None]
@@ -167,15 +167,6 @@ def _device_of(generator: nn.Module) -> torch.device:
 def _is_out_of_memory(error: Exception) -> bool:
     # The CPU's allocator raises a plain RuntimeError.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
-
-
-def _spans(side_px: int, tile_px: int, overlap_px: int) -> Iterator[tuple[int, int]]:
-    """Yield the tiles of one axis; the last is moved inwards, so that all have the same size."""
-    start = 0
-    while start + tile_px < side_px:
-        yield start, start + tile_px
-        start += tile_px - overlap_px
-    yield max(0, side_px - tile_px), side_px
 
 
 def _ramp(start_px: int, stop_px: int, side_px: int, overlap_px: int, scale: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from harness import photo
 from torch import Tensor, nn
 
+from pipeline.inference.tiles import lay_tiles
 from pipeline.inference.upscale import to_pixels, to_tensor, upscale, upscale_bands
 from pipeline.models.generators import SRVGGNetCompact
 from shards.errors import InputError
@@ -84,6 +87,19 @@ def test_tiles_when_the_network_is_pointwise_cover_every_pixel(
     assert (len(network.sizes) > 1) == (max(height_px, width_px) > tile_px)
     assert max(max(size) for size in network.sizes) <= tile_px
     assert len(set(network.sizes)) == 1
+
+
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(512, 32), (64, 32), (16, 5), (20, 0), (1, 0)])
+def test_tiles_are_few_equal_and_no_larger_than_required(tile_px: int, overlap_px: int) -> None:
+    for side_px in (*range(1, 90), 339, 512, 513, 600, 800, 992, 993, 2040):
+        tiles = lay_tiles(side_px, tile_px, overlap_px)
+        (length_px,) = {stop - start for start, stop in tiles}
+        assert (tiles[0][0], tiles[-1][1]) == (0, side_px)
+        assert length_px <= tile_px
+        assert all(after - stop <= -overlap_px for (_, stop), (after, _) in pairwise(tiles))
+        assert len(tiles) == max(1, math.ceil((side_px - overlap_px) / (tile_px - overlap_px)))
+        computed_twice = len(tiles) * length_px - side_px
+        assert computed_twice <= (len(tiles) - 1) * overlap_px + len(tiles) * 8
 
 
 @pytest.mark.parametrize("overlap_px", [REACH_PX, 2 * REACH_PX])
