@@ -136,6 +136,7 @@ def test_run_when_mlflow_is_broken_for_a_while_sends_everything_once_afterwards(
 def test_run_whose_parameters_fail_at_the_start_has_them_afterwards(
     store: str, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
+    MlflowClient(store).search_experiments()  # at its first use of a database MLflow makes the tables that are missing
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute("ALTER TABLE params RENAME TO away")
         tracker = open_run()
