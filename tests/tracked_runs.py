@@ -28,9 +28,9 @@ class TrackedRun:
     def __init__(
         self, folder: Path, description: RunDescription, trackers: Sequence[str], record: Sequence[Report]
     ) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()  # a thread that outlives its test must not write into the next one's folder
         self.reports = list(record)
-        self.trackers = open_trackers(trackers, description, folder / "tracking", lambda: list(self.reports))
+        self.trackers = open_trackers(trackers, description, self.folder / "tracking", lambda: list(self.reports))
 
     @property
     def run_id(self) -> str:
