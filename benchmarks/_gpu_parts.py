@@ -245,7 +245,8 @@ def _run_preset(folder: Path, degradation: str, total_images: int, options: argp
 
 
 def measure_upscale(options: argparse.Namespace) -> Iterator[Row]:
-    """Upscale photos of two sizes, whole and in tiles."""
+    """Upscale photos of two sizes, whole and in tiles, in every precision."""
+    from pipeline.inference.device import autocast
     from pipeline.inference.upscale import upscale
     from pipeline.models.generators import RRDBNet
 
@@ -253,14 +254,17 @@ def measure_upscale(options: argparse.Namespace) -> Iterator[Row]:
     for height, width in ((32, 48),) if options.tiny else ((270, 480), (1080, 1920)):
         lq = np.random.RandomState(0).randint(0, 256, (height, width, 3), dtype=np.uint8)
         run = functools.partial(upscale, generator, lq, 4)
-        timing = time_rounds(run, options.device, rounds=options.rounds, steps=1, warmup=1)
         megapixels = 16e-6 * height * width
-        yield {
-            "input": f"{width}x{height}",
-            **timing.columns,
-            "output megapixels/s": round(1e3 * megapixels / timing.median_ms, 1),
-            "peak GiB": peak_gib(run, options.device),
-        }
+        for precision in ("float32", "bf16", "fp16"):
+            with autocast(torch.device(options.device), precision):
+                timing = time_rounds(run, options.device, rounds=options.rounds, steps=1, warmup=1)
+                yield {
+                    "input": f"{width}x{height}",
+                    "precision": precision,
+                    **timing.columns,
+                    "output megapixels/s": round(1e3 * megapixels / timing.median_ms, 1),
+                    "peak GiB": peak_gib(run, options.device),
+                }
 
 
 def _with(options: argparse.Namespace, **changes: Any) -> argparse.Namespace:

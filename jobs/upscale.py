@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -42,6 +42,8 @@ class UpscaleConfig:
     """Side of a tile in input pixels; images with a larger side are split. Lower it when memory runs out."""
     overlap_px: int = DEFAULT_OVERLAP_PX
     """Overlap of neighbouring tiles in input pixels, blended so that no seam shows; at most half a tile."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """bf16 and fp16 are faster on a GPU, and change pixels by a few gray levels."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -66,15 +68,16 @@ def main(argv: list[str]) -> int:
         say(others)
     check_model_exists(config.model)  # before torch is imported
 
-    from pipeline.inference.device import best_device
+    from pipeline.inference.device import autocast, best_device
     from pipeline.inference.named_model import open_model
 
     model = open_model(config.model, unfinished=True)
     say(f"generator: {model.weights}")
-    model.generator.to(best_device())
+    device = best_device()
+    model.generator.to(device)
     clean_stale_pictures(files)
     faults: list[str] = []
-    with Progress("upscaling", len(files), "images") as progress:
+    with autocast(device, config.precision), Progress("upscaling", len(files), "images") as progress:
         for source, target in files:
             try:
                 notes = upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)

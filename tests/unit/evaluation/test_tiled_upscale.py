@@ -12,6 +12,7 @@ import torch
 from harness import photo
 from torch import Tensor, nn
 
+from pipeline.inference.device import autocast
 from pipeline.inference.tiles import lay_tiles
 from pipeline.inference.upscale import to_pixels, to_tensor, upscale, upscale_bands
 from pipeline.models.generators import SRVGGNetCompact
@@ -188,3 +189,16 @@ def test_image_of_16_bits_keeps_them(size_px: tuple[int, int]) -> None:
 def test_gray_image_is_that_of_three_equal_channels(size_px: tuple[int, int]) -> None:
     image = photo(3, *size_px)[..., :1]
     assert np.array_equal(upscale(Enlarged(), image, 2, tile_px=16, overlap_px=4), image.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_changes_pixels_by_a_few_gray_levels(compact: nn.Module, precision: str) -> None:
+    image = photo(3, 50, 47)
+    cpu = torch.device("cpu")
+    with autocast(cpu, "float32"):
+        expected = upscale(compact, image, 4)
+    with autocast(cpu, precision):
+        lowered = upscale(compact, image, 4, tile_px=32, overlap_px=4 * REACH_PX)
+    assert np.array_equal(expected, upscale(compact, image, 4))
+    assert lowered.dtype == np.uint8
+    assert 0 < np.abs(lowered.astype(int) - expected.astype(int)).max() <= 4
