@@ -12,7 +12,9 @@ them sees it in the norm of the same averaged gradient. DDP decides on the devic
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,7 +80,10 @@ class Trainable(ABC):
         """
 
     def whole(self, *, to_load: bool = False) -> AbstractContextManager[Any]:
-        """Return the context in which every rank has all of `bare`'s weights, to read or also to load. Collective."""
+        """Return the context in which every rank has all of `bare`'s weights, to read or also to load. Collective.
+
+        Inside, `bare` is a plain network: one rank may call it alone.
+        """
         return nullcontext()
 
     def weights(self) -> dict[str, Tensor]:
@@ -96,6 +101,20 @@ class Trainable(ABC):
     @abstractmethod
     def weights_changed(self) -> None:
         """Say that `bare`'s weights were loaded from outside, so that copies of them follow. Collective."""
+
+
+@contextmanager
+def _without_hooks(network: nn.Module) -> Iterator[None]:
+    """Take a network's hooks away: ZeRO-3 gathers weights by them, whenever all ranks call the network."""
+    modules = list(network.modules())
+    hooks = [(module._forward_pre_hooks, module._forward_hooks) for module in modules]
+    for module in modules:
+        module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, (before, after) in zip(modules, hooks, strict=True):
+            module._forward_pre_hooks, module._forward_hooks = before, after
 
 
 class DdpTrainable(Trainable):
@@ -269,11 +288,14 @@ class PartitionedTrainable(DeepSpeedTrainable):
     or an export, are gathered by `whole`.
     """
 
-    def whole(self, *, to_load: bool = False) -> AbstractContextManager[Any]:
+    @contextmanager
+    def whole(self, *, to_load: bool = False) -> Iterator[None]:
         """See `Trainable`. What was loaded inside is taken from rank 0."""
         from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-        return GatheredParameters(list(self.bare.parameters()), modifier_rank=0 if to_load else None)
+        parameters = list(self.bare.parameters())
+        with GatheredParameters(parameters, modifier_rank=0 if to_load else None), _without_hooks(self.bare):
+            yield
 
     def weights(self) -> dict[str, Tensor]:
         """See `Trainable`."""
