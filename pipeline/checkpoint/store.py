@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.checkpoint.facts import Manifest, checked_facts
 from pipeline.checkpoint.retention import Retention
 from pipeline.errors import CheckpointError, SaveError
+from pipeline.weights.files import load_safetensors
 from shards.errors import InputError
 from shards.format.documents import parse_sealed, read_sealed, seal
 from shards.format.files import sha256_of, sync_folder, write_atomically
@@ -170,7 +171,7 @@ class CheckpointStore:
         folder = self._folder / _name(images_seen)
         try:
             _checked_files(folder)
-            return load_file(folder / f"{group}.safetensors")
+            return load_safetensors(folder / f"{group}.safetensors")
         except (InputError, OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder} is damaged: {error}") from error
 
@@ -243,7 +244,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         files = {name: Path(str(child(folder, name))) for name in _checked_files(folder)}
         facts = checked_facts(parse_json(read_whole(folder / _FACTS, _MAX_FACTS_BYTES)))
-        groups = {path.stem: load_file(path) for path in files.values() if path.suffix == ".safetensors"}
+        groups = {path.stem: load_safetensors(path) for path in files.values() if path.suffix == ".safetensors"}
     except (OSError, InputError, SafetensorError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
     return Checkpoint(facts["images_seen"], groups, facts)

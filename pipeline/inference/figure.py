@@ -17,6 +17,7 @@ from pipeline.metrics import Metric
 from pipeline.metrics.bootstrap import CONFIDENCE, Interval
 from shards.errors import InputError
 from shards.format.files import write_atomically
+from shards.format.names import as_text
 from shards.format.outputs import head_of
 
 if TYPE_CHECKING:
@@ -125,4 +126,4 @@ def _legend(colours: Mapping[str, str], markers: Mapping[str, str]) -> list[Arti
 
 def _literal(name: str) -> str:
     """Return a name as matplotlib shows it letter by letter: `$` would begin a formula, and `_` hide it."""
-    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
+    return as_text(f" {name}" if name.startswith("_") else name).replace("$", r"\$")

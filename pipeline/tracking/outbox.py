@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from shards.format.files import fit_name, write_atomically
 
@@ -59,7 +59,7 @@ class Outbox:
             OSError: The disk is full, or the folder cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        short = fit_name(quote(name, safe=""), reserved_bytes=_RESERVED_BYTES)
+        short = fit_name(_quoted(name), reserved_bytes=_RESERVED_BYTES)
         entry = self._folder / f"{images_seen:0{_POSITION_DIGITS}d}+{short}{_PICTURE}"
         partial = entry.with_suffix(".partial")
         for old in (partial, entry):
@@ -80,16 +80,16 @@ class Outbox:
         self._folder.mkdir(parents=True, exist_ok=True)
         # Relative, so that a run folder may move before its files are sent.
         target = os.path.relpath(path.resolve(), self._folder.resolve())
-        write_atomically(self._folder / f"{fit_name(quote(path.name, safe=''))}{_FILE}", target.encode())
+        write_atomically(self._folder / f"{fit_name(_quoted(path.name))}{_FILE}", os.fsencode(target))
 
     def __iter__(self) -> Iterator[Waiting]:
         """Yield what waits: pictures by their positions, then files."""
         for entry in self._entries(_PICTURE):
             position, _, name = entry.stem.partition("+")
             if position.isdecimal():
-                yield Waiting(unquote(name), entry, int(position), entry)
+                yield Waiting(_unquoted(name), entry, int(position), entry)
         for entry in self._entries(_FILE):
-            yield Waiting(unquote(entry.stem), self._folder / os.fsdecode(entry.read_bytes()), None, entry)
+            yield Waiting(_unquoted(entry.stem), self._folder / os.fsdecode(entry.read_bytes()), None, entry)
 
     def remove(self, waiting: Waiting) -> None:
         """Remove what has been received, or never can be."""
@@ -110,3 +110,12 @@ class Outbox:
             _LOG.warning("over %d MiB of pictures wait for a tracker; %s is dropped", self._limit_bytes >> 20, path)
             path.unlink(missing_ok=True)
             total -= size
+
+
+def _quoted(name: str) -> str:
+    """Return a name as that of a file; one that comes from a file may hold bytes that are no text."""
+    return quote(os.fsencode(name), safe="")
+
+
+def _unquoted(name: str) -> str:
+    return os.fsdecode(unquote_to_bytes(name))

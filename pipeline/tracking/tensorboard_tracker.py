@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.tracking.description import Report, RunDescription
 from pipeline.tracking.tracker import TRACKERS, TrackerKind
+from shards.format.names import as_text
 
 _EVENTS = "events"
 
@@ -53,19 +54,19 @@ class TensorBoardTracker:
 
     def has(self, name: str, images_seen: int) -> bool:
         """Return whether the event files have a value of a metric at a position."""
-        return images_seen in self._sent.get(name, ())
+        return images_seen in self._sent.get(as_text(name), ())
 
     def send(self, reports: Sequence[Report]) -> None:
         """Write numbers."""
         for report in reports:
             for name, value in report.values.items():
-                self._writer.add_scalar(name, value, report.images_seen, walltime=report.unix_s)
-                self._sent.setdefault(name, set()).add(report.images_seen)
+                self._writer.add_scalar(as_text(name), value, report.images_seen, walltime=report.unix_s)
+                self._sent.setdefault(as_text(name), set()).add(report.images_seen)
         self._writer.flush()
 
     def picture(self, name: str, image: np.ndarray, images_seen: int) -> None:
         """Write a picture."""
-        self._writer.add_image(name, image, images_seen, dataformats="HWC")
+        self._writer.add_image(as_text(name), image, images_seen, dataformats="HWC")
 
     def file(self, path: Path) -> None:
         """Do nothing: TensorBoard keeps no files, and the run folder has them."""

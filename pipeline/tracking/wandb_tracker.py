@@ -18,6 +18,7 @@ from pipeline.tracking.description import Report, RunDescription
 from pipeline.tracking.names import title
 from pipeline.tracking.tracker import TRACKERS, TrackerKind
 from shards.format.files import write_atomically
+from shards.format.names import as_text
 
 _SENT = "sent.json"
 _STEP = "images_seen"
@@ -56,8 +57,8 @@ class WandbTracker:
             dir=str(self._new_folder()),
             mode=_mode(),
             resume="allow",
-            config=dict(self._description.parameters),
-            notes="\n".join(f"{name}: {value}" for name, value in self._description.tags.items()),
+            config={as_text(name): _plain(value) for name, value in self._description.parameters.items()},
+            notes=as_text("\n".join(f"{name}: {value}" for name, value in self._description.tags.items())),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
         self._run.define_metric("*", step_metric=_STEP)
@@ -84,7 +85,7 @@ class WandbTracker:
     def send(self, reports: Sequence[Report]) -> None:
         """Write numbers."""
         for report in reports:
-            self._run.log({**report.values, _STEP: report.images_seen})
+            self._run.log({as_text(name): value for name, value in report.values.items()} | {_STEP: report.images_seen})
             self._names = set(report.values) | (self._names if report.images_seen == self._last else set())
             self._last = report.images_seen
         if reports:
@@ -94,7 +95,7 @@ class WandbTracker:
         """Write a picture."""
         import wandb
 
-        self._run.log({name: wandb.Image(image), _STEP: images_seen})
+        self._run.log({as_text(name): wandb.Image(image), _STEP: images_seen})
 
     def file(self, path: Path) -> None:
         """Keep a file with the run."""
@@ -104,6 +105,10 @@ class WandbTracker:
         """Close the run; W&B knows success and failure."""
         self._run.summary["status"] = status
         self._run.finish(exit_code=0 if status == "FINISHED" else 1)
+
+
+def _plain(value: Any) -> Any:
+    return as_text(value) if isinstance(value, str) else value
 
 
 def _mode() -> Any:

@@ -7,13 +7,14 @@ is recognised by the content, not by the name: files are renamed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.weights import not_weights, torch_files
 from pipeline.weights.limits import check_size, description_limit, memory_limit
 from shards.format.files import write_atomically
+from shards.format.names import as_text
 
 # Averaged weights before raw ones, as every tool of the field prefers them.
 _WRAPPERS = ("params_ema", "params-ema", "params", "model_state_dict", "state_dict", "model", "net")
@@ -90,10 +92,31 @@ def read_metadata(path: Path | str) -> dict[str, str]:
         if not _is_safetensors(path):
             return {}
         _check_header(path)
-        with safe_open(path, framework="pt") as opened:
+        with _utf8_path(path) as named, safe_open(named, framework="pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError, CheckpointError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({_first_line(error)}); copy it again") from error
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file whose header was checked, or that this program wrote.
+
+    Raises:
+        OSError: It cannot be opened.
+        SafetensorError: It is damaged.
+    """
+    with _utf8_path(path) as named:
+        return load_file(named)
+
+
+@contextlib.contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """Yield a path of a file that safetensors opens: it refuses one whose bytes are no UTF-8."""
+    if str(path) == as_text(str(path)):
+        yield path
+        return
+    with path.open("rb") as file:
+        yield Path(f"/dev/fd/{file.fileno()}")
 
 
 def write_weights(path: Path | str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -183,7 +206,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         loaded = torch_files.read_legacy(path)
     else:
         _check_header(path)
-        loaded = load_file(path)
+        loaded = load_safetensors(path)
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"holds a {type(loaded).__name__}, not a state dict; export the weights alone")
     return loaded

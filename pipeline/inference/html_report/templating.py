@@ -6,6 +6,7 @@ import jinja2
 
 from pipeline.inference.html_report import charts, embedding
 from pipeline.metrics.bootstrap import CONFIDENCE
+from shards.format.names import as_text
 
 _ROOM, _FOLDER = "pipeline.inference.html_report", "page"
 
@@ -29,4 +30,4 @@ def fill_template(template: str, *, generator: str, room: str = _ROOM, folder: s
         lstrip_blocks=True,
     )
     environment.globals.update(charts=charts, embedding=embedding, generator=generator, confidence=CONFIDENCE, **names)
-    return environment.get_template(template).render().encode()
+    return as_text(environment.get_template(template).render()).encode()

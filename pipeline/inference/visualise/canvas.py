@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shards.format.names import as_text
 from shards.format.png import Pixels
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def caption(figure: Figure, title: str, text: str) -> None:
 
 def literal(text: str) -> str:
     """Return a text as matplotlib shows it letter by letter: `$` would begin a formula."""
-    return text.replace("$", r"\$")
+    return as_text(text).replace("$", r"\$")
 
 
 def show_picture(axes: Axes, picture: Pixels, title: str) -> None:

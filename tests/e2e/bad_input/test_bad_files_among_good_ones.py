@@ -13,6 +13,7 @@ from harness import model_file, photo, write_photos
 from PIL import Image
 
 import jobs.evaluate
+import jobs.report
 import jobs.upscale
 from jobs.terminal import run_job
 
@@ -75,6 +76,19 @@ def test_evaluate_when_names_are_no_text_writes_and_prints_them(here: Path, caps
         [r"s\udce9t", r"caf\udce9"],
         [r"s\udce9t", "photo1"],
     ]
+
+
+def test_figure_and_report_when_names_are_no_text_show_them_escaped(here: Path) -> None:
+    folder = write_photos(here / os.fsdecode(b"s\xe9t") / "HR", [(24, 32), (28, 24)])
+    (folder / "photo0.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    model = model_file(here / os.fsdecode(b"m\xe9.safetensors"))
+    arguments = [model, "--sets", str(folder.parent), "--metrics", "psnr_y", "spectrum"]
+    assert run_job(jobs.evaluate.main, [*arguments, "--output", "n.json", "--figure", "n.svg"]) == 0
+    assert r">m\udce9<" in (here / "n.svg").read_text(encoding="utf-8")
+    assert run_job(jobs.report.main, [*arguments, "--output", "n.html"]) == 0
+    page = (here / "n.html").read_text(encoding="utf-8")
+    assert r"caf\udce9" in page
+    assert r"s\udce9t" in page
 
 
 def test_evaluate_says_what_the_measured_pixels_do_not_show_of_the_files(

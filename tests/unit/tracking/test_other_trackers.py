@@ -14,7 +14,7 @@ from harness import photo
 from tracked_runs import DESCRIPTION, open_run
 
 from pipeline.errors import ConfigError
-from pipeline.tracking import MlflowTracker, Report, check_trackers, known_run_id
+from pipeline.tracking import MlflowTracker, Report, RunDescription, check_trackers, known_run_id
 
 
 def test_run_in_tensorboard_has_every_point_once_over_two_calls(
@@ -41,6 +41,24 @@ def test_run_in_tensorboard_has_every_point_once_over_two_calls(
     (text,) = events.Tensors("configuration/text_summary")
     assert b'"seed": 3' in text.tensor_proto.string_val[0]
     assert list((tmp_path / "run" / "tracking" / "tensorboard" / "outbox").iterdir()) == []
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_names_that_are_no_text_are_escaped_and_cost_nothing_else(
+    tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    description = RunDescription("tests", "first", {"run_dir": "caf\udce9"}, {"command": "caf\udce9"})
+    run = open_run(tmp_path / "run", description, trackers=[tracker])
+    run.metrics({"s\udce9t/psnr_y": 28.0, "generator/pixel": 0.5}, 4)
+    run.picture("s\udce9t/baby", photo(0, 20, 30), 4)
+    run.close("FINISHED")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    for name in (rb"s\udce9t/psnr_y", b"generator/pixel", rb"s\udce9t/baby"):
+        assert name in written.replace(b"\\\\", b"\\")  # W&B writes names of pictures as JSON
+    assert list((tmp_path / "run" / "tracking" / tracker / "outbox").iterdir()) == []
     assert warnings() == []
 
 

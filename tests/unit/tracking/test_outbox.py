@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,20 @@ def test_pictures_wait_by_position_as_they_were_and_files_after_them(tmp_path: P
     assert list(outbox) == []
     assert picture.is_file()
     assert (tmp_path / "config.json").is_file()
+
+
+def test_names_that_are_no_text_wait_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    picture = folder / os.fsdecode(b"\xff%.png")
+    write(picture, 1)
+    outbox = Outbox(tmp_path / "outbox")
+    outbox.add_picture(os.fsdecode(b"s\xe9t/\xff 100%/\xc3\xa9"), picture, 4)
+    outbox.add_file(picture)
+    shown, file = outbox
+    assert shown.name == os.fsdecode(b"s\xe9t/\xff 100%/\xc3\xa9")
+    assert file.name == picture.name
+    assert file.path.read_bytes() == picture.read_bytes()
 
 
 def test_files_are_found_where_the_run_folder_is_now(tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def flip(path: Path, offset: int = -1) -> None:
     path.write_bytes(content)
 
 
+def test_checkpoint_in_a_folder_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / os.fsdecode(b"caf\xe9"), Retention(newest=2))
+    store.save(checkpoint(8))
+    found = store.newest()
+    assert found is not None
+    assert torch.equal(found.tensors["generator"]["weight"], checkpoint(8).tensors["generator"]["weight"])
+    assert store.weights(8, "generator")["counter"] == 8
+
+
 def test_checkpoint_when_saved_comes_back_to_the_bit(store: CheckpointStore) -> None:
     found, given = store.newest(), checkpoint(16)
     assert found.images_seen == 16

@@ -96,11 +96,12 @@ def test_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
         read_weights(tmp_path / "net.pth")
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin", os.fsdecode(b"\xe9.safetensors")])
 def test_weights_are_read_whatever_the_file_is_called(suffix: str, tmp_path: Path) -> None:
     for write in (lambda path: save_file(state(), path, {"scale": "2"}), lambda path: torch.save(state(), path)):
         path = tmp_path / f"net{suffix}"
-        write(path)
+        write(tmp_path / "written")
+        (tmp_path / "written").rename(path)
         assert read_weights(path).keys() == state().keys()
         assert read_metadata(path) in ({"scale": "2"}, {})
 
