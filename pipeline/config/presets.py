@@ -130,7 +130,8 @@ class PresetFolder:
                 f"{self.kind} {path}: base={base!r} must be the name of a {self.kind}, or a file beside this one"
             )
         try:
-            return self.find(str(path.parent / base) if Path(base).suffix in _SUFFIXES else base)
+            given = parse_local_path(base) if base else Path()
+            return self.find(str(path.parent / given) if given.suffix in _SUFFIXES else base)
         except ConfigError as error:
             raise ConfigError(f"base of {self.kind} {path}: {error}") from None
 

@@ -103,12 +103,16 @@ class EvaluationSet:
         """Return its images and their HR files, sorted by file.
 
         Raises:
-            InputError: There is none.
+            InputError: There is none, or two of the same name, of which results could show one.
         """
         files = list(self._hr_files())
         if not files:
             got = describe_passed_over([list_photos(self.hr, recursive=False)]) or "it has none"
             raise InputError(f"no images in {self.hr}; expected {', '.join(sorted(photo_suffixes()))}; {got}")
+        by_name: dict[str, Path] = {}
+        for name, file in files:
+            if (first := by_name.setdefault(name, file)) != file:
+                raise InputError(f"{first} and {file.name} differ in their ending alone; rename one, or remove it")
         return files
 
     def images(self, scale: int) -> list[SetImage]:

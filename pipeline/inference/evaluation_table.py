@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.inference.evaluation_report import EvaluationReport
 from pipeline.metrics import Metric
-from pipeline.metrics.bootstrap import CONFIDENCE, Interval
+from pipeline.metrics.bootstrap import CONFIDENCE, Interval, have_an_order
 from pipeline.metrics.comparison import Comparison
 from shards.format.rejects import describe_notes
 
@@ -59,7 +59,7 @@ def _header(metric: Metric) -> Cell:
 
 def _cells(metric: Metric, intervals: Sequence[Interval | None]) -> list[Cell]:
     means = [interval.mean for interval in intervals if interval is not None]
-    best = (max if metric.is_higher_better else min)(means, default=None)
+    best = (max if metric.is_higher_better else min)(means, default=None) if have_an_order(intervals) else None
     return [
         ("none", "") if interval is None else (_number(interval, f".{metric.decimals}f"), "*" * (interval.mean == best))
         for interval in intervals

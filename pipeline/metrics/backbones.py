@@ -24,6 +24,7 @@ from pipeline.weights.files import read_weights
 from pipeline.weights.strict import check_fit
 from shards.errors import InputError
 from shards.format.files import sha256_of
+from shards.format.storage import parse_local_path
 
 DOWNLOAD = "download"
 
@@ -68,7 +69,7 @@ class Backbone:
             InputError: It is missing, or cannot be downloaded.
         """
         if argument != DOWNLOAD:
-            path = Path(argument).expanduser()
+            path = parse_local_path(argument)
             if not path.is_file():
                 raise InputError(f"no such file: {path}; give the path of {self.file} (from {self.url})")
             return path

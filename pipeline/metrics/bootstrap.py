@@ -37,6 +37,14 @@ class Interval:
     num_images: int
 
 
+def have_an_order(means: Sequence[Interval | None]) -> bool:
+    """Return whether the means of several models on one set are of equally many images.
+
+    Else one is without images where its model is perfect, or has no value, and the largest need not be the best.
+    """
+    return len({0 if mean is None else mean.num_images for mean in means}) == 1
+
+
 def mean_interval(
     values: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = SEED, resamples: int = RESAMPLES
 ) -> Interval | None:

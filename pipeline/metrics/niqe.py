@@ -27,8 +27,8 @@ from pipeline.metrics.metric import Metric
 from pipeline.metrics.pixels import to_y
 from shards.degradation.bicubic import downscale_taps
 from shards.errors import InputError
-from shards.format.files import sha256_of
-from shards.format.photos import decode_photo, list_photos, read_file
+from shards.format.photos import DecodeError, decode_photo, list_photos, read_file
+from shards.format.storage import parse_local_path
 
 _BLOCK_PX = 96
 _SHARPNESS = 0.75  # of the sharpest block: blurred blocks of pristine photos are not fitted
@@ -54,7 +54,7 @@ def fit(files: tuple[Path, ...]) -> Gaussian:
     Raises:
         InputError: A photo cannot be read, or there are too few sharp blocks.
     """
-    blocks = np.concatenate([block_features(to_y(_read(path)), sharp_only=True) for path in files])
+    blocks = np.concatenate([block_features(to_y(_read(path)[1]), sharp_only=True) for path in files])
     blocks = blocks[np.isfinite(blocks).all(axis=1)]
     if len(blocks) < _MIN_BLOCKS:
         raise InputError(
@@ -161,12 +161,17 @@ def _halve(plane: Float64[ndarray, "h w"]) -> Float64[ndarray, "h2 w2"]:
     return plane
 
 
-def _read(path: Path) -> UInt8[ndarray, "h w 3"]:
-    return decode_photo(read_file(path, max_pixels=_MAX_PIXELS), max_pixels=_MAX_PIXELS)
+def _read(path: Path) -> tuple[bytes, UInt8[ndarray, "h w 3"]]:
+    """Return the bytes of a photo's file, and its pixels."""
+    try:
+        data = read_file(path, max_pixels=_MAX_PIXELS)
+        return data, decode_photo(data, max_pixels=_MAX_PIXELS)
+    except DecodeError as error:
+        raise InputError(f"niqe: {path} cannot be used: {error.detail}; repair it, or remove it") from error
 
 
 def _configure(argument: str) -> Metric:
-    folder = Path(argument).expanduser()
+    folder = parse_local_path(argument)
     if not folder.is_dir():
         raise InputError(f"niqe:{argument}: no such folder; give one with pristine photos")
     files = tuple(sorted(list_photos(folder, recursive=True).photos))
@@ -177,7 +182,9 @@ def _configure(argument: str) -> Metric:
 
 def _niqe(files: Sequence[Path]) -> Metric:
     """Return the metric fitted on some files; without files it is listed as not computed."""
-    digest = hashlib.sha256("".join(sorted(sha256_of(path) for path in files)).encode()).hexdigest()[:8]
+    # Decoded here too, so that a bad photo is refused before any work.
+    hashes = sorted(hashlib.sha256(_read(path)[0]).hexdigest() for path in files)
+    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()[:8]
     name = f"niqe-{digest}" if files else "niqe"
 
     def measure(sr: UInt8[ndarray, "h w 3"], gt: UInt8[ndarray, "h w 3"], border_px: int) -> float:

@@ -6,6 +6,7 @@ defined:
 * a mean is over the finite values; without a finite value there is none (None);
 * two models are compared on the images where both have finite values, and one with NaN where the
   other has a value, or imperfect where the other is perfect, is never better (`pipeline.metrics.comparison`);
+* a table marks the best mean of a column where all are over equally many images, and none otherwise;
 * files contain no infinity and no NaN: strict JSON has null, `metrics.jsonl` and MLflow have no entry.
 """
 

@@ -45,6 +45,7 @@ from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.roll_call import RollCall
 from pipeline.runtime.surroundings import check_launch, launcher_file, overruled, recorded_variables
 from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, PartitionedTrainable, Trainable
+from shards.format.storage import parse_local_path
 
 MAX_ZERO_STAGE = 3
 _AUTOCAST = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -272,7 +273,7 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float, precisi
         ConfigError: The file is unreadable, asks for an unsupported stage, or sets what the preset decides.
     """
     path = launch.deepspeed_config_path()
-    settings = _read_settings(Path(path)) if path else {"zero_optimization": launch.zero_settings()}
+    settings = _read_settings(parse_local_path(path)) if path else {"zero_optimization": launch.zero_settings()}
     zero = settings.setdefault("zero_optimization", {})
     stage = zero.setdefault("stage", 1) if isinstance(zero, dict) else zero
     if isinstance(stage, bool) or stage not in range(MAX_ZERO_STAGE + 1):

@@ -82,5 +82,13 @@ def test_niqe_without_photos_is_not_computed_and_bad_folders_are_refused(tmp_pat
     with pytest.raises(InputError, match="holds no photos"):
         find_metric(f"niqe:{tmp_path}")
     Image.fromarray(photo(1, 100, 100)).save(tmp_path / "one.png")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "gone.png").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"gone\.png cannot be used: it is a link to nothing"):
+        find_metric(f"niqe:{tmp_path / 'bad'}")
+    (tmp_path / "bad" / "gone.png").unlink()
+    (tmp_path / "bad" / "short.png").write_bytes((tmp_path / "one.png").read_bytes()[:999])
+    with pytest.raises(InputError, match=r"short\.png cannot be used: .*truncated"):
+        find_metric(f"niqe:{tmp_path / 'bad'}")
     with pytest.raises(InputError, match=r"at least 100 sharp blocks of 96 px"):
         fit((tmp_path / "one.png",))

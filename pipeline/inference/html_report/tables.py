@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.inference.evaluation_report import MeansOfSet
 from pipeline.inference.html_report.columns import Column, is_best
-from pipeline.metrics.bootstrap import Interval
+from pipeline.metrics.bootstrap import Interval, have_an_order
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def table_of(title: str, columns: Sequence[Column], means: Sequence[MeansOfSet])
     for column in columns:
         intervals = [row.intervals[column.name] for row in means]
         values = [None if interval is None else interval.mean for interval in intervals]
+        ordered = values if have_an_order(intervals) else []
         for row, interval, value in zip(means, intervals, values, strict=True):
-            cell = Cell(column.text(value), _spread(column, interval), is_best(column, value, values))
+            cell = Cell(column.text(value), _spread(column, interval), is_best(column, value, ordered))
             rows[row.label].append(cell)
     return Table(title, columns, rows)
 

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ _OWN_FAULTS = frozenset(
 # No format stores a pixel in more, metadata aside.
 _MAX_BYTES_PER_PIXEL = 16
 _MAX_METADATA_BYTES = 2**28
+_SHOWN_PARTS = 10
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Listing:
     that may not be listed: reading one of these says what is wrong with it."""
     others: tuple[Path, ...]
     """Files of other kinds, sorted; hidden files and those of other systems do not count."""
+    folders: tuple[Path, ...]
+    """Folders inside, sorted, where these are not searched."""
 
     @property
     def passed_over(self) -> Counter[str]:
@@ -61,16 +64,20 @@ def list_photos(folder: Path, *, recursive: bool = True) -> Listing:
     """
     photos: list[Path] = []
     others: list[Path] = []
-    for path, is_unlisted_folder in _walk(folder, recursive=recursive):
-        if is_unlisted_folder or path.suffix.lower() in photo_suffixes() or (recursive and _is_dangling(path)):
+    folders: list[Path] = []
+    for path, is_folder in _walk(folder, recursive=recursive):
+        if is_folder and not recursive:
+            folders.append(path)
+        elif is_folder or path.suffix.lower() in photo_suffixes() or (recursive and _is_dangling(path)):
             photos.append(path)
         else:
             others.append(path)
-    return Listing(folder, *(tuple(sorted(paths, key=lambda path: path.as_posix())) for paths in (photos, others)))
+    found = (tuple(sorted(paths, key=lambda path: path.as_posix())) for paths in (photos, others, folders))
+    return Listing(folder, *found)
 
 
 def _walk(folder: Path, *, recursive: bool) -> Iterator[tuple[Path, bool]]:
-    """Yield files, and folders that may not be listed, marked so. Real folders come before links."""
+    """Yield files, and folders that are not searched or may not be listed, marked so. Real ones come before links."""
     seen: set[tuple[int, int]] = set()
     waiting, links = [folder], list[Path]()
     while waiting or links:
@@ -93,6 +100,8 @@ def _walk(folder: Path, *, recursive: bool) -> Iterator[tuple[Path, bool]]:
                 yield Path(entry.path), False
             elif recursive:
                 (links if entry.is_symlink() else waiting).append(Path(entry.path))
+            else:
+                yield Path(entry.path), True
 
 
 def _is_foreign(entry: os.DirEntry[str]) -> bool:
@@ -123,15 +132,20 @@ def _unlistable(folder: Path, error: OSError) -> InputError:
 
 
 def describe_passed_over(listings: Iterable[Listing]) -> str:
-    """Return one line about the files of other kinds; empty where there are none."""
+    """Return one line about files of other kinds, and folders that are not searched; empty where there are none."""
     counts: Counter[str] = Counter()
+    folders: list[str] = []
     for listing in listings:
         counts.update(listing.passed_over)
-    if not counts:
-        return ""
+        folders += [folder.name for folder in listing.folders]
     endings = [f"{ending or 'no ending'} {count}" for ending, count in sorted(counts.items())]
-    listed = ", ".join(endings[:10]) + (" ..." if len(endings) > 10 else "")
-    return f"ignored: {counts.total()} file(s) of other kinds ({listed})"
+    ignored = [f"{counts.total()} file(s) of other kinds ({_shortened(endings)})"] if endings else []
+    ignored += [f"{len(folders)} folder(s) inside ({_shortened(folders)})"] if folders else []
+    return f"ignored: {' and '.join(ignored)}" if ignored else ""
+
+
+def _shortened(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:_SHOWN_PARTS]) + (" ..." if len(parts) > _SHOWN_PARTS else "")
 
 
 def read_file(path: Path, *, max_pixels: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import pytest
 import tyro
-from harness import tiny_preset
+from harness import tiny_preset, write_photos
 
 import jobs.train_sed
 from jobs.command_line import PRESETS, CommandLine
@@ -19,6 +19,7 @@ from pipeline.config.plain import structure
 from pipeline.data.evaluation import read_pair, set_images
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.inference.named_model import open_model
+from pipeline.metrics.choice import find_metric
 from shards.config import ShardConfig
 from shards.errors import InputError
 from shards.format.expansion import expand
@@ -81,6 +82,21 @@ def test_presets_expand_paths(tmp_path: Path) -> None:
     train = PRESETS.load(str(file), Preset).train
     assert train.run_dir == Path("/scratch/me/run")
     assert train.semantics.weights == str(tmp_path / "home/clip.pt")
+
+
+def test_base_of_a_preset_and_photos_of_a_metric_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("MINE", str(tmp_path / "home"))
+    (tmp_path / "home" / "base.toml").write_text('base = "demo"\n[shards]\nseed = 77\n')
+    for base in ("~/base.toml", "$MINE/base.toml"):
+        (tmp_path / "mine.toml").write_text(f'base = "{base}"\n')
+        assert PRESETS.load(str(tmp_path / "mine.toml"), ShardConfig, table="shards").seed == 77
+    (tmp_path / "mine.toml").write_text('base = "$NOT_SET/base.toml"\n')
+    with pytest.raises(InputError, match="NOT_SET, which is not set"):
+        PRESETS.load(str(tmp_path / "mine.toml"), ShardConfig, table="shards")
+    write_photos(tmp_path / "home" / "pristine", [(96, 96)])
+    names = {find_metric(f"niqe:{folder}/pristine").name for folder in ("~", "$MINE", str(tmp_path / "home"))}
+    assert len(names) == 1
 
 
 def test_preset_and_model_are_found_in_the_home_folder(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_every_layout_is_among_these(tmp_path: Path) -> None:
     assert found == {layout.shown for layout in LAYOUTS}
 
 
+def test_images_of_one_name_are_refused_because_results_could_show_one(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png differ in their ending alone; rename one"):
+        check_sets([tmp_path])
+
+
 def test_folder_when_in_no_layout_is_refused_with_those_that_are_recognised(tmp_path: Path) -> None:
     lay_out(tmp_path, {"set/photos/a.png": "hr", "set/notes.txt": "text"})
     with pytest.raises(InputError) as refused:

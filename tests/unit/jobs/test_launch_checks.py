@@ -136,6 +136,14 @@ def test_settings_when_a_file_is_given_keep_what_it_says(
     assert settings["train_micro_batch_size_per_gpu"] == 3
 
 
+def test_settings_file_may_be_named_by_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "zero.json").write_text('{"wall_clock_breakdown": true}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("~/zero.json", "${HOME}/zero.json"):
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", path)
+        assert deepspeed_settings(3, 0.0)["wall_clock_breakdown"] is True
+
+
 @pytest.mark.parametrize("stage", [4, -1, "auto"])
 def test_settings_when_the_stage_is_not_supported_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: object

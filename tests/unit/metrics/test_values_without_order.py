@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from harness import photo
 from PIL import Image
 
 import jobs.evaluate
@@ -60,6 +61,20 @@ def test_evaluation_of_a_perfect_image_is_strict_json_without_a_mean(
     assert results["mean"]["ssim_y"] == pytest.approx(1.0)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[1] == ["bicubic", "none", "1.0000", "*"]  # of one image no interval is known
+
+
+def test_table_marks_no_best_where_the_means_are_of_other_images(
+    perfect: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    save_generator(tmp_path / "random.safetensors", SRVGGNetCompact(4, 1, 4))
+    Image.fromarray(photo(1, 40, 44)).save(tmp_path / "flat" / "HR" / "b.png")
+    both = [perfect[0], str(tmp_path / "random.safetensors"), *perfect[1:], "--output", str(tmp_path / "two.json")]
+    assert run_job(jobs.evaluate.main, both) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    ssim = rows["flat"].index("SSIM-Y")
+    assert [name for name in ("bicubic", "generator", "random") if "*" in rows[name][:ssim]] == []
+    assert "*" in rows["bicubic"][ssim:]  # SSIM of a perfect image is a number
 
 
 def test_validation_of_a_perfect_image_has_no_entry_for_its_psnr(perfect: list[str], tmp_path: Path) -> None:

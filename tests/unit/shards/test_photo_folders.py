@@ -82,7 +82,7 @@ def test_hidden_files_and_those_of_other_systems_are_passed_over_everywhere(tmp_
     assert names(tmp_path / "in") == ["in/a.png"]
     assert [path.name for path in image_files(tmp_path / "in")] == ["a.png"]
     assert list_photos(tmp_path / "in").passed_over == {}
-    assert passed_over([tmp_path / "in"]) == ""
+    assert passed_over([tmp_path / "in"]) == "ignored: 1 folder(s) inside (sub)"
 
 
 def test_endings_that_hold_photos_are_read_and_the_others_counted(tmp_path: Path) -> None:
@@ -101,7 +101,22 @@ def test_endings_that_hold_photos_are_read_and_the_others_counted(tmp_path: Path
     assert all(isinstance(result, Photo) for result in survey_folder(folder).values())
     counted = "ignored: 5 file(s) of other kinds (no ending 1, .heic 1, .txt 3)"
     assert describe_passed_over([list_photos(folder)]) == counted
-    assert passed_over([folder, folder]) == "ignored: 8 file(s) of other kinds (no ending 2, .heic 2, .txt 4)"
+    flat = "ignored: 8 file(s) of other kinds (no ending 2, .heic 2, .txt 4) and 2 folder(s) inside (sub, sub)"
+    assert passed_over([folder, folder]) == flat
+
+
+def test_folders_that_are_not_searched_are_named(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "inside").mkdir(parents=True)
+    (tmp_path / "photos" / ".hidden").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path)
+    (tmp_path / "photos" / "a.png").touch()
+    listing = list_photos(tmp_path / "photos", recursive=False)
+    assert [path.name for path in listing.photos] == ["a.png"]
+    assert passed_over([tmp_path / "photos"]) == "ignored: 2 folder(s) inside (inside, linked)"
+    (tmp_path / "photos" / "a.txt").touch()
+    (tmp_path / "photos" / "a.png").unlink()
+    with pytest.raises(InputError, match=r"no images in .*; ignored: 1 file\(s\) .*txt 1\) and 2 folder\(s\) inside"):
+        image_files(tmp_path / "photos")
 
 
 def test_files_that_cannot_be_read_are_rejects(tmp_path: Path) -> None:
