@@ -23,6 +23,7 @@ from shards.format.photos.formats import open_image
 from shards.format.photos.metadata import Essentials, essentials, has_signature
 from shards.format.photos.orientation import find_orientation, upright
 from shards.format.photos.profiles import to_srgb
+from shards.format.photos.tiff import describe_layout, is_tiff
 from shards.format.rejects import PhotoNote
 
 # What Pillow's plugins say of a file that ends too early.
@@ -84,13 +85,19 @@ def only_decode_errors(data: bytes, max_pixels: int) -> Iterator[None]:
         raise DecodeError("too-large", f"above the limit of {max_pixels} pixels") from error
     except UnidentifiedImageError as error:
         if has_signature(data):
-            detail = "its header is damaged, or its pixels are stored in a way that is not supported"
-            raise DecodeError("unreadable", detail) from error
+            raise DecodeError("unreadable", _unsupported(data)) from error
         raise DecodeError("not-an-image", "no known image format begins like this") from error
     # Plugins raise whatever their parsing stumbles on: struct.error, ZeroDivisionError, AttributeError and more.
     except Exception as error:
         detail = re.sub(r" at 0x[0-9a-f]+", "", str(error)) or type(error).__name__
         raise DecodeError("truncated" if _TRUNCATION.search(detail) else "unreadable", detail) from error
+
+
+def _unsupported(data: bytes) -> str:
+    layout = describe_layout(data) if is_tiff(data) else ""
+    if layout:
+        return f"a TIFF of this layout is not supported ({layout}); save it as PNG"
+    return "its header is damaged, or its pixels are stored in a way that is not supported"
 
 
 def _decode(data: bytes, max_pixels: int, transparency: str) -> DecodedPhoto:

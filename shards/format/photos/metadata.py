@@ -7,6 +7,7 @@ Other formats' plugins pass metadata on unread.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ _JPEG = b"\xff\xd8"
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_PROFILE = b"ICC_PROFILE\0"
 _SOS = 0xDA
+_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000, without boxes
+_PNM = (b"P2", b"P3", b"P5", b"P6")
+_PNM_HEADER_BYTES = 4096
 # Tables and frames, JFIF (APP0) and Adobe's colour transform (APP14).
 _JPEG_KEPT = frozenset({*range(0xC0, 0xE0), 0xE0, 0xEE})
 
@@ -82,6 +86,10 @@ def essentials(data: bytes) -> Essentials:
         return _of_heif(data)
     if data[4:8] == b"jP  ":
         return _of_jpeg_2000(data)
+    if data.startswith(_CODESTREAM):
+        return Essentials((data,), bits=_bits_of_codestream(data))
+    if data[:2] in _PNM:
+        return Essentials((data,), bits=_bits_of_pnm(data))
     return Essentials((data,))
 
 
@@ -218,6 +226,19 @@ def _of_heif(data: bytes) -> Essentials:
             hidden = meta.replace(b"Exif\0", b"none\0").replace(b"mime", b"none")
             return Essentials((b"".join((data[:start], hidden, data[end:])),), bits=bits)
     return Essentials((data,))
+
+
+def _bits_of_codestream(data: bytes) -> int:
+    """Return the bits of the first component of a bare JPEG 2000 codestream."""
+    at = 42  # of Ssiz: the markers, and the sizes of image and tiles, are before it
+    return (data[at] & 0x7F) + 1 if len(data) > at else 8
+
+
+def _bits_of_pnm(data: bytes) -> int:
+    """Return the bits that the largest value of a PGM or PPM takes."""
+    words = re.sub(rb"#[^\r\n]*", b"", data[:_PNM_HEADER_BYTES]).split(maxsplit=4)
+    largest = words[3] if len(words) > 3 else b""
+    return int(largest).bit_length() if largest.isdigit() else 8
 
 
 def _of_jpeg_2000(data: bytes) -> Essentials:

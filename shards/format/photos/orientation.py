@@ -13,7 +13,7 @@ import numpy as np
 _ORIENTATION = 0x0112
 _UNSIGNED = {1: "B", 3: "H", 4: "L"}  # by EXIF's type number
 _MAX_ENTRIES = 1024
-_XMP = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
+_XMP = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 _LAST = 8
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shards.format.photos.errors import DecodeError
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 254, 256, 257, 258, 262, 274, 277
+_COMPRESSION = 259
 _STRIPS, _STRIP_BYTES, _PLANAR, _TILES, _TILE_BYTES = 273, 279, 284, 324, 325
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _PROFILE = 338, 339, 34675
 # Compression, sizes, strips, tiles, predictor, palette, inks, JPEG tables, YCbCr, LERC: what decoding takes.
@@ -23,6 +24,7 @@ _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _THUMBNAIL, _MASK = 1, 4
 _INTEGERS = {1: "B", 3: "H", 4: "L", 16: "Q"}
 _FORMATS = {2: "signed integers", 3: "floating-point pixels", 5: "complex integers", 6: "complex pixels"}
+_PHOTOMETRICS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
 # Mode of an image in planes, by what the first planes show and their number; with premultiplied alpha in lower case.
 _PLANE_MODES = {(2, 3): "RGB", (2, 4): "RGBA", (5, 4): "CMYK", (0, 2): "LA", (1, 2): "LA"}
 
@@ -71,6 +73,20 @@ def first_page(data: bytes) -> TiffPage | None:
         return _page(_Tiff(data))
     except (struct.error, KeyError, IndexError, OverflowError):
         return None
+
+
+def describe_layout(data: bytes) -> str:
+    """Return how the pixels of the first page are stored, in the words of the format; empty where that is not said."""
+    try:
+        tiff = _Tiff(data)
+        bits = tiff.integers(_BITS, (1,))
+        tags = (_SAMPLES, _PHOTOMETRIC, _COMPRESSION)
+        samples, photometric, compression = (tiff.integers(tag, (1,))[0] for tag in tags)
+    except (struct.error, KeyError, IndexError, OverflowError):
+        return ""
+    order = "in planes" if tiff.integers(_PLANAR) == (2,) else "interleaved"
+    kind = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
+    return f"{kind}, {samples} sample(s) of {max(bits)} bits, {order}, compression {compression}"
 
 
 class _Tiff:

@@ -211,6 +211,8 @@ def test_orientation_when_it_stands_in_text_or_xmp_alone_is_applied() -> None:
     hexadecimal.add_text("Raw profile type exif", f"\nexif\n{len(raw):8}\n{raw.hex()}\n", zip=True)
     for data in (encode(image, pnginfo=text), encode(image, pnginfo=hexadecimal), encode(image, "JPEG", xmp=xmp)):
         assert decode(data).shape == (32, 24, 3)
+    for value in (b"='6'", b">6<"):  # as ExifTool writes it
+        assert decode(encode(image, "JPEG", xmp=xmp.replace(b'="6"', value))).shape == (32, 24, 3)
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"tEXt"])
@@ -332,7 +334,10 @@ def test_tiff_of_12_bits_gives_the_high_bits() -> None:
         (tiff([gradient().astype(np.float16)], 2, sample_format=3), "floating-point pixels have no known"),
         (tiff([gradient()[..., 0].astype(np.int16)], 1, sample_format=2), "signed integers have no known"),
         (tiff([gradient()[..., 0].astype(np.int8)], 1, sample_format=2), "signed integers have no known"),
-        (tiff([DEEP[..., :2]], 1, extra=2), "not supported"),
+        (
+            tiff([DEEP[..., :2]], 1, extra=2),
+            r"TIFF of this layout is not supported \(gray, 2 sample\(s\) of 16 bits, interleaved, compression 1\)",
+        ),
     ],
 )
 def test_tiff_when_its_values_have_no_known_range_is_refused_by_name(data: bytes, text: str) -> None:
@@ -349,11 +354,24 @@ def test_16_bit_gray_png_when_a_gray_is_transparent_is_composited() -> None:
     assert notes(data) == ("depth", "transparency")
 
 
+def codestream_of_16_bits() -> bytes:
+    """JPEG 2000 without boxes; its pixels do not matter."""
+    data = bytearray(encode(Image.fromarray(gradient()), "JPEG2000", no_jp2=True))
+    assert data[40:49] == b"\0\3" + b"\7\1\1" * 2 + b"\7"  # components, and each one's bits - 1 and sampling
+    data[42:51:3] = b"\x0f" * 3
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
         (encode(Image.fromarray(DEEP[..., 0])), ("depth",)),
         (tiff([DEEP], 2), ("depth",)),
+        (b"P6 32 24\n# 300 dpi\n65535\n" + DEEP.astype(">u2").tobytes(), ("depth",)),
+        (b"P5 32 24 1023 " + (DEEP[..., 0] >> 6).astype(">u2").tobytes(), ("depth",)),
+        (b"P6 32 24 255\n" + gradient().tobytes(), ()),
+        (codestream_of_16_bits(), ("depth",)),
+        (encode(colours(), "JPEG2000", no_jp2=True), ()),
         (encode(colours().convert("CMYK"), "TIFF"), ("colour-space",)),
         (encode(colours(), "GIF", save_all=True, append_images=[colours().rotate(180)]), ("frames",)),
         (encode(colours(), "PNG", save_all=True, append_images=[colours().rotate(180)]), ("frames",)),
