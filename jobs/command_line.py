@@ -154,8 +154,21 @@ def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
             str_from_instance=lambda value: [str(value)],
         )
 
+    def local_paths_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[Path, ...]] | None:
+        # Of a sequence of one path each, tyro would not show why one is refused.
+        if info.type != tuple[Path, ...]:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[PATH [PATH ...]]",
+            instance_from_str=lambda words: tuple(map(parse_local_path, words)),
+            is_instance=lambda value: isinstance(value, tuple) and all(isinstance(path, Path) for path in value),
+            str_from_instance=lambda value: list(map(str, value)),
+        )
+
     registry = ConstructorRegistry()
     registry.primitive_rule(local_path_rule)
+    registry.primitive_rule(local_paths_rule)
     registry.primitive_rule(storage_path_rule)
     registry.primitive_rule(architecture_flag)
     registry.primitive_rule(values_flag)

@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 _START_BYTES = 1024
+# The version of its format, then who wrote it or the graph: Protocol Buffers have no signature.
+_ONNX = re.compile(rb"\x08[\x01-\x20](\x12[\x01-\x40][ -~]|:)")
 _NUM_NAMES_SHOWN = 3
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _KINDS = (
@@ -18,6 +20,7 @@ _KINDS = (
     (b"Rar!", "a RAR archive; unpack it and give the weight file inside"),
     (b"GGUF", "a GGUF file; give the network's safetensors or torch file"),
     (b"\x89HDF", "an HDF5 file (Keras or MATLAB); give the network's safetensors or torch file"),
+    (b"\x93NUMPY", "a NumPy array; give the network's safetensors or torch file"),
     (b"\x89PNG", "a PNG picture; give MODEL first and the picture after it"),
     (b"\xff\xd8\xff", "a JPEG picture; give MODEL first and the picture after it"),
     (b"%PDF", "a PDF document; give a .safetensors or .pth file"),
@@ -50,6 +53,8 @@ def describe(path: Path) -> str | None:
     for signature, kind in _KINDS:
         if start.startswith(signature):
             return f"is {kind}"
+    if _ONNX.match(start) and start[8:9] != b"{":
+        return "is an ONNX model; give the safetensors or torch file that it was exported from"
     if start[257:262] == b"ustar":
         return "is a tar archive; unpack it and give the weight file inside"
     return _describe_text(start)

@@ -58,11 +58,15 @@ def test_flags_expand_paths_of_every_kind(tmp_path: Path) -> None:
     )
 
 
-def test_flag_that_names_a_variable_that_is_not_set_ends_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["$NOT_SET/m"], ["m", "--sets", "a", "$NOT_SET/b"], ["m", "--shards=$NOT_SET"]])
+def test_flag_that_names_a_variable_that_is_not_set_ends_with_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        CommandLine("job", "A job.", ("x",)).parse(Places, ["$NOT_SET/m"])
+        CommandLine("job", "A job.", ("x",)).parse(Places, arguments)
     assert caught.value.code == 2
-    assert "NOT_SET" in capsys.readouterr().err
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "the environment variable NOT_SET, which is not set" in text
 
 
 def test_presets_expand_paths(tmp_path: Path) -> None:

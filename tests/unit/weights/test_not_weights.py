@@ -62,12 +62,14 @@ def tarred() -> bytes:
         (b"7z\xbc\xaf\x27\x1c" + bytes(90), "is a 7z archive"),
         (b"\x89HDF\r\n\x1a\n" + bytes(90), "is an HDF5 file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(90), "is a PNG picture"),
+        (b"\x93NUMPY\1\0" + bytes(90), "is a NumPy array"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.9.1:" + bytes(90), "is an ONNX model; give the safetensors or torch file"),
         (bytes(range(256)), "neither safetensors nor a torch file.*damaged or truncated"),
     ],
     # Archives hold the time of day, which must not be in a test's name: each process would have another.
     ids=[
         *("empty", "pointer", "html", "xml", "text", "json", "gzip", "tar", "zip of weights", "zip of others"),
-        *("torn zip", "7z", "hdf5", "png", "binary"),
+        *("torn zip", "7z", "hdf5", "png", "numpy", "onnx", "binary"),
     ],
 )
 def test_file_that_is_no_weights_is_named_for_what_it_is(
