@@ -73,6 +73,8 @@ class VisualiseConfig:
             raise InputError(f"--classes must be from {_CLASSES[0]} to {_CLASSES[1]}; got {self.classes}")
         if self.cells < _FEWEST_CELLS:
             raise InputError(f"--cells must be at least {_FEWEST_CELLS}; got {self.cells}")
+        if self.cells < self.photos:
+            raise InputError(f"--cells must be at least --photos, a cell of each; got {self.cells} and {self.photos}")
         if self.query_photo and not self.queries:
             raise InputError("--query-photo needs --queries: points of that photo, such as 120,80 or 25%,50%")
         if self.seed < 0:

@@ -368,7 +368,9 @@ def _reporting_errors() -> Iterator[None]:
         except InputError:
             raise
         except Exception as error:
+            is_about_a_value = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+            remedy = "or give another --name" if is_about_a_value else "and that the server runs"
             raise CheckpointError(
                 f"MLflow at {without_secrets(mlflow.get_tracking_uri())} refused: {first_line(error)}\n"
-                "  Check MLFLOW_TRACKING_URI and that the server runs; nothing was promoted"
+                f"  Check MLFLOW_TRACKING_URI {remedy}; nothing was promoted"
             ) from error

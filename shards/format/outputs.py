@@ -31,7 +31,8 @@ def check_output_files(
         InputError: An output is an input by whatever path or link, is a folder, exists already, or is given twice.
     """
     read = {_identity(path) for path in inputs if path.exists()}
-    faults = [f"{path} would be written twice" for path, count in Counter(outputs).items() if count > 1]
+    places = Counter(path.resolve() for path in outputs)
+    faults = [f"{path} would be written twice" for path in dict.fromkeys(outputs) if places[path.resolve()] > 1]
     for path in dict.fromkeys(outputs):
         # Resolved first: `new/../photos` does not exist as long as `new` does not, and is `photos` thereafter.
         if not path.resolve().exists():

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from pipeline.errors import CheckpointError
 from pipeline.inference.attention import NO_CROSS_ATTENTION, AttendingCrop
 from pipeline.inference.visualise.attention_figure import draw_attention
 from pipeline.inference.visualise.captions import CONDITIONS, attention_text, decisions_text, features_text, title_of
@@ -56,10 +58,23 @@ class Sight:
 
 
 def look_at(material: Material, name: str) -> dict[str, Sight | str]:
-    """Return the sights of a discriminator by `request.PICTURES`, each or why it is not shown."""
+    """Return the sights of a discriminator by `request.PICTURES`, each or why it is not shown.
+
+    Raises:
+        CheckpointError: Its logits are not finite.
+    """
     say(f"looking at {name}")
+    decisions = _decisions(material, name)
+    means = [
+        mean for sides in decisions.numbers["photos"].values() for each in sides.values() for mean in each.values()
+    ]
+    if not np.isfinite(means).all():
+        raise CheckpointError(
+            f"{material.run.folder.discriminator(name)}: its logits are NaN or infinite; the weights are damaged, or "
+            "the run that made them diverged"
+        )
     return {
-        "decisions": _decisions(material, name),
+        "decisions": decisions,
         "features": _features(material, name),
         "attention": _attention(material, name),
     }

@@ -112,6 +112,13 @@ def test_evaluate_when_an_output_is_an_input_or_another_programs(refuse: Callabl
     refuse(
         jobs.evaluate.main, [*arguments, "--output", "a.json", "--picture", "a.json"], "a.json would be written twice"
     )
+    (here / "new").mkdir()
+    for other in ("new/../a.json", str(here / "a.json")):  # the same file by another path
+        refuse(
+            jobs.evaluate.main,
+            [*arguments, "--output", "a.json", "--table", other],
+            f"{other} would be written twice",
+        )
     for _ in range(2):
         assert run_job(jobs.evaluate.main, [*arguments, "--output", "a.json", "--picture", "a.png"]) == 0
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from harness import model_file, photo, write_photos
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from untrained_runs import write_run
 
 from pipeline.inference.visualise.features import (
@@ -24,6 +25,7 @@ from pipeline.inference.visualise.features import (
 )
 from pipeline.inference.visualise.opened import open_run
 from pipeline.inference.visualise.photos import Photo
+from pipeline.weights.files import read_metadata
 
 Visualise = Callable[..., int]
 PICTURES = ["discriminator_attention.png", "discriminator_decisions.png", "discriminator_features.png"]
@@ -68,6 +70,17 @@ def test_semantic_run_has_every_picture_and_the_same_bytes_for_a_seed(
     assert list(numbers["features"]["purity"]) == [OWN, ZEROS, SHUFFLED]
     assert set(numbers["decisions"]["photos"]) == {"photos/photo1", "photos/photo2"}
     assert len(numbers["attention"]["queries"]) == 2
+
+
+def test_discriminator_without_finite_logits_is_refused_and_nothing_is_written(
+    visualise: Visualise, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_run(tmp_path / "run").discriminator()
+    state = {name: torch.full_like(value, torch.nan) for name, value in load_file(file).items()}
+    save_file(state, file, read_metadata(file))
+    assert visualise("run") == 2
+    assert "discriminator.safetensors: its logits are NaN or infinite" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "visualised").exists()
 
 
 def test_features_with_the_semantics_of_another_photo_differ(tmp_path: Path) -> None:
@@ -222,6 +235,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
         (["--photos", "0"], "--photos must be at least 1"),
         (["--classes", "11"], "--classes must be from 2 to 10; got 11"),
         (["--cells", "15"], "--cells must be at least 16; got 15"),
+        (["--photos", "20", "--cells", "19"], "--cells must be at least --photos, a cell of each; got 19 and 20"),
         (["--query-photo", "photo1"], "--query-photo needs --queries"),
         (["--seed", "-1"], "--seed must be at least 0; got -1"),
     ],
