@@ -205,9 +205,9 @@ def parse_path(text: str) -> StoragePath:
         raise InputError("an empty path; give a folder, or a URL such as s3://bucket/prefix")
     text = expand(text)
     if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
+        return _local(text.removeprefix("file://"))
     if "://" not in text:
-        return Path(text)
+        return _local(text)
     _check_characters(text)
     return RemotePath(text)
 
@@ -238,7 +238,13 @@ def parse_local_path(text: str) -> Path:
     text = expand(text).removeprefix("file://")
     if "://" in text:
         raise InputError(f"{without_secrets(text, text)} is a URL; give a path on this machine")
-    return Path(text)
+    return _local(text)
+
+
+def _local(text: str) -> Path:
+    """Return a path that ends in a name, by which sets, runs and datasets are called: `.` and `..` have none."""
+    path = Path(text)
+    return path.resolve() if path.name in {"", ".."} else path
 
 
 def size_bytes(path: StoragePath) -> int:

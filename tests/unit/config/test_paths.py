@@ -122,6 +122,15 @@ def test_path_that_exists_as_it_is_written_is_taken_so(tmp_path: Path, monkeypat
         parse_path("s3://bucket/$NOT_SET")
 
 
+def test_folders_that_end_in_no_name_are_given_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Set5" / "HR").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("Set5/HR")
+    monkeypatch.chdir(tmp_path / "Set5")
+    for text in (".", "./", "HR/..", "../linked/..", "file://."):
+        assert parse_local_path(text) == parse_path(text) == (tmp_path / "Set5").resolve()
+    assert parse_local_path("./HR/.") == Path("HR")
+
+
 def test_file_with_a_name_of_255_bytes_is_written_atomically(tmp_path: Path) -> None:
     for name in ("ü" * 125 + "a.png", "x" * 255):
         assert len(os.fsencode(name)) == 255
