@@ -28,9 +28,11 @@ COMMAND = CommandLine(
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """What to send."""
+    """What to send. The default is the demo's run."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR [RUN_DIR ...]")] = (
+        Path("demo/sed"),
+    )
     """Run folders. One that is being trained is refused: its own process sends it."""
     tracker: str = "mlflow"
     """Where to: mlflow (MLFLOW_TRACKING_URI says where), tensorboard or wandb."""

@@ -123,6 +123,8 @@ def test_folder_that_is_being_trained_or_holds_no_run_is_refused(
 ) -> None:
     assert run_job(sync.main, [str(tmp_path)]) == EXIT_BAD_INPUT
     assert "holds no run; give the --run-dir of jobs/train_sed.py" in capsys.readouterr().err
+    assert run_job(sync.main, []) == EXIT_BAD_INPUT
+    assert "demo/sed holds no run" in capsys.readouterr().err
     run_dir = tmp_path / "run"
     done: list[subprocess.CompletedProcess[str]] = []
 
