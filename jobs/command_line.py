@@ -8,7 +8,7 @@ that `--help` and a mistyped flag return at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, cast
@@ -19,7 +19,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from pipeline.config.architectures import architecture_flag, follow_architecture_flags, values_flag
 from pipeline.config.presets import PresetFolder
 from shards.format.storage import StoragePath, parse_local_path, parse_path
-from shards.secrets import without_secrets
+from shards.secrets import argument_without_secrets
 
 T = TypeVar("T")
 
@@ -115,14 +115,12 @@ def apply_flags(default: T, flags: list[str], prog: str, description: str) -> tu
 
 def _hide_secrets(flags: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return the flags in a form that tyro's errors may show, and the given URLs by that form."""
-    shown: list[str] = []
-    given: dict[str, str] = {}
-    for flag in flags:
-        name, equals, value = flag.partition("=") if flag.startswith("--") else ("", "", flag)
-        hidden = without_secrets(value, value) if "://" in value else value
-        given[hidden] = value
-        shown.append(f"{name}{equals}{hidden}")
-    return shown, given
+    shown = [argument_without_secrets(flag) for flag in flags]
+    return shown, {_value_of(hidden): _value_of(flag) for hidden, flag in zip(shown, flags, strict=True)}
+
+
+def _value_of(flag: str) -> str:
+    return flag.partition("=")[2] if flag.startswith("--") else flag
 
 
 def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
@@ -132,15 +130,32 @@ def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
         given: URLs with their secrets, by the form that tyro sees.
     """
 
+    def path_of(word: str) -> StoragePath:
+        return parse_path(given.get(word, word))
+
     def storage_path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[StoragePath] | None:
         if info.type not in (StoragePath, StoragePath | None):
             return None
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="PATH|URL",
-            instance_from_str=lambda words: parse_path(given.get(words[0], words[0])),
+            instance_from_str=lambda words: path_of(words[0]),
             is_instance=lambda value: value is None or isinstance(value, StoragePath),
             str_from_instance=lambda value: [str(value)],
+        )
+
+    # tyro would make a flag of every key that the preset has, such as `--data.mix.s3://bucket/faces`.
+    def shares_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Mapping[StoragePath, float]] | None:
+        if info.type != Mapping[StoragePath, float]:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="PATH|URL SHARE ...",
+            instance_from_str=lambda words: {path_of(folder): share for folder, share in _shares(words)},
+            is_instance=lambda value: isinstance(value, Mapping),
+            str_from_instance=lambda value: [
+                word for folder, share in value.items() for word in (str(folder), str(share))
+            ],
         )
 
     def local_path_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
@@ -170,6 +185,15 @@ def _flag_types(given: Mapping[str, str]) -> ConstructorRegistry:
     registry.primitive_rule(local_path_rule)
     registry.primitive_rule(local_paths_rule)
     registry.primitive_rule(storage_path_rule)
+    registry.primitive_rule(shares_rule)
     registry.primitive_rule(architecture_flag)
     registry.primitive_rule(values_flag)
     return registry
+
+
+def _shares(words: list[str]) -> Iterator[tuple[str, float]]:
+    """Yield pairs of a folder and its share."""
+    if len(words) % 2:
+        raise ValueError(f"expected pairs of a folder and its share, got {len(words)} words")
+    for folder, share in zip(words[::2], words[1::2], strict=True):
+        yield folder, float(share)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.config.presets import PresetFolder
 from pipeline.progress import Progress, say
 from shards.errors import InputError
 from shards.format.storage import StoragePath
+from shards.secrets import command_without_secrets
 
 if TYPE_CHECKING:
     from pipeline.experiments.comparing import Comparing
@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
     from pipeline.experiments.execution import Commands
 
     commands = Commands((sys.executable, str(_JOBS / "train_sed.py")), (sys.executable, str(_JOBS / "evaluate.py")))
-    comparing = Comparing(planned, commands, shlex.join(["python", "jobs/compare.py", *argv]))
+    comparing = Comparing(planned, commands, command_without_secrets(["python", "jobs/compare.py", *argv]))
     if config.dry_run:
         print(f"{comparing.describe(config.workers)}\ndry run: nothing was written")
         return 0

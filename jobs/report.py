@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from jobs.command_line import CommandLine
 from jobs.sample_photos import prepare_validation_photos
 from jobs.terminal import end_with_faults, run_job
 from shards.errors import InputError
+from shards.secrets import command_without_secrets
 
 COMMAND = CommandLine(
     "python jobs/report.py",
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
     from pipeline.inference.html_report.report import ReportRequest, write_report
 
-    command = shlex.join(["python", "jobs/report.py", *argv])
+    command = command_without_secrets(["python", "jobs/report.py", *argv])
     written = write_report(
         ReportRequest(
             models=models,

@@ -7,7 +7,8 @@ as it was given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
@@ -40,6 +41,20 @@ def without_secrets(value: object, *urls: str) -> str:
             text = text.replace(secret, "" if secret.endswith("@") else "***")
     text = _UNESCAPED.sub(r"\1", _USER_INFO.sub(r"\1", text))
     return _NAMED.sub(r"\1***", _QUERY.sub(r"\1", text))
+
+
+def argument_without_secrets(argument: str) -> str:
+    """Return one argument of a command, `URL` or `--flag=URL`, with secrets of its URL removed."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{name}{equals}{without_secrets(value, value) if '://' in value else value}"
+
+
+def command_without_secrets(arguments: Sequence[str]) -> str:
+    """Return a command as a shell takes it, with secrets of URLs removed.
+
+    Before it is quoted: a quotation mark or a space inside a password would end the URL in the middle of it.
+    """
+    return shlex.join(map(argument_without_secrets, arguments))
 
 
 def _secrets_of(url: str) -> Iterator[str]:

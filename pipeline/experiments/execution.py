@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.plain import to_plain
+from pipeline.config.schema import TrainConfig
 from pipeline.experiments.plan import PlannedRun
 from pipeline.progress import Progress
 from pipeline.train.report import MetricsFile
 from shards.format.files import sha256_of, write_atomically
+from shards.format.storage import StoragePath, as_given
+from shards.secrets import command_without_secrets
 
 _POLL_S = 1.0
 _LAST_LINES = 12
@@ -140,12 +142,27 @@ def task_of(run: PlannedRun, layout: Layout, commands: Commands, num_threads: in
         run.name,
         run.preset.train.run_dir,
         num_images(run),
-        (*commands.train, str(path)),
+        (*commands.train, str(path), *_addresses(run.preset.train)),
         () if is_start else measure,
         layout.log(run),
         layout.seconds(run),
         num_threads,
     )
+
+
+def _addresses(train: TrainConfig) -> Iterator[str]:
+    """Yield the flags of addresses with a password, which the settings on the disk do not have."""
+    for flag, folder in (("--data.shards", train.data.shards), ("--semantics.cache", train.semantics.cache)):
+        if _has_secrets(folder):
+            yield from (flag, as_given(folder))
+    if any(map(_has_secrets, train.data.mix)):
+        yield "--data.mix"
+        for folder, share in train.data.mix.items():
+            yield from (as_given(folder), str(share))
+
+
+def _has_secrets(folder: StoragePath) -> bool:
+    return str(folder) != as_given(folder)
 
 
 def carry_out(task: Task, stop: threading.Event | None = None) -> str | None:
@@ -173,7 +190,8 @@ def carry_out(task: Task, stop: threading.Event | None = None) -> str | None:
                 if stop.is_set():
                     return "stopped"
                 if code:
-                    return f"`{shlex.join(command)}` ended with exit code {code}; {task.log} ends:\n{_tail(task.log)}"
+                    shown = command_without_secrets(command)
+                    return f"`{shown}` ended with exit code {code}; {task.log} ends:\n{_tail(task.log)}"
     finally:
         _add_seconds(task.seconds, time.monotonic() - start_s)
     return None

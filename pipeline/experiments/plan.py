@@ -17,7 +17,7 @@ from pipeline.config.presets import PresetFolder
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError
 from pipeline.experiments.experiment import Budget, Experiment, Tables
-from shards.format.storage import StoragePath
+from shards.format.storage import StoragePath, as_given
 
 _MUST_AGREE = ("data", "schedule.total_images", "generator.scale", "report")
 """Settings without which the runs of two arms cannot be compared image by image."""
@@ -130,7 +130,7 @@ def _given(experiment: Experiment, choices: Choices) -> dict[str, Any]:
         report["validation_sets"] = [str(folder) for folder in choices.sets]
     tables: dict[str, Any] = {"report": report}
     if choices.shards is not None:
-        tables["data"] = {"shards": str(choices.shards)}
+        tables["data"] = {"shards": as_given(choices.shards)}
     return tables
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from shards.secrets import without_secrets
+from shards.secrets import command_without_secrets
 
 _HERE = Path(__file__).resolve()
 _TIMEOUT_S = 10
@@ -65,7 +64,7 @@ def source_tags() -> dict[str, str]:
     ours = code()
     tags = {
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": without_secrets(shlex.join(["python", *sys.argv])),
+        "mlflow.source.name": command_without_secrets(["python", *sys.argv]),
         "code": str(ours),
     }
     if ours.commit is not None:

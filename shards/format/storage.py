@@ -247,6 +247,11 @@ def _local(text: str) -> Path:
     return path.resolve() if path.name in {"", ".."} else path
 
 
+def as_given(path: StoragePath) -> str:
+    """Return a path as `parse_path` takes it, a URL with its secrets: for another process, never for a record."""
+    return path.url if isinstance(path, RemotePath) else str(path)
+
+
 def size_bytes(path: StoragePath) -> int:
     """Return the size of a file or object.
 

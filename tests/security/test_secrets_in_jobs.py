@@ -20,6 +20,22 @@ from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS
 
 CANARY = "c4n4ry-p4ssw0rd"
 USER = "canary-user"
+EXPERIMENT = """
+title = "Tiny"
+question = "Is one better?"
+baseline = "plain"
+primary = "psnr_y"
+margin = 0.5
+metrics = ["psnr_y"]
+seeds = [1]
+[budgets.cpu]
+preset = "preset.json"
+[arms.plain]
+title = "P"
+train.discriminator.semantic = false
+[arms.sed]
+title = "P+SeD"
+"""
 REFUSED = (EXIT_FAULTS, EXIT_BAD_INPUT)
 
 
@@ -104,7 +120,12 @@ def run_all_jobs(run: Jobs, store: PasswordStore, preset: str, tracking: str) ->
     )
     run("train_sed", "run", *remote, *more, says="resuming at 12 images")
     run("evaluate", "run", "--sets", "validation", "--output", "numbers.json")
+    run("report", "run", "--sets", "validation", "--output", "report.html")
+    run("visualise", "run", "--sets", "validation", says="and in MLflow")
+    run("sync", "run", says="mlflow has all of it")
     run("promote", "run", "--name", "canary", "--sets", "validation", "--force", says="is champion")
+    run("compare", "experiment.toml", "--shards", shards, "--output", "compared", says="(baseline)")
+    run("ui", says="has a UI of its own")
     run("upscale", "models:/canary@champion", "validation/HR", "large")
 
 
@@ -126,6 +147,9 @@ def run_against_unreachable(run: Jobs, preset: str) -> None:
     for uri in (f"http://{closed}", f"postgresql://{closed}/mlflow", f"sqlite:////proc/no.db?password={CANARY}"):
         run("upscale", "models:/canary@champion", "validation/HR", "l", codes=REFUSED, MLFLOW_TRACKING_URI=uri)
         run("promote", "run", "--name", "canary", "--sets", "validation", codes=REFUSED, MLFLOW_TRACKING_URI=uri)
+        run("sync", "run", codes=REFUSED, MLFLOW_TRACKING_URI=uri)
+        run("ui", codes=REFUSED, MLFLOW_TRACKING_URI=uri)
+    run("compare", "experiment.toml", "--shards", f"ftp://{closed}/shards", "--output", "unreached", codes=REFUSED)
 
 
 def files_with_the_canary(*folders: Path) -> list[Path]:
@@ -139,6 +163,7 @@ def files_with_the_canary(*folders: Path) -> list[Path]:
 def test_password_in_a_url_is_used_and_is_in_no_output_file_or_database(tmp_path: Path, ray_folder: Path) -> None:
     write_photos(tmp_path / "photos", [(160, 176), (128, 200)])
     write_photos(tmp_path / "validation" / "HR", [(64, 72), (60, 50)])
+    (tmp_path / "experiment.toml").write_text(EXPERIMENT)
     preset = str(write_preset(tiny_preset(tmp_path), tmp_path / "preset.json"))
     with password_store(USER, CANARY) as store, tracking_server(tmp_path / "server") as tracking:
         run = Jobs(tmp_path, MLFLOW_TRACKING_URI=tracking, HOME=str(tmp_path), RAY_TMPDIR=str(ray_folder))
