@@ -16,7 +16,8 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import cattrs
 from cattrs.cols import is_namedtuple, namedtuple_dict_structure_factory
@@ -201,6 +202,7 @@ def strict_converter(*, lists_faults: bool = True) -> cattrs.Converter:
     # A factory builds its hook once per type.
     converter.register_structure_hook_factory(_is_mapping, lambda kind: _mapping_hook(converter, kind))
     converter.register_structure_hook_factory(_is_tuple, lambda kind: _tuple_hook(converter, kind))
+    converter.register_structure_hook_factory(_is_bounded_or_none, lambda kind: _optional_hook(converter, kind))
     converter.register_structure_hook_factory(_is_bounded, lambda kind: _bounded_hook(converter, kind))
     for is_record, make in (
         (dataclasses.is_dataclass, _fill_dataclass),
@@ -295,6 +297,23 @@ def _bounded_hook(converter: cattrs.Converter, kind: Any) -> Hook:
         return taken
 
     return structure
+
+
+def _is_bounded_or_none(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType) and _bounded_member(kind) is not None
+
+
+def _bounded_member(kind: Any) -> Any:
+    """Return the bounded type of `TYPE | None`; None for other types."""
+    members = [member for member in get_args(kind) if member is not NoneType]
+    return members[0] if len(members) == 1 and _is_bounded(members[0]) else None
+
+
+def _optional_hook(converter: cattrs.Converter, kind: Any) -> Hook:
+    """Return a hook that bounds what is not None; cattrs by itself ignores `Annotated`."""
+    member = _bounded_member(kind)
+    hook = converter.get_structure_hook(member)
+    return lambda value, _: None if value is None else hook(value, member)
 
 
 def _fill_dataclass(kind: Any, converter: cattrs.Converter) -> Hook:

@@ -16,8 +16,9 @@ from pipeline.config.plain import to_plain
 from pipeline.config.presets import LAUNCH_TABLE, load_resolved
 from pipeline.config.schema import Preset
 from pipeline.errors import ConfigError, saving
+from shards.format.documents import read_document
 from shards.format.files import check_writable, clean_stale_kind, write_atomically
-from shards.schema import Count, SchemaError, parse, parse_json
+from shards.schema import Count, SchemaError
 
 FREE_TO_CHANGE = (
     "train.run_dir",
@@ -39,6 +40,8 @@ FREE_TO_CHANGE = (
 """Settings that may change when a run resumes, because they do not affect what was trained so far. Shards and features
 may have moved: their manifests, and the shares of a mix, are identified by hash."""
 
+
+_MAX_STATUS_BYTES = 1 << 16
 
 RunState = Literal["running", "preempted", "finished", "failed"]
 """running: also after a kill; preempted: saved and exited on request."""
@@ -196,7 +199,7 @@ class RunFolder:
     def read_status(self) -> RunStatus | None:
         """Return what `status.json` says; None where there is none, or a damaged one: no run stops for that."""
         try:
-            return parse(parse_json(self.status.read_bytes()), RunStatus, "its status")
+            return read_document(self.status, RunStatus, _MAX_STATUS_BYTES)
         except (OSError, SchemaError):
             return None
 

@@ -26,6 +26,7 @@ from pipeline.models.semantics.extractor import FrozenMaps
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
 from pipeline.tracking import (
+    LATEST_UNIX_S,
     Report,
     RunDescription,
     TrackedDataset,
@@ -154,6 +155,7 @@ def recorded_reports(folder: RunFolder) -> list[Report]:
     """Return every report and validation of a run, and the load beside each, as its trackers show them."""
     load, reports = MetricsFile(folder.machine).reports(), MetricsFile(folder.metrics).reports()
     times = {images_seen: values.pop(_TIME) for images_seen, values in load if _TIME in values}
+    times = {images_seen: unix_s for images_seen, unix_s in times.items() if 0 <= unix_s <= LATEST_UNIX_S}
     return [
         Report(images_seen, values, times.get(images_seen))
         for images_seen, values in sorted([*reports, *load], key=lambda line: line[0])

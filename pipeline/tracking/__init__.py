@@ -4,6 +4,7 @@
 """
 
 from pipeline.tracking.description import (
+    LATEST_UNIX_S,
     Report,
     RunDescription,
     TrackedDataset,
@@ -17,6 +18,7 @@ from pipeline.tracking.tracker import TRACKERS, check_trackers
 from pipeline.tracking.trackers import Trackers, open_trackers, send_later
 
 __all__ = [
+    "LATEST_UNIX_S",
     "TRACKERS",
     "MlflowTracker",
     "Report",

@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pipeline.errors import RefusedError, TrackingError
 from pipeline.tracking.description import Report
 from pipeline.tracking.environment import first_line
 from pipeline.tracking.outbox import Outbox, Waiting
 from pipeline.tracking.tracker import Tracker
+from shards.format.photos import DecodeError, read_file, read_photo
 
 _LOG = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 60.0
@@ -29,6 +29,7 @@ UNREACHABLE_CLOSE_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 _MAX_HELD_REPORTS = 1000
+_MAX_PIXELS = 1 << 26
 _COUNTS_OF_FAULTS = ("data/substituted", "/skipped_updates")
 """Ends of the names of counts that are zero in a healthy run: their zeros are not sent, or flat charts come first."""
 
@@ -128,8 +129,7 @@ class Delivery:
     def _send(self, waiting: Waiting) -> None:
         try:
             if waiting.images_seen is None:
-                if waiting.path.is_file():
-                    self._tracker.file(waiting.path)
+                self._tracker.file(waiting.path)
             elif (image := _pixels(waiting.path)) is not None:
                 self._tracker.picture(waiting.name, image, waiting.images_seen)
         except RefusedError as error:
@@ -142,9 +142,10 @@ def _is_shown(name: str, value: float) -> bool:
 
 
 def _pixels(path: Path) -> np.ndarray | None:
-    with contextlib.suppress(OSError, SyntaxError), Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-    return None  # damaged by a full disk
+    """Return the pixels of a picture; None of a file that is none, such as one that a full disk has cut."""
+    with contextlib.suppress(OSError, DecodeError):
+        return read_photo(read_file(path, max_pixels=_MAX_PIXELS), max_pixels=_MAX_PIXELS).pixels
+    return None
 
 
 class Background:

@@ -6,13 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pipeline.errors import saving
+from shards.format.documents import read_document
 from shards.format.files import write_atomically
-from shards.schema import SchemaError, parse, parse_json
+from shards.schema import Range, SchemaError
 
 _FILE = "run.json"
+_MAX_BYTES = 1 << 26
+LATEST_UNIX_S = 2.0**37
+"""In the year 6325. Of a later time, or one before 1970, trackers refuse every number."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class RunDescription:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     datasets: Sequence[TrackedDataset] = ()
-    started_unix_s: float | None = None
+    started_unix_s: Annotated[float, Range(0, LATEST_UNIX_S)] | None = None
 
 
 def keep_description(folder: Path, description: RunDescription) -> RunDescription:
@@ -91,6 +95,6 @@ def keep_description(folder: Path, description: RunDescription) -> RunDescriptio
 def read_description(folder: Path) -> RunDescription | None:
     """Return the description in a run's `tracking` folder; None where there is none, or a damaged one."""
     try:
-        return parse(parse_json((folder / _FILE).read_bytes()), RunDescription, "the description")
+        return read_document(folder / _FILE, RunDescription, _MAX_BYTES)
     except (OSError, SchemaError):
         return None

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -17,11 +19,15 @@ from pipeline.tracking.environment import check_reachable, first_line, prepare
 from pipeline.tracking.moved import correct_paths, sqlite_file
 from pipeline.tracking.names import picture_name
 from shards.format.files import write_atomically
+from shards.format.storage import read_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_LOG = logging.getLogger(__name__)
 _RUN_ID = "run_id"
+_MAX_ID_BYTES = 100
+_FORM_OF_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Error codes that concern single values. Any other one means that the server itself is faulty.
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"})
 # MLflow's kind of experiments that train models, as against those that trace language models.
@@ -34,8 +40,16 @@ T = TypeVar("T")
 
 def known_run_id(folder: Path) -> str | None:
     """Return the ID of the run that is kept in a folder; None where MLflow has never been reached."""
-    path = folder / _RUN_ID
-    return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
+    try:
+        text = read_whole(folder / _RUN_ID, _MAX_ID_BYTES).decode("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if _FORM_OF_ID.fullmatch(text):
+        return text
+    _LOG.warning("%s holds no ID of a run in MLflow, and is not used", folder / _RUN_ID)
+    return None
 
 
 def remember_run_id(folder: Path, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Names that MLflow accepts. `metrics.jsonl` keeps the real ones."""
+"""Names that MLflow and W&B accept. `metrics.jsonl` keeps the real ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ MAX_NAME_BYTES = 250
 MAX_PICTURE_BYTES = 120
 """MLflow builds a file name from it, with 100 characters of its own."""
 
+MAX_PROJECT_CHARACTERS = 128
+"""Of a project of W&B."""
+
+_NOT_IN_PROJECTS = re.compile(r"[/\\#?%:]")
 _NOT_IN_METRICS = re.compile(r"[^/\w.\- ]")
 _NOT_IN_PICTURES = re.compile(r"[^/\w.\- ]", re.ASCII)
 _DIGEST_CHARACTERS = 8
@@ -37,6 +41,13 @@ def title(name: str) -> str:
     """Return the name of an experiment or run: unchanged if it is printable, not empty and not too long."""
     printable = "".join(character if character.isprintable() else "_" for character in name)
     return name if name.strip() and printable == name and _fits(name, MAX_NAME_BYTES) else _mapped(name, printable)
+
+
+def project_name(name: str) -> str:
+    """Return the name of a project of W&B in the same way; W&B refuses some characters in it."""
+    accepted = _NOT_IN_PROJECTS.sub("_", title(name))
+    is_accepted = accepted == name and len(name) <= MAX_PROJECT_CHARACTERS
+    return name if is_accepted else _mapped(name, accepted, MAX_PROJECT_CHARACTERS)
 
 
 def _accepted(name: str, refused: re.Pattern[str], max_bytes: int) -> str:

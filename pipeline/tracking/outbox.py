@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from shards.format.files import fit_name, write_atomically
+from shards.format.storage import read_whole
 
 _LOG = logging.getLogger(__name__)
 LIMIT_BYTES = 512 << 20
@@ -19,6 +21,8 @@ LIMIT_BYTES = 512 << 20
 _PICTURE = ".png"
 _FILE = ".file"
 _POSITION_DIGITS = 12
+_POSITION = re.compile(r"[0-9]{1,18}")
+_MAX_PATH_BYTES = 1 << 16
 _RESERVED_BYTES = 60
 """Of a file's name, for the position and the endings."""
 
@@ -45,11 +49,14 @@ class Outbox:
 
     Args:
         folder: Of its own; need not exist.
+        run: Folder of the run. Files outside are not sent: run folders are passed on, and what waits in one that
+            somebody else has written could name any file of whoever sends it.
         limit_bytes: See `LIMIT_BYTES`.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, folder: Path, run: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         self._folder = folder
+        self._run = run
         self._limit_bytes = limit_bytes
 
     def add_picture(self, name: str, path: Path, images_seen: int) -> None:
@@ -86,17 +93,30 @@ class Outbox:
         """Yield what waits: pictures by their positions, then files."""
         for entry in self._entries(_PICTURE):
             position, _, name = entry.stem.partition("+")
-            if position.isdecimal():
+            if _POSITION.fullmatch(position):
                 yield Waiting(_unquoted(name), entry, int(position), entry)
         for entry in self._entries(_FILE):
-            yield Waiting(_unquoted(entry.stem), self._folder / os.fsdecode(entry.read_bytes()), None, entry)
+            if path := self._named_in(entry):
+                yield Waiting(_unquoted(entry.stem), path, None, entry)
+            else:
+                _LOG.warning("%s names no file of %s, and is not sent", entry, self._run)
+                entry.unlink()
+
+    def _named_in(self, entry: Path) -> Path | None:
+        """Return the file that an entry names; None where it is gone, or outside of the run folder."""
+        with contextlib.suppress(OSError, ValueError):  # too long a path, or one with NUL
+            path = (self._folder.resolve() / os.fsdecode(read_whole(entry, _MAX_PATH_BYTES))).resolve()
+            if path.is_relative_to(self._run.resolve()) and path.is_file():
+                return path
+        return None
 
     def remove(self, waiting: Waiting) -> None:
         """Remove what has been received, or never can be."""
         waiting.entry.unlink(missing_ok=True)
 
     def _entries(self, suffix: str) -> list[Path]:
-        return sorted(self._folder.glob(f"*{suffix}")) if self._folder.is_dir() else []
+        found = sorted(self._folder.glob(f"*{suffix}")) if self._folder.is_dir() else []
+        return [path for path in found if path.is_file() and not path.is_symlink()]
 
     def _keep_within_limit(self) -> None:
         pictures, sizes = self._entries(_PICTURE), []

@@ -72,4 +72,4 @@ def send_later(name: str, description: RunDescription, folder: Path, record: Rec
 
 def _delivery(name: str, description: RunDescription, folder: Path, record: Record) -> Delivery:
     own = folder / name
-    return Delivery(name, TRACKERS[name].create(description, own), Outbox(own / _OUTBOX), record)
+    return Delivery(name, TRACKERS[name].create(description, own), Outbox(own / _OUTBOX, folder.parent), record)

@@ -6,22 +6,37 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from pipeline.tracking.description import Report, RunDescription
-from pipeline.tracking.names import title
+from pipeline.tracking.names import project_name, title
 from pipeline.tracking.tracker import TRACKERS, TrackerKind
+from shards.format.documents import read_document
 from shards.format.files import write_atomically
 from shards.format.names import as_text
+from shards.schema import Pattern, Range, SchemaError
 
+_LOG = logging.getLogger(__name__)
 _SENT = "sent.json"
+_MAX_SENT_BYTES = 1 << 22
 _STEP = "images_seen"
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What this run of W&B has: kept beside it, as W&B does not say."""
+
+    run_id: Annotated[str, Pattern(r"[a-z0-9]{1,64}", "the ID of a run of W&B")] | None = None
+    last: Annotated[int, Range(-1)] = -1
+    names: tuple[str, ...] = ()
 
 
 class WandbTracker:
@@ -49,11 +64,11 @@ class WandbTracker:
             return  # only the network, of which W&B takes care, can fail after a start
         self._folder.mkdir(parents=True, exist_ok=True)
         kept = self._read_sent()
-        self._last, self._names = kept["last"], set(kept["names"])
+        self._last, self._names = kept.last, set(kept.names)
         self._run = wandb.init(
-            project=title(self._description.experiment),
+            project=project_name(self._description.experiment),
             name=title(self._description.name),
-            id=kept["run_id"] or secrets.token_hex(4),
+            id=kept.run_id or secrets.token_hex(4),
             dir=str(self._new_folder()),
             mode=_mode(),
             resume="allow",
@@ -70,13 +85,18 @@ class WandbTracker:
         folder.mkdir()
         return folder
 
-    def _read_sent(self) -> dict[str, Any]:
-        path = self._folder / _SENT
-        return json.loads(path.read_text()) if path.is_file() else {"run_id": None, "last": -1, "names": []}
+    def _read_sent(self) -> _Sent:
+        try:
+            return read_document(self._folder / _SENT, _Sent, _MAX_SENT_BYTES)
+        except FileNotFoundError:
+            return _Sent()
+        except (OSError, SchemaError) as error:
+            _LOG.warning("%s; W&B gets this run as a new one", error)
+            return _Sent()
 
     def _write_sent(self) -> None:
-        kept = {"run_id": self._run.id, "last": self._last, "names": sorted(self._names)}
-        write_atomically(self._folder / _SENT, json.dumps(kept).encode())
+        kept = _Sent(self._run.id, self._last, tuple(sorted(self._names)))
+        write_atomically(self._folder / _SENT, json.dumps(asdict(kept)).encode())
 
     def has(self, name: str, images_seen: int) -> bool:
         """Return whether W&B has a value of a metric at a position, or one later than it."""

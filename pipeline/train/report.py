@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import saving
+from shards.errors import InputError
 from shards.format.files import write_atomically
+from shards.format.storage import read_whole
 
 _LARGEST = sys.float_info.max
+_LAST_POSITION = 2**63 - 1
+_MAX_BYTES = 1 << 31
 
 SumOverRanks = Callable[[Tensor], Tensor]
 
@@ -81,7 +85,12 @@ class MetricsFile:
                 write_atomically(self._path, b"".join(line + b"\n" for line in kept))
 
     def _lines(self) -> list[bytes]:
-        return self._path.read_bytes().splitlines() if self._path.is_file() else []
+        if not self._path.is_file():
+            return []
+        try:
+            return read_whole(self._path, _MAX_BYTES).splitlines()
+        except OSError as error:
+            raise InputError(f"{self._path} cannot be read: {error.strerror or error}; move it away") from error
 
     def write(self, images_seen: int, values: Mapping[str, float]) -> None:
         """Append a line, strict JSON: values that are not finite have no entry.
@@ -94,7 +103,11 @@ class MetricsFile:
             stream.write(json.dumps({"images_seen": images_seen, **finite}, allow_nan=False) + "\n")
 
     def reports(self) -> list[tuple[int, dict[str, float]]]:
-        """Return images seen and the values of every line, for a tracker that missed some."""
+        """Return images seen and the values of every line, for a tracker that missed some.
+
+        Raises:
+            InputError: The file cannot be read, or is none of this kind.
+        """
         found = [_values(line) for line in self._lines()]
         return [
             (int(values["images_seen"]), {name: value for name, value in values.items() if name != "images_seen"})
@@ -127,10 +140,14 @@ def _values(line: bytes) -> dict[str, float]:
         values = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(values, dict) or type(values.get("images_seen")) is not int:
+    if not isinstance(values, dict) or not _is_position(values.get("images_seen")):
         return {}
     # Older files have Infinity and NaN.
     return {name: value for name, value in values.items() if type(value) in {int, float} and abs(value) <= _LARGEST}
+
+
+def _is_position(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _LAST_POSITION
 
 
 def _position(line: bytes) -> float:

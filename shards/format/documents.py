@@ -45,6 +45,21 @@ def seal(content: Mapping[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
+def read_document(path: StoragePath, type_: type[T], max_bytes: int) -> T:
+    """Read a JSON document that carries no digest.
+
+    Args:
+        path: The file.
+        type_: The schema.
+        max_bytes: A larger file is none.
+
+    Raises:
+        OSError: It is missing, cannot be read, is no regular file, or is larger.
+        SchemaError: It is not strict JSON, or violates the schema.
+    """
+    return parse(parse_json(read_whole(path, max_bytes)), type_, str(path))
+
+
 def read_sealed(path: StoragePath, *, remedy: str = _REBUILD) -> dict[str, Any]:
     """Read a document and check every byte of it.
 

@@ -23,7 +23,7 @@ def write(path: Path, seed: int) -> np.ndarray:
 
 
 def test_pictures_wait_by_position_as_they_were_and_files_after_them(tmp_path: Path) -> None:
-    outbox, picture = Outbox(tmp_path / "outbox"), tmp_path / "now.png"
+    outbox, picture = Outbox(tmp_path / "outbox", tmp_path), tmp_path / "now.png"
     later = write(picture, 1)
     outbox.add_picture("Set5/baby", picture, 20)
     earlier = write(picture, 2)
@@ -32,7 +32,7 @@ def test_pictures_wait_by_position_as_they_were_and_files_after_them(tmp_path: P
     (tmp_path / "config.json").write_text("{}")
     outbox.add_file(tmp_path / "config.json")
     outbox.add_file(tmp_path / "config.json")
-    waiting = list(Outbox(tmp_path / "outbox"))
+    waiting = list(Outbox(tmp_path / "outbox", tmp_path))
     assert [(one.name, one.images_seen) for one in waiting] == [
         ("Set5/baby", 9),
         ("Set5/baby", 20),
@@ -64,9 +64,10 @@ def test_names_that_are_no_text_wait_as_they_are(tmp_path: Path) -> None:
 def test_files_are_found_where_the_run_folder_is_now(tmp_path: Path) -> None:
     (tmp_path / "run" / "export").mkdir(parents=True)
     (tmp_path / "run" / "export" / "generator.safetensors").write_bytes(b"weights")
-    Outbox(tmp_path / "run" / "tracking" / "outbox").add_file(tmp_path / "run" / "export" / "generator.safetensors")
+    run = tmp_path / "run"
+    Outbox(run / "tracking" / "outbox", run).add_file(run / "export" / "generator.safetensors")
     shutil.move(tmp_path / "run", tmp_path / "moved")
-    (waiting,) = Outbox(tmp_path / "moved" / "tracking" / "outbox")
+    (waiting,) = Outbox(tmp_path / "moved" / "tracking" / "outbox", tmp_path / "moved")
     assert waiting.path.read_bytes() == b"weights"
 
 
@@ -75,7 +76,7 @@ def test_oldest_pictures_are_dropped_beyond_the_limit_with_a_warning(
 ) -> None:
     picture = tmp_path / "now.png"
     write(picture, 1)
-    outbox = Outbox(tmp_path / "outbox", limit_bytes=5 * picture.stat().st_size // 2)
+    outbox = Outbox(tmp_path / "outbox", tmp_path, limit_bytes=5 * picture.stat().st_size // 2)
     for images_seen in (10, 20, 30, 40):
         outbox.add_picture("Set5/baby", picture, images_seen)
     assert [one.images_seen for one in outbox] == [30, 40]
