@@ -26,12 +26,14 @@ from pipeline.tracking import Report, RunDescription, TrackedDataset, code, open
 
 
 def test_run_when_closed_can_be_read_back(store: str, tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
-    (tmp_path / "generator.safetensors").write_bytes(b"weights")
+    weights = tmp_path / "run" / "generator.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
     tracker = open_run()
     tracker.metrics({"generator/pixel": 0.5, "validation/psnr_y": 27.5}, 4)
     tracker.metrics({"generator/pixel": 0.25}, 8)
     tracker.picture("validation/chelsea", photo(0, 20, 30), 8)
-    tracker.file(tmp_path / "generator.safetensors")
+    tracker.file(weights)
     tracker.close("FINISHED")
     client = MlflowClient(store)
     run = client.get_run(tracker.run_id)
