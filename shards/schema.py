@@ -74,6 +74,13 @@ FileStem = Annotated[
     str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", "a plain file name: letters, digits, _ - and inner dots")
 ]
 """Part of a file name that is joined to a folder: no separator, no dot at the start."""
+FileName = Annotated[
+    str,
+    Pattern(
+        r"(?!\.{1,2}\Z)[^/\0\ud800-\udc7f\udd00-\udfff]*", "the name of a file: no separator, and no dot or two alone"
+    ),
+]
+"""Name that a user gave to a file or folder; bytes that are no UTF-8 are as `os.fsdecode` returns them."""
 Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 

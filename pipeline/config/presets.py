@@ -149,7 +149,7 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
         text = read_whole(path, _MAX_BYTES).decode("utf-8")
         document = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, SchemaError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, SchemaError, ValueError, RecursionError) as error:  # TOML of a huge integer is a ValueError
         raise ConfigError(f"{kind} {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{kind} {path} must hold tables; got {type(document).__name__}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import threading
@@ -20,15 +21,19 @@ from pathlib import Path
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.plain import to_plain
 from pipeline.config.schema import TrainConfig
+from pipeline.experiments.measured_file import read_measured_file
 from pipeline.experiments.plan import PlannedRun
 from pipeline.progress import Progress
 from pipeline.train.report import MetricsFile
+from shards.errors import InputError
 from shards.format.files import sha256_of, write_atomically
-from shards.format.storage import StoragePath, as_given
+from shards.format.storage import StoragePath, as_given, open_regular, read_whole
 from shards.secrets import command_without_secrets
 
 _POLL_S = 1.0
 _LAST_LINES = 12
+_LAST_BYTES = 1 << 14
+_MAX_SECONDS_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,13 @@ def is_measured(run: PlannedRun, layout: Layout) -> bool:
     if not is_trained(run):
         return False
     try:
-        document = json.loads(layout.measured(run).read_bytes())
-        computed = {name for results in document["sets"].values() for name in results["mean"]}
-        names = computed | document.get("not_computed", {}).keys()
-        measured = (document["weights_sha256"], set(document["sets"]), names >= set(run.preset.train.report.metrics))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = read_measured_file(layout.measured(run))
+    except InputError:
         return False
-    sets = {folder.name for folder in run.preset.train.report.validation_sets}
-    return measured == (sha256_of(RunFolder(run.preset.train.run_dir).generator), sets, True)
+    report, weights = run.preset.train.report, RunFolder(run.preset.train.run_dir).generator
+    has_all = found.computed | found.not_computed.keys() >= set(report.metrics)
+    is_of_sets = found.sets.keys() == {folder.name for folder in report.validation_sets}
+    return has_all and is_of_sets and found.weights_sha256 == sha256_of(weights)
 
 
 def task_of(run: PlannedRun, layout: Layout, commands: Commands, num_threads: int, *, is_start: bool) -> Task:
@@ -208,7 +212,9 @@ def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(errors="backslashreplace").splitlines()
+    with open_regular(log) as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST_BYTES))
+        lines = stream.read().decode(errors="backslashreplace").splitlines()
     return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
 
@@ -219,9 +225,10 @@ def _add_seconds(path: Path, seconds: float) -> None:
 def read_seconds(path: Path) -> float:
     """Return how long a run has taken so far."""
     try:
-        return float(path.read_text())
+        seconds = float(read_whole(path, _MAX_SECONDS_BYTES))
     except (OSError, ValueError):
         return 0.0
+    return seconds if 0 <= seconds < math.inf else 0.0
 
 
 def execute(tasks: Sequence[Task], num_workers: int) -> dict[str, str]:

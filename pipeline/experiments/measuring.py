@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.experiments.execution import Layout
+from pipeline.experiments.measured_file import read_measured_file
 from pipeline.experiments.plan import Plan, PlannedRun
 from pipeline.experiments.results import ArmResults, ComparisonResults, Verdict
 from pipeline.experiments.statistics import compare_arms, hierarchical_interval
@@ -49,20 +50,15 @@ def read_measured(run: PlannedRun, layout: Layout) -> Measured:
     Raises:
         InputError: It is none that `jobs/evaluate.py` wrote.
     """
-    path = layout.measured(run)
-    try:
-        sets = json.loads(path.read_bytes())["sets"]
-        rows = {f"{name}/{image}": row for name, results in sets.items() for image, row in results["images"].items()}
-        names = dict.fromkeys(name for row in rows.values() for name in row)
-        values = {name: np.array([_number(row.get(name)) for row in rows.values()]) for name in names}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no evaluation ({error}); delete it and rerun the same command") from None
+    sets = read_measured_file(layout.measured(run)).sets
+    rows = {f"{name}/{image}": row for name, one in sets.items() for image, row in one.images.items()}
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    values = {name: np.array([_number(row.get(name)) for row in rows.values()]) for name in names}
     return Measured(tuple(rows), values)
 
 
-def _number(value: Any) -> float:
-    """Return a value of the document as a number: missing is None, and infinity a text."""
-    return math.nan if value is None else float(value)
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def compare_all(plan: Plan, costs: Mapping[str, Cost], origin: Mapping[str, str]) -> ComparisonResults:
@@ -83,7 +79,8 @@ def compare_all(plan: Plan, costs: Mapping[str, Cost], origin: Mapping[str, str]
         raise InputError(
             f"{', '.join(other)}: measured on other images than {plan.runs[0].name}; delete their documents"
         )
-    metrics = [metric for metric in map(find_metric, experiment.metrics) if metric.name in first.values]
+    computed = set.intersection(*(set(one.values) for one in measured.values()))
+    metrics = [one for one in map(find_metric, experiment.metrics) if {one.name, BICUBIC + one.name} <= computed]
     arms = [
         ArmResults(
             name,
@@ -97,7 +94,7 @@ def compare_all(plan: Plan, costs: Mapping[str, Cost], origin: Mapping[str, str]
         for name, arm in experiment.arms.items()
     ]
     primary = find_metric(experiment.primary)
-    if primary.name not in first.values:
+    if primary not in metrics:
         raise InputError(f"the primary metric {primary.name} was not computed: needs {primary.missing()}")
     return ComparisonResults(
         title=experiment.title,

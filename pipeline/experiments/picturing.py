@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -20,11 +23,15 @@ from pipeline.inference.evaluate import Evaluated, measure_set
 from pipeline.metrics import Metric
 from pipeline.models.generators import Generator, load_generator
 from pipeline.progress import Progress
+from shards.format.documents import read_document
 from shards.format.files import sha256_of, write_atomically
 from shards.format.png import encode_png
+from shards.schema import SchemaError, Sha256
 
 SHARES = (0.25, 0.5, 0.75)
 """Shares of an arm's weights, the rest its start's, of the generators between them."""
+
+_MAX_BYTES = 1 << 28
 
 Interpolated = Mapping[float, Mapping[str, Float[ndarray, " images"]]]
 """Measurements by share and metric."""
@@ -53,7 +60,7 @@ def picture_arms(
     with Progress("pictures", len(runs) * num_images, "images") as bar:
         for run in runs:
             marker, marks = layout.pictures / f"{run.arm}.json", _marks(run, metrics, start)
-            known = _read(marker, marks)
+            known = _read(marker, marks, num_images)
             if known is None:
                 known = _picture(run, layout, metrics, start, bar)
                 _write(marker, marks, known)
@@ -97,32 +104,56 @@ def _between(start: Generator, end: Generator) -> dict[float, Generator]:
     return found
 
 
-def _marks(run: PlannedRun, metrics: Sequence[Metric], start: Path | None) -> dict[str, object]:
-    """Return what pictures and measurements hang on."""
-    return {
-        "weights_sha256": sha256_of(finished_export(run)),
-        "start_sha256": None if start is None else sha256_of(start),
-        "metrics": [metric.name for metric in metrics],
-        "sets": [str(folder) for folder in run.preset.train.report.validation_sets],
-    }
+@dataclass(frozen=True)
+class _Marks:
+    """What pictures and measurements hang on."""
+
+    weights_sha256: Sha256
+    start_sha256: Sha256 | None
+    metrics: tuple[str, ...]
+    sets: tuple[str, ...]
 
 
-def _read(marker: Path, marks: Mapping[str, object]) -> Interpolated | None:
+@dataclass(frozen=True)
+class _Marked:
+    """The document that is written last: whose pictures these are, and the measurements by share and metric."""
+
+    marks: _Marks
+    interpolated: Mapping[Literal["0.25", "0.5", "0.75"], Mapping[str, tuple[float | None, ...]]]
+
+
+def _marks(run: PlannedRun, metrics: Sequence[Metric], start: Path | None) -> _Marks:
+    return _Marks(
+        sha256_of(finished_export(run)),
+        None if start is None else sha256_of(start),
+        tuple(metric.name for metric in metrics),
+        tuple(str(folder) for folder in run.preset.train.report.validation_sets),
+    )
+
+
+def _read(marker: Path, marks: _Marks, num_images: int) -> Interpolated | None:
     """Return what an earlier call measured; None where it did not end, or other weights were pictured."""
     try:
-        document = json.loads(marker.read_bytes())
-        if document["marks"] != marks:
-            return None
-        return {
-            float(share): {name: np.array(values, float) for name, values in rows.items()}
-            for share, rows in document["interpolated"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        document = read_document(marker, _Marked, _MAX_BYTES)
+    except (OSError, SchemaError):
         return None
-
-
-def _write(marker: Path, marks: Mapping[str, object], found: Interpolated) -> None:
-    interpolated = {
-        str(share): {name: values.tolist() for name, values in rows.items()} for share, rows in found.items()
+    rows = [row for by_metric in document.interpolated.values() for row in by_metric.values()]
+    if document.marks != marks or any(len(row) > num_images for row in rows):
+        return None
+    return {
+        float(share): {name: np.array(values, float) for name, values in by_metric.items()}  # None becomes NaN
+        for share, by_metric in document.interpolated.items()
     }
-    write_atomically(marker, json.dumps({"marks": marks, "interpolated": interpolated}).encode())
+
+
+def _write(marker: Path, marks: _Marks, found: Interpolated) -> None:
+    interpolated = {
+        str(share): {name: [*map(_finite, values.tolist())] for name, values in rows.items()}
+        for share, rows in found.items()
+    }
+    document = {"marks": asdict(marks), "interpolated": interpolated}
+    write_atomically(marker, json.dumps(document, allow_nan=False).encode())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

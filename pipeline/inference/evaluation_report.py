@@ -19,7 +19,10 @@ from pipeline.metrics.comparison import Comparison, compare
 from pipeline.metrics.order import for_json, mean
 from shards.format.files import write_atomically
 from shards.format.outputs import head_of
+from shards.format.storage import read_whole
+from shards.schema import SchemaError, parse_json
 
+_MAX_BYTES = 1 << 30
 _TABLE_STARTS = (b"set,image,", b"model,set,image,")
 _REQUIRED_KEYS = frozenset({"model", "weights_sha256", "scale", "protocol", "sets"})
 
@@ -186,8 +189,8 @@ def is_image_table(path: Path) -> bool:
 def is_evaluation(path: Path) -> bool:
     """Return whether a file is a document that `EvaluationReport.write` wrote."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = parse_json(read_whole(path, _MAX_BYTES))
+    except (OSError, SchemaError):
         return False
     if isinstance(document, dict) and isinstance(document.get("models"), list):
         return bool(document["models"]) and all(map(_is_document, document["models"]))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -45,9 +44,11 @@ from pipeline.runtime.host_memory import keep_freed_memory
 from pipeline.runtime.roll_call import RollCall
 from pipeline.runtime.surroundings import check_launch, launcher_file, overruled, recorded_variables
 from pipeline.runtime.trainable import DdpTrainable, DeepSpeedTrainable, PartitionedTrainable, Trainable
-from shards.format.storage import parse_local_path
+from shards.format.storage import parse_local_path, read_whole
+from shards.schema import SchemaError, parse_json
 
 MAX_ZERO_STAGE = 3
+_MAX_SETTINGS_BYTES = 1 << 22
 _AUTOCAST = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _DECIDED_BY_THE_PRESET = {
@@ -273,7 +274,9 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float, precisi
         ConfigError: The file is unreadable, asks for an unsupported stage, or sets what the preset decides.
     """
     path = launch.deepspeed_config_path()
-    settings = _read_settings(parse_local_path(path)) if path else {"zero_optimization": launch.zero_settings()}
+    settings = (
+        read_deepspeed_settings(parse_local_path(path)) if path else {"zero_optimization": launch.zero_settings()}
+    )
     zero = settings.setdefault("zero_optimization", {})
     stage = zero.setdefault("stage", 1) if isinstance(zero, dict) else zero
     if isinstance(stage, bool) or stage not in range(MAX_ZERO_STAGE + 1):
@@ -300,10 +303,15 @@ def deepspeed_settings(micro_batch_size: int, gradient_clip_norm: float, precisi
     }
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_deepspeed_settings(path: Path) -> dict[str, Any]:
+    """Read a DeepSpeed configuration.
+
+    Raises:
+        ConfigError: It cannot be read, is no JSON object, or decides what the preset decides.
+    """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = parse_json(read_whole(path, _MAX_SETTINGS_BYTES))
+    except (OSError, SchemaError) as error:
         raise ConfigError(f"DeepSpeed configuration {path} cannot be read: {error}") from error
     if not isinstance(settings, Mapping):
         raise ConfigError(f"DeepSpeed configuration {path} is not a JSON object")

@@ -29,6 +29,7 @@ else:
     import tomli as tomllib
 
 FORMAT = 1
+_MAX_BYTES = 1 << 22
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -116,8 +117,12 @@ def read_recipe_table(name_or_path: str | Path) -> dict[str, Any]:
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
         raise InputError(f"no recipe {str(name_or_path)!r}; known: {known}; or give a path that ends in .toml")
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} has {path.stat().st_size:,} bytes, and is no recipe")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # also of an integer of thousands of digits
         raise InputError(f"{path}: not TOML: {error}") from error
 
 

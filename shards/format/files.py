@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from shards.errors import InputError
-from shards.format.storage import RemotePath, StoragePath, blocks
+from shards.format.storage import MAX_NAME_BYTES, RemotePath, StoragePath, blocks
 
 _TEMPORARY_SUFFIX = ".sed-tmp"
-MAX_NAME_BYTES = 255
-"""Of a file, on the file systems in use."""
 
 
 @contextlib.contextmanager

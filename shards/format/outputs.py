@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from shards.errors import InputError
-from shards.format.storage import StoragePath
+from shards.format.storage import StoragePath, open_regular
 
 _SHOWN_FAULTS = 5
 
@@ -77,7 +77,7 @@ def check_output_folder(folder: StoragePath, inputs: Iterable[StoragePath], own:
 def head_of(path: Path, num_bytes: int) -> bytes:
     """Return the first bytes of a file, by which a job knows its own; none where it cannot be read."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(num_bytes)
     except OSError:
         return b""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,10 @@ from pipeline.runtime.launch import launched_world_size
 from shards.errors import InputError
 from shards.format.files import check_writable
 from shards.format.outputs import check_output_files
+from shards.format.storage import read_whole
+from shards.schema import SchemaError, parse_json
 
+_MAX_BYTES = 1 << 28
 JOB = "visualise"
 KIND = "sed-trainer visualise"
 PICTURES = ("decisions", "features", "attention")
@@ -117,7 +119,7 @@ def _is_own(path: Path) -> bool:
 def is_document(path: Path) -> bool:
     """Return whether a file is the JSON document of an earlier call."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = parse_json(read_whole(path, _MAX_BYTES))
+    except (OSError, SchemaError):
         return False
     return isinstance(document, dict) and document.get("kind") == KIND
