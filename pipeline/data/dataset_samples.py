@@ -110,7 +110,7 @@ class DatasetSamples:
         self.order = order_samples(sizes, seed, data.window_shards)
         read = [self.images] if self._features is None else [self.images, self._features.shards]
         if self._features is not None:
-            self._features.require_samples_of(manifest)
+            self._features.require_shards_of(manifest)
         num_remote = sum(isinstance(folder, RemotePath) for folder in data.shares)
         self.prefetcher = Prefetcher(read, self.order, max(1, num_remote))
         self._settings = manifest.images

@@ -7,6 +7,7 @@ another extractor or other weights is refused.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,13 @@ from pipeline.models.semantics.names import present_extractor
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest
 from shards.format.settings import FeatureSettings
-from shards.format.storage import StoragePath
+from shards.format.sidecars import ShardEntry
+from shards.format.storage import StoragePath, child, size_bytes
 from shards.read.cache import ShardCache
 from shards.read.reader import ShardSet
+
+_NUM_READERS = 16
+_RERUN = "write them again with jobs/cache_features.py"
 
 
 def feature_extension(variant: int) -> str:
@@ -78,8 +83,8 @@ class FeatureStore:
         Raises:
             ShardError: Lists every field that differs, with both values.
         """
-        needed = expected.to_plain()
-        found = _in_present_names(self.settings.to_plain(), needed)
+        needed = expected.facts
+        found = _in_present_names(self.settings.facts, needed)
         differing = [
             f"{name}: the cache has {found[name]!r}, the run needs {value!r}"
             for name, value in needed.items()
@@ -92,17 +97,49 @@ class FeatureStore:
                 + "\n  Write them again with jobs/cache_features.py to another folder, or set --semantics.source online"
             )
 
-    def require_samples_of(self, images: Manifest) -> None:
-        """Refuse a cache of another number of samples than the image shards.
+    def require_shards_of(self, images: Manifest) -> None:
+        """Refuse a cache that is not of every image shard, with as many samples in each.
 
         Raises:
-            ShardError: Names both numbers.
+            ShardError: Names the numbers, or the first shard that differs.
         """
-        if self.shards.manifest.num_samples != images.num_samples:
+        entries, needed = self.shards.manifest.shards, images.shards
+        if len(entries) != len(needed):
             raise ShardError(
-                f"the features in {self._folder} are of {self.shards.manifest.num_samples} samples, the shards have "
-                f"{images.num_samples}; write them again with jobs/cache_features.py"
+                f"the features in {self._folder} are of {len(entries)} shards, the images have {len(needed)}; {_RERUN}"
             )
+        for entry, image_shard in zip(entries, needed, strict=True):
+            if entry.num_samples != image_shard.num_samples:
+                raise ShardError(
+                    f"{self._folder / entry.tar_name} has the features of {entry.num_samples} samples, "
+                    f"{image_shard.name} has {image_shard.num_samples}; {_RERUN}"
+                )
+
+    def require_files(self) -> None:
+        """Refuse a cache with a missing or shortened tar, or a missing sidecar, before anything is read from it.
+
+        Raises:
+            ShardError: Says how many, and names the first.
+        """
+        with ThreadPoolExecutor(_NUM_READERS) as pool:  # an object store takes tens of milliseconds for each
+            faults = [fault for fault in pool.map(self._file_fault, self.shards.manifest.shards) if fault]
+        if faults:
+            raise ShardError(
+                f"the features of {len(faults)} of {len(self.shards.manifest.shards)} shards are not there: "
+                f"{faults[0]}; restore it, or rerun jobs/cache_features.py, which writes what is missing"
+            )
+
+    def _file_fault(self, entry: ShardEntry) -> str | None:
+        """Return what is wrong with the files of a shard, by their sizes alone."""
+        for name in (entry.tar_name, entry.sidecar_name):
+            path = child(self._folder, name)
+            try:
+                found = size_bytes(path)
+            except OSError as error:
+                return f"cannot read {path}: {error.strerror or error}"
+            if name == entry.tar_name and found != entry.size_bytes:
+                return f"{path} has {found} bytes, not {entry.size_bytes}"
+        return None
 
     def read(self, index: int, key: str, variant: int) -> Float16[np.ndarray, "c grid grid"]:
         """Return one feature.

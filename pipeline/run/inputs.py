@@ -46,7 +46,7 @@ def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device
     """Build the extractor, and check a cache against it; None for a run without semantics.
 
     Raises:
-        ShardError: The cache belongs to other shards, another crop, extractor or weights.
+        ShardError: The cache belongs to other shards, another crop, extractor or weights, or a file of it is missing.
         InputError: There is no cache, or the extractor's weights are missing.
     """
     if not config.uses_semantics:
@@ -66,6 +66,8 @@ def _check_cache(config: TrainConfig, datasets: Datasets, extractor: SemanticExt
     (dataset,) = datasets.members  # a configuration with more is refused
     store = FeatureStore(config.semantics.cache, config.data.cache)
     store.require(feature_settings(dataset.manifest, extractor, config.data.crop_px))
+    store.require_shards_of(dataset.manifest)
+    store.require_files()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
+from shards.degradation.crops import NUM_DIHEDRALS
 from shards.schema import Count, Positive, Range, Sha256
 
 FEATURE_DTYPE: Literal["float16"] = "float16"
@@ -15,6 +16,8 @@ FEATURE_DTYPE: Literal["float16"] = "float16"
 MAX_SIDE_PX = 13_377
 SidePx: TypeAlias = Annotated[int, Range(1, MAX_SIDE_PX)]
 FeatureSide: TypeAlias = Annotated[int, Range(1, 65_536)]
+Orientation: TypeAlias = Annotated[int, Range(0, NUM_DIHEDRALS - 1)]
+ALL_ORIENTATIONS = tuple(range(NUM_DIHEDRALS))
 MAX_VARIANTS = 100_000
 _RECORD_BYTES = 2**20
 _SEED_BYTES = 64
@@ -96,12 +99,26 @@ class FeatureSettings:
     # Features are stored in this one way; see FORMAT.md.
     dtype: Literal["float16"] = FEATURE_DTYPE
     quantisation: Literal["none"] = "none"
+    mode: Literal["crops"] = "crops"
+    """What a feature is of. crops: the very pixels that training draws for a variant, turned as it turns them."""
+    orientations: tuple[Orientation, ...] = ALL_ORIENTATIONS
+    """The symmetries that crops are drawn from, as `shards.degradation.crops.Crop` numbers them."""
 
     @property
     def max_member_bytes(self) -> int:
         """Size of every member, in bytes."""
         return 2 * math.prod(self.shape)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Every field as plain data."""
+        return asdict(self) | {"shape": list(self.shape), "orientations": list(self.orientations)}
+
     def to_plain(self) -> dict[str, Any]:
         """Return the manifest's `config`, which every feature tar's header carries too."""
-        return asdict(self) | {"shape": list(self.shape)}
+        # So that what did not exist yet is absent from the caches of that time.
+        return {name: value for name, value in self.facts.items() if (name, value) not in _UNWRITTEN}
+
+
+_UNWRITTEN = (("mode", "crops"), ("orientations", list(ALL_ORIENTATIONS)))
+"""What a header says by having no such field."""

@@ -202,7 +202,7 @@ def test_feature_when_damaged_takes_another_sample_with_its_own_feature(preset: 
     write_numbered_features(images, folder)
     lost = 5
     name = f"{images.sample(lost).key}.{feature_extension(1)}"
-    entry = read_manifest(folder).shards[0]
+    entry = read_manifest(folder).shards[images.locate(lost)[0]]
     members = read_sidecar(folder / entry.sidecar_name).members
     flip(folder, entry.tar_name, next(member for member in members if member.name == name))
     cached = samples_of(preset, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -146,6 +147,64 @@ def test_cache_when_unfinished_is_no_cache(preset: Preset, tmp_path: Path) -> No
     assert not has_features(folder)
     with pytest.raises(InputError, match=r"no cached features in .*; run jobs/cache_features\.py"):
         FeatureStore(folder)
+
+
+def copy_of(cache: Path, folder: Path) -> Path:
+    shutil.copytree(cache, folder)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["tar", "json"])
+def test_cache_when_a_file_is_gone_is_refused_before_training(
+    preset: Preset, cache: Path, tmp_path: Path, suffix: str
+) -> None:
+    copy = copy_of(cache, tmp_path / "copy")
+    gone = copy / f"features-000001.{suffix}"
+    gone.unlink()
+    with pytest.raises(
+        ShardError, match=r"the features of 1 of \d+ shards are not there: cannot read .*000001"
+    ) as caught:
+        open_cache(with_cache(preset, copy))
+    assert str(gone) in str(caught.value)
+    assert "jobs/cache_features.py, which writes what is missing" in str(caught.value)
+
+
+def test_cache_when_a_tar_is_cut_short_is_refused_before_training(preset: Preset, cache: Path, tmp_path: Path) -> None:
+    copy = copy_of(cache, tmp_path / "copy")
+    tar = copy / "features-000000.tar"
+    size_bytes = tar.stat().st_size
+    os.truncate(tar, size_bytes - 1)
+    with pytest.raises(ShardError, match=rf"{tar.name} has {size_bytes - 1} bytes, not {size_bytes}; restore it"):
+        open_cache(with_cache(preset, copy))
+
+
+def test_cache_of_part_of_the_shards_is_refused_with_both_numbers(preset: Preset, cache: Path, tmp_path: Path) -> None:
+    copy = copy_of(cache, tmp_path / "copy")
+    whole = read_manifest(copy)
+    write_manifest(copy, dataclasses.replace(whole, shards=whole.shards[:-1]))
+    numbers = f"are of {len(whole.shards) - 1} shards, the images have {len(whole.shards)}"
+    with pytest.raises(ShardError, match=numbers):
+        open_cache(with_cache(preset, copy))
+    short = dataclasses.replace(whole.shards[0], num_samples=1)
+    write_manifest(copy, dataclasses.replace(whole, shards=(short, *whole.shards[1:])))
+    with pytest.raises(ShardError, match=r"features-000000\.tar has the features of 1 samples, images-000000 has \d+"):
+        open_cache(with_cache(preset, copy))
+
+
+def test_cache_of_other_orientations_is_refused_with_both_lists(preset: Preset, cache: Path, tmp_path: Path) -> None:
+    copy = copy_of(cache, tmp_path / "copy")
+    header = dataclasses.replace(read_manifest(copy).features, orientations=(0, 1))
+    write_manifest(copy, dataclasses.replace(read_manifest(copy), config=header))
+    message = refused(with_cache(preset, copy), "orientations")
+    assert "orientations: the cache has [0, 1], the run needs [0, 1, 2, 3, 4, 5, 6, 7]" in message
+
+
+def test_cache_of_a_mode_that_this_version_has_not_is_refused(cache: Path, tmp_path: Path) -> None:
+    copy = copy_of(cache, tmp_path / "copy")
+    header = dataclasses.replace(read_manifest(copy).features, mode="another")
+    write_manifest(copy, dataclasses.replace(read_manifest(copy), config=header))
+    with pytest.raises(InputError, match=r"got 'another' @ \$\.config\.mode"):
+        FeatureStore(copy)
 
 
 def test_image_shards_when_given_as_a_cache_are_refused(preset: Preset) -> None:

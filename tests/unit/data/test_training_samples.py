@@ -155,18 +155,19 @@ def test_samples_when_the_crop_is_larger_than_the_sub_images_are_refused(preset:
 
 
 def write_numbered_features(images: ShardSet, folder: Path) -> None:
-    """A cache of one shard whose values are its sample's number and variant."""
+    """A cache whose values are its sample's number and variant."""
     folder.mkdir()
 
-    def members():
-        for index in range(len(images)):
+    def members(shard: int):
+        for index in images.range_of(shard):
             for variant in range(2):
                 values = np.array([[[index]], [[variant]]], "<f2")
                 yield f"{images.sample(index).key}.{feature_extension(variant)}", values.tobytes()
 
-    entry = publish_shard(folder, "features-000000", members(), {})
+    numbers = range(len(images.manifest.shards))
+    entries = tuple(publish_shard(folder, f"features-{number:06d}", members(number), {}) for number in numbers)
     settings = FeatureSettings(images.manifest.digest, 48, 2, "numbers", "0" * 64, (2, 1, 1), "none")
-    write_manifest(folder, Manifest("0" * 64, settings, (entry,)))
+    write_manifest(folder, Manifest("0" * 64, settings, entries))
 
 
 def test_item_when_features_are_cached_takes_its_own_at_epoch_modulo_variants(preset: Preset, tmp_path: Path) -> None:
