@@ -39,6 +39,9 @@ class CacheFeaturesConfig:
     """Short for --semantics.cache: folder or URL (s3://bucket/prefix) for the features."""
     weights: str | None = None
     """Short for --semantics.weights: pretrained, package, a file, or random (seeded: for demos and tests only)."""
+    codec: str | None = None
+    """How a feature is stored: fp16, fp16-zstd, uint8, uint8-zstd, pca64 or pca128 (docs/features.md); by default that
+    of the cache in `output`, where one is begun, else uint8-zstd."""
     num_gpus_per_task: float | None = None
     """GPUs per task, a fraction to share one; by default 1 where this machine has a GPU, else 0."""
 
@@ -63,24 +66,27 @@ def main(argv: list[str]) -> int:
 
     from pipeline.data.datasets import image_manifest
     from pipeline.data.features import FeatureStore, has_features
+    from shards.format.codecs import CODECS
+
+    if call.config.codec is not None:
+        CODECS.check(call.config.codec)
 
     image_manifest(data.shards)  # before torch is imported: missing shards are the most common mistake
 
     from jobs.ray_tasks import ray_session
     from pipeline.inference.device import best_device
-    from pipeline.inference.features import plan_features, write_feature_dataset
+    from pipeline.inference.features import fit_codec, plan_features, write_feature_dataset
     from pipeline.inference.semantics import build_extractor
     from shards.format.files import check_writable
 
     extractor = build_extractor(semantics, data.crop_px)
-    tasks = plan_features(semantics.cache, data, semantics, extractor)
+    tasks = plan_features(semantics.cache, data, semantics, extractor, call.config.codec)
     settings = tasks[0].settings
-    channels, height, width = settings.shape
     num_samples = sum(task.image_shard.num_samples for task in tasks)
-    size_mib = num_samples * settings.num_variants * 2 * channels * height * width / 2**20
+    size_mib = num_samples * settings.num_variants * settings.max_member_bytes / 2**20
     say(
         f"{num_samples} samples x {settings.num_variants} variants; {extractor.description}; "
-        f"about {size_mib:.1f} MiB in {semantics.cache}"
+        f"{settings.codec}, at most {size_mib:.1f} MiB in {semantics.cache}"
     )
     if semantics.weights == "random":
         say("note: the extractor has seeded random weights; for the real ones: --weights pretrained")
@@ -93,6 +99,9 @@ def main(argv: list[str]) -> int:
         store.require(settings)
         # One of an earlier version keeps the names that its headers have: what is finished stays.
         tasks = [replace(task, settings=store.settings) for task in tasks]
+    else:
+        semantics.cache.mkdir(parents=True, exist_ok=True)
+        tasks = fit_codec(tasks, extractor)
     num_gpus = call.config.num_gpus_per_task
     if num_gpus is None:
         num_gpus = float(best_device().type == "cuda")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float16, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from pipeline.degrade import AugmentationBatch, DegradationBatch
@@ -41,7 +41,7 @@ class Batch(OnDevice):
 
     images: tuple[Images, ...]
     keys: tuple[str, ...]
-    semantics: Float16[Tensor, "n c grid grid"] | None = None
+    semantics: Float[Tensor, "n c grid grid"] | None = None
     faults: tuple[str, ...] = ()
     order: Int[Tensor, " n"] | None = None
     augmentation: AugmentationBatch | None = None

@@ -1,8 +1,8 @@
 """The cache of semantic features: written once by `jobs/cache_features.py`, bound to its shards by hash.
 
 A feature is the extractor's output for exactly the crop that training draws for (sample, variant): the crop comes
-from the recorded seed, so cached and online features agree to float16. A cache made from other shards, another crop,
-another extractor or other weights is refused.
+from the recorded seed, so cached and online features agree within the codec's bound. A cache made from other shards,
+another crop, another extractor or other weights is refused.
 """
 
 from __future__ import annotations
@@ -11,29 +11,44 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16
+from jaxtyping import Float
 
 from pipeline.models.semantics.names import present_extractor
 from shards.errors import DamageError, InputError, ShardError
-from shards.format.manifest import Manifest
+from shards.format.codecs import FP16
+from shards.format.feature_coding import open_coding
+from shards.format.manifest import Manifest, read_manifest
 from shards.format.settings import FeatureSettings
-from shards.format.sidecars import ShardEntry
+from shards.format.sidecars import ShardEntry, read_sidecar
 from shards.format.storage import StoragePath, child, size_bytes
 from shards.read.cache import ShardCache
 from shards.read.reader import ShardSet
 
+FEATURES = "features"
+"""Names of tars begin with it."""
 _NUM_READERS = 16
 _RERUN = "write them again with jobs/cache_features.py"
-
-
-def feature_extension(variant: int) -> str:
-    """Return the member extension of a variant: `KEY.000.f16`."""
-    return f"{variant:03d}.f16"
 
 
 def has_features(folder: StoragePath) -> bool:
     """Return whether a finished cache lies in the folder."""
     return (folder / "manifest.json").is_file()
+
+
+def codec_of(folder: StoragePath) -> str | None:
+    """Return the codec of the cache in a folder, finished or begun; None where there is none yet.
+
+    Raises:
+        ShardError: A manifest is damaged, or of something else than features.
+    """
+    if has_features(folder):
+        return read_manifest(folder).features.codec
+    for path in sorted(folder.glob(f"{FEATURES}-*.json"), key=str):
+        try:
+            return str(read_sidecar(path).header.get("codec", FP16))
+        except ShardError:
+            continue  # it will be written again
+    return None
 
 
 def _in_present_names(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +78,7 @@ class FeatureStore:
 
     Raises:
         InputError: There is no cache, or a URL has no cache.
-        ShardError: The manifest is damaged or of another kind.
+        ShardError: The manifest is damaged or of another kind, or what the codec learned is.
     """
 
     def __init__(self, folder: StoragePath, copies: ShardCache | None = None) -> None:
@@ -76,6 +91,8 @@ class FeatureStore:
         if self.shards.manifest.kind != "features":
             raise ShardError(f"{folder} holds {self.shards.manifest.kind} shards, not features")
         self.settings = self.shards.manifest.features
+        self._coding = open_coding(folder, self.settings)
+        self._extensions = self.settings.extensions
 
     def require(self, expected: FeatureSettings) -> None:
         """Refuse a cache of other shards, another crop, extractor or weights.
@@ -83,7 +100,8 @@ class FeatureStore:
         Raises:
             ShardError: Lists every field that differs, with both values.
         """
-        needed = expected.facts
+        # Any codec will do: the header says which it is.
+        needed = expected.coded_by(self.settings.codec).facts | {"codec_state_sha256": self.settings.codec_state_sha256}
         found = _in_present_names(self.settings.facts, needed)
         differing = [
             f"{name}: the cache has {found[name]!r}, the run needs {value!r}"
@@ -141,7 +159,7 @@ class FeatureStore:
                 return f"{path} has {found} bytes, not {entry.size_bytes}"
         return None
 
-    def read(self, index: int, key: str, variant: int) -> Float16[np.ndarray, "c grid grid"]:
+    def read(self, index: int, key: str, variant: int) -> Float[np.ndarray, "c grid grid"]:
         """Return one feature.
 
         Args:
@@ -150,15 +168,16 @@ class FeatureStore:
             variant: From 0 to `num_variants` - 1.
 
         Returns:
-            Little-endian.
+            Little-endian float16, or float32 where the codec computes the values.
 
         Raises:
             DamageError: The member is damaged.
             ShardError: It belongs to another sample, or is missing.
         """
-        owner, payload = self.shards.member(index, feature_extension(variant))
+        owner, payload = self.shards.member(index, self._extensions[variant])
         if owner != key:
             raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
-        if len(payload) != self.settings.max_member_bytes:
-            raise DamageError(f"{self._folder}: feature {index} has {len(payload)} bytes, not those of its shape")
-        return np.frombuffer(payload, dtype="<f2").reshape(self.settings.shape)
+        try:
+            return self._coding.decode(payload)
+        except ValueError as error:
+            raise DamageError(f"{self._folder}: feature {index} {error}") from error

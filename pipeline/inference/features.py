@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,19 @@ import torch
 from pipeline.config.schema import DataConfig, SemanticsConfig
 from pipeline.data.dataset_samples import draw_sample_crop
 from pipeline.data.datasets import image_manifest
-from pipeline.data.features import feature_extension
+from pipeline.data.features import FEATURES, codec_of
 from pipeline.errors import ConfigError
 from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor
 from shards.errors import ShardError
+from shards.format.codecs import CODECS, DEFAULT_CODEC, Coding
 from shards.format.documents import digest_of
+from shards.format.feature_coding import STATE_FILE, find_state, open_coding, write_state
 from shards.format.files import clean_stale
 from shards.format.manifest import Manifest, write_manifest
 from shards.format.outputs import check_output_folder
 from shards.format.png import decode_png
-from shards.format.settings import FEATURE_DTYPE, FeatureSettings, ImageSettings
+from shards.format.settings import FeatureSettings, ImageSettings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
@@ -38,8 +40,9 @@ from shards.write.execution import Executor
 from shards.write.missing import finished_entries, missing_tasks, require_all
 
 _WORKER_BYTES = 1500 * 2**20
-_PREFIX = "features"
-_OUTPUT_NAMES = re.compile(rf"\..*|{_PREFIX}-\d{{6}}\.(tar|json)|manifest\.json|status\.json")
+_OUTPUT_NAMES = re.compile(rf"\..*|{FEATURES}-\d{{6}}\.(tar|json)|manifest\.json|status\.json|{re.escape(STATE_FILE)}")
+# Enough cells for a covariance of 1,024 channels (256 each at 256 px), from few shards: each may have to be fetched.
+_FIT_SHARDS, _FIT_SAMPLES_PER_SHARD = 8, 16
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class FeatureTask:
     @property
     def name(self) -> str:
         """Name of the feature shard, without suffix."""
-        return f"{_PREFIX}-{self.number:06d}"
+        return f"{FEATURES}-{self.number:06d}"
 
     @property
     def header(self) -> dict[str, Any]:
@@ -97,7 +100,11 @@ def feature_settings(images: Manifest, extractor: SemanticExtractor, crop_px: in
 
 
 def plan_features(
-    output: StoragePath, data: DataConfig, semantics: SemanticsConfig, extractor: SemanticExtractor
+    output: StoragePath,
+    data: DataConfig,
+    semantics: SemanticsConfig,
+    extractor: SemanticExtractor,
+    codec: str | None = None,
 ) -> list[FeatureTask]:
     """Plan one feature tar per image shard.
 
@@ -106,19 +113,65 @@ def plan_features(
         data: Names the image shards, the crop, and where copies of remote shards are kept.
         semantics: Builds the extractor again in a worker.
         extractor: What `semantics` builds; identifies the features.
+        codec: How features are stored; None for that of the output, where a cache is begun, else `DEFAULT_CODEC`.
 
     Raises:
         InputError: There are no image shards, their features cannot be cached (see `feature_settings`), or the output
-            holds something else.
+            holds something else, features in another codec among that.
     """
     images = image_manifest(data.shards)
     check_output_folder(output, (data.shards,), _OUTPUT_NAMES)
-    settings = feature_settings(images, extractor, data.crop_px)
+    settings = feature_settings(images, extractor, data.crop_px).coded_by(_chosen_codec(output, codec))
     folder = data.shards.resolve()
     return [
         FeatureTask(folder, entry, number, output.resolve(), semantics, settings, data.cache)
         for number, entry in enumerate(images.shards)
     ]
+
+
+def _chosen_codec(output: StoragePath, codec: str | None) -> str:
+    begun = codec_of(output)
+    if codec is not None and begun not in (None, codec):
+        raise ShardError(
+            f"the features in {output} have the codec {begun}, and {codec} is to be written; "
+            f"give another output folder, or no codec, to finish them in {begun}"
+        )
+    return codec or begun or DEFAULT_CODEC
+
+
+def fit_codec(tasks: Sequence[FeatureTask], extractor: SemanticExtractor) -> list[FeatureTask]:
+    """Let the codec learn from a sample of the data, if it has to and has not yet, and write what it learned.
+
+    Args:
+        tasks: From `plan_features`; their output exists.
+        extractor: What the tasks will build, on the CPU, so that the same machine learns the same.
+
+    Returns:
+        The tasks, whose settings name what was learned.
+    """
+    first = tasks[0]
+    codec, settings = CODECS[first.settings.codec], first.settings
+    if not codec.is_fitted:
+        return list(tasks)
+    fitted = find_state(first.output, settings)
+    if fitted is None:
+        fitted = write_state(first.output, settings, codec.fit(_sample_of(first, extractor)))
+    return [replace(task, settings=fitted) for task in tasks]
+
+
+def _sample_of(task: FeatureTask, extractor: SemanticExtractor) -> Iterator[np.ndarray]:
+    """Yield features of samples at equal distances: shards hold photos in random order."""
+    images, one_variant = ShardSet.open(task.images, task.cache), replace(task.settings, num_variants=1)
+    for shard in _spread(range(len(images.manifest.shards)), _FIT_SHARDS):
+        for index in _spread(images.range_of(shard), _FIT_SAMPLES_PER_SHARD):
+            sample = images.sample(index)
+            yield extract_variants(sample, one_variant, images.manifest.images, extractor, torch.device("cpu"))[0]
+
+
+def _spread(numbers: range, count: int) -> list[int]:
+    """Return at most `count` of the numbers, at equal distances."""
+    count = min(count, len(numbers))
+    return [numbers[place * len(numbers) // count] for place in range(count)]
 
 
 def write_feature_dataset(
@@ -160,8 +213,8 @@ def write_features(task: FeatureTask) -> ShardEntry:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = _worker_extractor(task.semantics, task.settings.crop_px, device)
-    images = ShardSet.open(task.images, task.cache)
-    return publish_shard(task.output, task.name, _members(task, images, extractor, device), task.header)
+    images, coding = ShardSet.open(task.images, task.cache), _worker_coding(task.output, task.settings)
+    return publish_shard(task.output, task.name, _members(task, images, extractor, coding, device), task.header)
 
 
 @functools.lru_cache(maxsize=1)
@@ -169,13 +222,18 @@ def _worker_extractor(semantics: SemanticsConfig, crop_px: int, device: torch.de
     return build_extractor(semantics, crop_px).to(device)
 
 
+@functools.lru_cache(maxsize=1)
+def _worker_coding(folder: StoragePath, settings: FeatureSettings) -> Coding:
+    return open_coding(folder, settings)
+
+
 def _members(
-    task: FeatureTask, images: ShardSet, extractor: SemanticExtractor, device: torch.device
+    task: FeatureTask, images: ShardSet, extractor: SemanticExtractor, coding: Coding, device: torch.device
 ) -> Iterator[tuple[str, bytes]]:
     for sample in images.samples_of(task.number):
         features = extract_variants(sample, task.settings, images.manifest.images, extractor, device)
-        for variant, feature in enumerate(features):
-            yield f"{sample.key}.{feature_extension(variant)}", feature.tobytes()
+        for extension, feature in zip(task.settings.extensions, features, strict=True):
+            yield f"{sample.key}.{extension}", coding.encode(feature)
 
 
 @torch.inference_mode()
@@ -200,5 +258,5 @@ def extract_variants(
     batch = torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 255
     features = extractor(batch).half()
     if not torch.isfinite(features).all():
-        raise ShardError(f"{sample.key}: a feature does not fit {FEATURE_DTYPE}; use --semantics.source online")
+        raise ShardError(f"{sample.key}: a feature does not fit float16; use --semantics.source online")
     return features.cpu().numpy().astype("<f2", copy=False)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from shards.degradation.crops import NUM_DIHEDRALS
+from shards.errors import InputError
+from shards.format.codecs import CODECS, FP16
 from shards.schema import Count, Positive, Range, Sha256
-
-FEATURE_DTYPE: Literal["float16"] = "float16"
 
 # Pillow refuses images of more than 178,956,970 pixels; no square side above this can be decoded.
 MAX_SIDE_PX = 13_377
@@ -96,18 +95,52 @@ class FeatureSettings:
     """(c, h, w) of one feature."""
     preprocessing: str
     """Name of the transformation from RGB to the extractor's input."""
-    # Features are stored in this one way; see FORMAT.md.
-    dtype: Literal["float16"] = FEATURE_DTYPE
-    quantisation: Literal["none"] = "none"
+    dtype: str = "float16"
+    """Of the numbers that are stored; as the codec says, like the next."""
+    quantisation: str = "none"
+    """What the numbers mean."""
+    codec: str = FP16
+    """How a feature becomes the bytes of a member; see `shards.format.codecs`."""
+    codec_state_sha256: Sha256 | None = None
+    """Hash of the file with what the codec learned from the data (`shards.format.feature_coding`), if it learned."""
     mode: Literal["crops"] = "crops"
     """What a feature is of. crops: the very pixels that training draws for a variant, turned as it turns them."""
     orientations: tuple[Orientation, ...] = ALL_ORIENTATIONS
     """The symmetries that crops are drawn from, as `shards.degradation.crops.Crop` numbers them."""
 
+    def __post_init__(self) -> None:
+        """Check that codec and what is said of it fit.
+
+        Raises:
+            InputError: There is no such codec, or it stores something else.
+        """
+        codec = CODECS[self.codec]
+        if (self.dtype, self.quantisation) != (codec.dtype, codec.quantisation):
+            raise InputError(
+                f"codec {codec.name} stores {codec.dtype} ({codec.quantisation}); got {self.dtype} "
+                f"({self.quantisation})"
+            )
+        if self.codec_state_sha256 and not codec.is_fitted:
+            raise InputError(f"codec {codec.name} learns nothing from the data; got codec_state_sha256")
+
+    def coded_by(self, name: str) -> FeatureSettings:
+        """Return the same for another codec, not yet fitted.
+
+        Raises:
+            InputError: There is none of that name.
+        """
+        codec = CODECS[name]
+        return replace(self, codec=name, dtype=codec.dtype, quantisation=codec.quantisation, codec_state_sha256=None)
+
+    @property
+    def extensions(self) -> list[str]:
+        """Member extension of each variant: `000.f16`, `001.f16`, ..."""
+        return [f"{variant:03d}.{CODECS[self.codec].suffix}" for variant in range(self.num_variants)]
+
     @property
     def max_member_bytes(self) -> int:
-        """Size of every member, in bytes."""
-        return 2 * math.prod(self.shape)
+        """No member is larger."""
+        return CODECS[self.codec].max_bytes(self.shape)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -120,5 +153,10 @@ class FeatureSettings:
         return {name: value for name, value in self.facts.items() if (name, value) not in _UNWRITTEN}
 
 
-_UNWRITTEN = (("mode", "crops"), ("orientations", list(ALL_ORIENTATIONS)))
+_UNWRITTEN = (
+    ("codec", FP16),
+    ("codec_state_sha256", None),
+    ("mode", "crops"),
+    ("orientations", list(ALL_ORIENTATIONS)),
+)
 """What a header says by having no such field."""

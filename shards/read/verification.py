@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from shards.degradation.recorded import recorded_recipe
 from shards.errors import InputError, ShardError
+from shards.format.codecs import Coding
 from shards.format.documents import read_sealed
+from shards.format.feature_coding import STATE_FILE, open_coding
 from shards.format.manifest import MANIFEST_FILE, Manifest, kept_manifest_file, plan_file, read_manifest
 from shards.format.png import decode_png, pixels_sha256
 from shards.format.records import parse_record
@@ -166,10 +168,12 @@ def verify_shard(
     faults += member_faults
     faults += _tar_faults(data, sidecar, named=bool(member_faults))
     damaged = {fault.sample for fault in member_faults}
+    coding, coding_faults = _coding_of(folder, settings)
+    faults += coding_faults
     for members in sidecar.samples():
         if members[0].key not in damaged:
             contents = {member.extension: data[member.offset : member.offset + member.size_bytes] for member in members}
-            whats = _sample_faults(contents, members[0].key, settings)
+            whats = _sample_faults(contents, members[0].key, settings, coding)
             faults += [Fault(entry.tar_name, members[0].key, what) for what in whats]
     return faults
 
@@ -199,22 +203,37 @@ def _tar_faults(data: bytes, sidecar: Sidecar, *, named: bool) -> Iterator[Fault
         yield Fault(entry.tar_name, "", "has a wrong SHA-256, in tar headers or padding; all members are whole")
 
 
+def _coding_of(
+    folder: StoragePath, settings: ImageSettings | FeatureSettings | None
+) -> tuple[Coding | None, list[Fault]]:
+    """Return the codec of features, or why there is none."""
+    if not isinstance(settings, FeatureSettings):
+        return None, []
+    try:
+        return open_coding(folder, settings), []
+    except ShardError as error:
+        return None, [Fault(STATE_FILE, "", str(error))]
+
+
 def _sample_faults(
-    contents: Mapping[str, bytes], key: str, settings: ImageSettings | FeatureSettings | None
+    contents: Mapping[str, bytes], key: str, settings: ImageSettings | FeatureSettings | None, coding: Coding | None
 ) -> Iterator[str]:
     if isinstance(settings, FeatureSettings):
-        yield from _feature_faults(contents, settings)
+        yield from _feature_faults(contents, settings, coding)
     elif settings is not None or "json" in contents:
         yield from _image_faults(contents, key, settings)
 
 
-def _feature_faults(contents: Mapping[str, bytes], settings: FeatureSettings) -> Iterator[str]:
-    expected = {f"{variant:03d}.f16" for variant in range(settings.num_variants)}
-    if contents.keys() != expected:
+def _feature_faults(contents: Mapping[str, bytes], settings: FeatureSettings, coding: Coding | None) -> Iterator[str]:
+    if contents.keys() != set(settings.extensions):
         yield f"it has the members {', '.join(contents)} instead of {settings.num_variants} features"
+    if coding is None:
+        return
     for extension, content in contents.items():
-        if len(content) != settings.max_member_bytes:
-            yield f"its {extension} has {len(content)} bytes, not the {settings.max_member_bytes} of its shape"
+        try:
+            coding.decode(content)
+        except ValueError as error:
+            yield f"its {extension} {error}"
 
 
 def _image_faults(contents: Mapping[str, bytes], key: str, settings: ImageSettings | None) -> Iterator[str]:

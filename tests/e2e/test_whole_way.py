@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.data.features import FeatureStore
 from pipeline.models.generators import load_generator
+from shards.format.codecs import DEFAULT_CODEC
 from shards.format.manifest import read_manifest
 
 RAY_PORTS = (6379, 8265)
@@ -61,7 +62,7 @@ def test_features_are_bound_to_their_shards_by_hash(folder: Path) -> None:
     images, features = read_manifest(folder / "shards"), read_manifest(folder / "features")
     assert features.kind == "features"
     assert features.features.image_manifest == images.digest
-    assert features.features.dtype == "float16"
+    assert features.features.codec == DEFAULT_CODEC
     assert len(features.features.weights_sha256) == 64
     for shard, image_shard in zip(features.shards, images.shards, strict=True):
         header = json.loads((folder / "features" / f"{shard.name}.json").read_text())["header"]

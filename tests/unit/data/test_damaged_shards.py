@@ -15,7 +15,6 @@ from torch.utils.data import Sampler
 
 from pipeline.config.schema import Preset
 from pipeline.data.damage import DamageTally
-from pipeline.data.features import feature_extension
 from pipeline.data.samples import Item, RankBatches, TrainingSamples, batches, collate
 from pipeline.errors import DamagedDataError
 from shards.errors import ShardError
@@ -201,7 +200,7 @@ def test_feature_when_damaged_takes_another_sample_with_its_own_feature(preset: 
     images, folder = ShardSet.open(preset.train.data.shards), tmp_path / "features"
     write_numbered_features(images, folder)
     lost = 5
-    name = f"{images.sample(lost).key}.{feature_extension(1)}"
+    name = f"{images.sample(lost).key}.001.f16"
     entry = read_manifest(folder).shards[images.locate(lost)[0]]
     members = read_sidecar(folder / entry.sidecar_name).members
     flip(folder, entry.tar_name, next(member for member in members if member.name == name))

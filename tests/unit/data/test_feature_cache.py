@@ -11,24 +11,35 @@ import pytest
 import torch
 
 from pipeline.config.schema import Preset
+from pipeline.data.dataset_samples import draw_sample_crop
 from pipeline.data.datasets import Dataset, Datasets, image_manifest
 from pipeline.data.features import FeatureStore, has_features
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
-from pipeline.inference.features import FeatureTask, feature_settings, write_features
+from pipeline.inference.features import (
+    FeatureTask,
+    feature_settings,
+    fit_codec,
+    plan_features,
+    write_feature_dataset,
+    write_features,
+)
 from pipeline.inference.semantics import build_extractor
 from pipeline.run.inputs import open_semantics
 from shards.errors import InputError, ShardError
+from shards.format.codecs import CODECS, DEFAULT_CODEC
 from shards.format.documents import digest_of
+from shards.format.feature_coding import STATE_FILE
 from shards.format.manifest import Manifest, read_manifest, write_manifest
 from shards.read.reader import ShardSet
+from shards.write.execution import SERIAL
 
 
-def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> Path:
+def write_cache(preset: Preset, output: Path, num_shards: int | None = None, codec: str = "fp16") -> Path:
     """Write the features of a dataset in this process; fewer shards than there are leave no manifest."""
     images = image_manifest(preset.train.data.shards)
     semantics = preset.train.semantics
-    wanted = feature_settings(images, build_extractor(semantics), preset.train.data.crop_px)
+    wanted = feature_settings(images, build_extractor(semantics), preset.train.data.crop_px).coded_by(codec)
     output.mkdir()
     entries = tuple(
         write_features(FeatureTask(preset.train.data.shards, entry, number, output, semantics, wanted))
@@ -42,6 +53,11 @@ def write_cache(preset: Preset, output: Path, num_shards: int | None = None) -> 
 @pytest.fixture(scope="module")
 def cache(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cache(preset, tmp_path_factory.mktemp("cache") / "features")
+
+
+def plan(preset: Preset, output: Path, codec: str | None = None) -> list[FeatureTask]:
+    train = preset.train
+    return plan_features(output, train.data, train.semantics, build_extractor(train.semantics), codec)
 
 
 def with_cache(preset: Preset, cache: Path, **semantics: object) -> Preset:
@@ -71,6 +87,67 @@ def test_features_when_cached_equal_the_online_extractor_on_the_batch_within_rou
             # Half a unit in the last place of float16, and float32's own noise from other batch shapes.
             assert torch.allclose(cached, online, rtol=2**-10, atol=1e-5)
             assert not torch.allclose(cached, online.flip(0), rtol=0.1, atol=0.1)
+
+
+def bound_of(codec: str, online: torch.Tensor) -> torch.Tensor:
+    """The most that a value may move, beside float32's own noise from other batch shapes."""
+    rounding = online.abs() * 2**-10 + 1e-5
+    if codec.startswith("fp16"):
+        return rounding
+    ranges = online.amax((2, 3), keepdim=True).clamp(min=0) - online.amin((2, 3), keepdim=True).clamp(max=0)
+    return rounding + ranges / 508 * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("codec", [name for name in CODECS.names if not CODECS[name].is_fitted])
+def test_features_in_every_orientation_equal_online_ones_within_the_bound_of_their_codec(
+    preset: Preset, tmp_path: Path, codec: str
+) -> None:
+    data = preset.train.data
+    samples = TrainingSamples(data, preset.train.seed, write_cache(preset, tmp_path / "features", codec=codec))
+    images, extractor = ShardSet.open(data.shards), build_extractor(preset.train.semantics)
+    orientations = set()
+    for position in range(2 * len(images)):
+        item = samples[position]
+        key, variant = item.key.split("#")
+        record = next(one.record for one in map(images.sample, range(len(images))) if one.key == key)
+        crop = draw_sample_crop(record, record.seed(int(variant), images.manifest.images.seed), data.crop_px)
+        if crop.dihedral in orientations:
+            continue
+        orientations.add(crop.dihedral)
+        online = extractor(torch.from_numpy(item.hr).permute(2, 0, 1)[None].float() / 255)
+        cached = torch.tensor(item.semantics)[None].float()
+        assert ((cached - online).abs() <= bound_of(codec, online)).all()
+    assert orientations == set(range(8))
+
+
+def test_components_are_fitted_once_and_their_features_are_near_online_ones(preset: Preset, tmp_path: Path) -> None:
+    output, extractor = tmp_path / "features", build_extractor(preset.train.semantics)
+    output.mkdir()
+    tasks = fit_codec(plan(preset, output, "pca128"), extractor)
+    state = (output / STATE_FILE).read_bytes()
+    write_features(tasks[0])  # and no more: the job is killed here
+    again = fit_codec(plan(preset, output), extractor)
+    assert again == tasks
+    assert (output / STATE_FILE).read_bytes() == state
+    write_feature_dataset(output, again, SERIAL, num_gpus=0)
+    open_cache(with_cache(preset, output))
+    item = TrainingSamples(preset.train.data, preset.train.seed, output)[0]
+    online = extractor(torch.from_numpy(item.hr).permute(2, 0, 1)[None].float() / 255)[0]
+    assert torch.nn.functional.cosine_similarity(online.flatten(), torch.tensor(item.semantics).flatten(), 0) > 0.98
+    (output / STATE_FILE).unlink()
+    with pytest.raises(ShardError, match=f"cannot read .*{STATE_FILE}, which codec pca128 needs"):
+        open_cache(with_cache(preset, output))
+
+
+def test_codec_is_that_of_what_is_begun_and_another_is_refused_with_both_names(
+    preset: Preset, cache: Path, tmp_path: Path
+) -> None:
+    begun = write_cache(preset, tmp_path / "begun", num_shards=1)
+    assert {task.settings.codec for task in plan(preset, tmp_path / "new")} == {DEFAULT_CODEC}
+    for folder in (begun, cache):
+        assert {task.settings.codec for task in plan(preset, folder)} == {"fp16"}
+        with pytest.raises(ShardError, match="have the codec fp16, and uint8 is to be written; give another output"):
+            plan(preset, folder, "uint8")
 
 
 def test_cache_when_it_fits_leaves_the_extractor_out(preset: Preset, cache: Path) -> None:

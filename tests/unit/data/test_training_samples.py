@@ -16,7 +16,6 @@ from PIL import Image
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
 from pipeline.data.dataset_samples import draw_sample_crop
-from pipeline.data.features import feature_extension
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.degrade import degrade
 from pipeline.run.inputs import StepInputs
@@ -162,7 +161,7 @@ def write_numbered_features(images: ShardSet, folder: Path) -> None:
         for index in images.range_of(shard):
             for variant in range(2):
                 values = np.array([[[index]], [[variant]]], "<f2")
-                yield f"{images.sample(index).key}.{feature_extension(variant)}", values.tobytes()
+                yield f"{images.sample(index).key}.{variant:03d}.f16", values.tobytes()
 
     numbers = range(len(images.manifest.shards))
     entries = tuple(publish_shard(folder, f"features-{number:06d}", members(number), {}) for number in numbers)

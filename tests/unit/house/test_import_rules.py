@@ -26,6 +26,7 @@ OWNERS = {
     "matplotlib": {"pipeline.inference"},
     "mlflow": {"pipeline.tracking"},
     "open_clip": {"pipeline.models.semantics"},
+    "numcodecs": {"shards.format.codecs"},
     "piq": {"pipeline.metrics"},
     "pyiqa": set(),
     "ray": {"jobs"},
