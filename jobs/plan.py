@@ -1,25 +1,36 @@
-"""Estimate what semantic features cost on a cluster, computed in every step or read from a cache."""
+"""Estimate what semantic features cost on a cluster, computed in every step or read from a cache; say which to take."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job
-from pipeline.config.schema import DataConfig, Preset, ScheduleConfig, SemanticsConfig
-from pipeline.inference.feature_cost import Cluster, describe, estimate
+from pipeline.config.schema import DataConfig, Preset, ScheduleConfig, SemanticsConfig, TrainConfig
+from pipeline.errors import ConfigError
+from pipeline.inference.feature_cost import Cluster, Work, describe, estimate, rates_of
+from pipeline.inference.machine_profile import MachineProfile, load_profile
+from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.progress import say
+from shards.format.manifest import Manifest
 
 COMMAND = CommandLine(
     "python jobs/plan.py",
     "Estimate what semantic features cost on a cluster: computed in every step (online), or read from a cache.\n"
-    "Sizes come from the shards' manifest; measure the throughputs with a short run of each kind\n"
-    "(`speed/images_per_second`). Nothing but the manifest is read, and nothing is written.",
+    "Sizes come from the shards' manifest, rates from a profile: run it once with --measure on a machine of the\n"
+    "cluster, which takes less than two minutes, and with other --cluster.* afterwards, anywhere.",
     (
-        "rrdb_sed_p_x4 --cluster.num-nodes 4 --cluster.gpus-per-node 8",
-        "rrdb_sed_p_x4 --data.shards s3://bucket/df2k_x4 --cluster.read-mb-per-second 500",
+        "rrdb_sed_p_x4 --data.shards s3://bucket/df2k_x4 --measure",
+        "rrdb_sed_p_x4 --cluster.num-nodes 4 --cluster.gpus-per-node 8 --cluster.price-per-gpu-hour 2.5",
+        "rrdb_sed_p_x4 --cluster.read-mb-per-second 500  # what if the storage were slower",
     ),
 )
+_FLOAT32_BYTES = 4
+# Weights, Adam's two moments, and of the generator the moving average.
+_COPIES_OF_GENERATOR, _COPIES_OF_DISCRIMINATOR = 4, 3
 
 
 @dataclass(frozen=True)
@@ -30,30 +41,63 @@ class PlanConfig:
     semantics: SemanticsConfig
     schedule: ScheduleConfig
     cluster: Cluster = field(default_factory=Cluster)
+    measure: bool = False
+    """Measure this machine first: extractor, step, loader, codecs and storage; writes `profile`."""
+    profile: Path = Path("machine-profile.json")
+    """What --measure wrote; used where it exists."""
+
+    def train(self, preset: str) -> TrainConfig:
+        """Return the run: the preset's, with these settings."""
+        run = PRESETS.load(preset, Preset).train
+        return dataclasses.replace(run, data=self.data, semantics=self.semantics, schedule=self.schedule)
 
 
 def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/plan.py --help`."""
-    config = COMMAND.parse_preset(argv, _from_preset).config
+    call = COMMAND.parse_preset(argv, _from_preset)
+    config, run = call.config, call.config.train(call.preset)
+    if not run.uses_semantics:
+        raise ConfigError(f"{call.preset} uses no semantics, so there is nothing to plan; give a preset of SeD")
 
     from pipeline.data.datasets import image_manifest
 
     images = image_manifest(config.data.shards)
 
-    from pipeline.inference.semantics import semantic_channels
+    from pipeline.inference.semantics import describe_extractor
+    from pipeline.run.cost import discriminator_parameters, generator_parameters
 
-    total_images = config.schedule.total_images
-    cost = estimate(
-        config.cluster,
-        images,
-        crop_px=config.data.crop_px,
-        total_images=total_images,
-        channels=semantic_channels(config.semantics, config.data.crop_px),
+    extractor = describe_extractor(config.semantics, config.data.crop_px)
+    profile = _profile(config, run, images, extractor.name)
+    side = config.data.crop_px // SEMANTIC_STRIDE_PX
+    rates = rates_of(config.cluster, profile, (extractor.num_channels, side, side))
+    work = Work(images, config.schedule.total_images, config.data.batch_size)
+    checkpoint_bytes = _FLOAT32_BYTES * (
+        _COPIES_OF_GENERATOR * generator_parameters(run) + _COPIES_OF_DISCRIMINATOR * discriminator_parameters(run)
     )
-    print(describe(cost, config.cluster, images, total_images))
+    print(describe(estimate(config.cluster, rates, work), config.cluster, rates, work, checkpoint_bytes))
     if config.data.why_not_cached is not None:
         print(f"Not to be cached: {config.data.why_not_cached}.")
     return 0
+
+
+def _profile(config: PlanConfig, run: TrainConfig, images: Manifest, extractor: str) -> MachineProfile | None:
+    """Return the profile, measured now if that is asked for; None where there is none yet."""
+    from pipeline.run.measure import measure_machine, networks_of
+
+    if config.measure:
+        from pipeline.data.datasets import Dataset
+
+        say("measuring extractor, step, loader, codecs and storage on this machine, for up to two minutes")
+        profile = measure_machine(run, Dataset(config.data.shards, images))
+        profile.save(config.profile)
+        say(f"{config.profile}: measured on {profile.device}")
+        return profile
+    if not config.profile.exists():
+        return None
+    profile = load_profile(config.profile)
+    profile.require(crop_px=config.data.crop_px, extractor=extractor, networks=networks_of(run))
+    say(f"rates of {config.profile}, measured on {profile.date} on {profile.device}")
+    return profile
 
 
 def _from_preset(name: str) -> PlanConfig:

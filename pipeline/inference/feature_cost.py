@@ -1,109 +1,260 @@
 """What semantic features cost on a cluster: computed in every step (online), or read from a cache.
 
-Sizes come from the shards' manifest; throughputs are the user's measurements.
+Sizes come from the shards' manifest; rates from a profile of the machine, from flags, or, where neither has them, from
+assumptions that are named.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import positive, refuse
-from pipeline.models.grid import SEMANTIC_STRIDE_PX
+from pipeline.errors import not_negative, positive, refuse
+from pipeline.inference.machine_profile import MachineProfile
+from shards.format.codecs import CODECS, DEFAULT_CODEC, Shape
 from shards.format.manifest import Manifest
 
-_FLOAT16_BYTES = 2
+ONLINE = "online"
+_ASSUMED = {
+    "step_images_per_second": 10.0,
+    "extractor_images_per_second": 400.0,
+    "read_mb_per_second": 2000.0,
+}
+_ASSUMED_LOADER_IMAGES_PER_S = 100.0
+_ASSUMED_DECODE_IMAGES_PER_S = 1000.0
+# Below this, new crops in every epoch are worth more than the time.
+_LEAST_SAVING = 0.01
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines and their throughputs."""
+    """The machines and their rates; those that are not given come from the profile."""
 
     num_nodes: int = 1
     """Machines."""
     gpus_per_node: int = 8
     """GPUs per machine."""
-    step_images_per_second: float = 10.0
+    step_images_per_second: float | None = None
     """Training throughput of one GPU when the semantics are given, images/s."""
-    extractor_images_per_second: float = 400.0
+    extractor_images_per_second: float | None = None
     """Throughput of the semantic extractor on one GPU, crops/s."""
-    read_mb_per_second: float = 2000.0
-    """Read bandwidth per machine from the cache's storage, in 10^6 bytes/s."""
+    read_mb_per_second: float | None = None
+    """Read bandwidth per machine from the storage of shards and cache, in 10^6 bytes/s."""
+    price_per_gpu_hour: float = 0.0
+    """Price of a GPU per hour, in any currency; 0 where it does not matter."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        refuse(
-            positive(
-                num_nodes=self.num_nodes,
-                gpus_per_node=self.gpus_per_node,
-                step_images_per_second=self.step_images_per_second,
-                extractor_images_per_second=self.extractor_images_per_second,
-                read_mb_per_second=self.read_mb_per_second,
-            )
-        )
+        given = {name: getattr(self, name) for name in ("num_nodes", "gpus_per_node", *_ASSUMED)}
+        faults = positive(**{name: value for name, value in given.items() if value is not None})
+        refuse([*faults, *not_negative(price_per_gpu_hour=self.price_per_gpu_hour)])
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all machines."""
+        return self.num_nodes * self.gpus_per_node
 
 
 @dataclass(frozen=True)
-class FeatureCost:
-    """The cost of both ways; times are those of the whole run on the whole cluster."""
+class Rates:
+    """Every rate that an estimate needs; see `MachineProfile`.
 
-    feature_bytes: int
-    """Size of the features of one crop."""
-    cache_bytes: int
-    """Size of the cache: all samples and variants."""
-    online_hours: float
-    """Training with the extractor in every step."""
-    fill_hours: float
-    """Writing the cache."""
-    cached_hours: float
-    """Training from the cache, once it is written."""
-    is_read_bound: bool
-    """Whether reading the cache limits the throughput, rather than training."""
+    Attributes:
+        assumed: Names of those that nobody gave or measured.
+    """
+
+    step_images_per_second: float
+    extractor_images_per_second: float
+    read_mb_per_second: float
+    loader_images_per_second: float
+    decode_images_per_second: Mapping[str, float]
+    feature_bytes: Mapping[str, float]
+    assumed: tuple[str, ...] = ()
 
 
-def estimate(cluster: Cluster, images: Manifest, *, crop_px: int, total_images: int, channels: int) -> FeatureCost:
-    """Estimate both ways.
+def rates_of(cluster: Cluster, profile: MachineProfile | None, shape: Shape) -> Rates:
+    """Return the rates of a cluster: as given, else as measured, else as assumed.
 
     Args:
-        cluster: The machines.
-        images: The image shards; each sample has as many cached variants as it has recorded seeds.
-        crop_px: Side of the HR crop.
-        total_images: Length of the run.
-        channels: Number of channels of the semantics.
+        cluster: Has those that were given.
+        profile: Has those that were measured.
+        shape: (c, h, w) of a feature; without a profile its size is the most that a codec may need.
     """
-    side = crop_px // SEMANTIC_STRIDE_PX
-    feature_bytes = _FLOAT16_BYTES * channels * side * side
-    num_crops = images.num_samples * images.images.variants
-    num_gpus = cluster.num_nodes * cluster.gpus_per_node
-    sample_bytes = images.size_bytes / images.num_samples
-    # Per machine, which reads an image with its features.
-    readable = cluster.read_mb_per_second * 1e6 / (feature_bytes + sample_bytes)
-    trainable = cluster.gpus_per_node * cluster.step_images_per_second
-    online = 1 / (1 / cluster.step_images_per_second + 1 / cluster.extractor_images_per_second)
-    return FeatureCost(
-        feature_bytes=feature_bytes,
-        cache_bytes=feature_bytes * num_crops,
-        online_hours=total_images / (num_gpus * online) / 3600,
-        fill_hours=num_crops / (num_gpus * cluster.extractor_images_per_second) / 3600,
-        cached_hours=total_images / (cluster.num_nodes * min(readable, trainable)) / 3600,
-        is_read_bound=readable < trainable,
+    values, assumed = {}, []
+    for name, default in _ASSUMED.items():
+        value = getattr(cluster, name)
+        if value is None:
+            value = getattr(profile, name, None)
+        if value is None:
+            value = default
+            assumed.append(f"{name} {default:g}")
+        values[name] = value
+    if profile is not None:
+        return Rates(
+            **values,
+            loader_images_per_second=profile.loader_images_per_second,
+            decode_images_per_second=profile.decode_images_per_second,
+            feature_bytes=profile.feature_bytes,
+            assumed=tuple(assumed),
+        )
+    assumed += [
+        f"images read per loader process and second {_ASSUMED_LOADER_IMAGES_PER_S:g}",
+        f"features decoded per CPU core and second {_ASSUMED_DECODE_IMAGES_PER_S:g}",
+        "features that do not compress",
+    ]
+    codecs = [codec for codec in CODECS if not codec.is_fitted]
+    return Rates(
+        **values,
+        loader_images_per_second=_ASSUMED_LOADER_IMAGES_PER_S,
+        decode_images_per_second={codec.name: _ASSUMED_DECODE_IMAGES_PER_S for codec in codecs},
+        feature_bytes={codec.name: float(codec.max_bytes(shape)) for codec in codecs},
+        assumed=tuple(assumed),
     )
 
 
-def describe(cost: FeatureCost, cluster: Cluster, images: Manifest, total_images: int) -> str:
+@dataclass(frozen=True)
+class Work:
+    """What is to be trained.
+
+    Attributes:
+        images: The image shards; each sample has as many cached variants as it has recorded seeds.
+        total_images: Length of the run.
+        batch_size: Images per step over all GPUs.
+    """
+
+    images: Manifest
+    total_images: int
+    batch_size: int
+
+    @property
+    def sample_bytes(self) -> float:
+        """What a loader reads of an image."""
+        return self.images.size_bytes / self.images.num_samples
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of a whole cache."""
+        return self.images.num_samples * self.images.images.variants
+
+
+@dataclass(frozen=True)
+class ModeCost:
+    """The cost of one mode; times are those of the whole run on the whole cluster."""
+
+    name: str
+    """`online`, or the codec of a cache."""
+    cache_bytes: float
+    """Size of the cache: all samples and variants."""
+    images_per_second: float
+    """Throughput of the cluster while it trains."""
+    read_mb_per_second_per_gpu: float
+    """What each GPU's loaders have to read, images included, in 10^6 bytes/s."""
+    saved_ms_per_step: float
+    """Less time of each GPU per step than online; negative where reading takes longer than the extractor."""
+    fill_hours: float
+    """Writing the cache."""
+    train_hours: float
+    """Training, once it is written."""
+    break_even_images: float
+    """Length of a run from which the cache has paid for itself; infinite where it never does."""
+    is_read_bound: bool
+    """Whether storage limits the throughput, rather than the GPUs."""
+    workers_per_gpu: int
+    """Loader processes per GPU that keep up."""
+
+    @property
+    def hours(self) -> float:
+        """All of it."""
+        return self.fill_hours + self.train_hours
+
+
+def estimate(cluster: Cluster, rates: Rates, work: Work) -> list[ModeCost]:
+    """Return the cost of every mode, `online` first."""
+    online = _cost_of(cluster, rates, work, ONLINE, None)
+    codecs = [codec for codec in CODECS.names if codec in rates.feature_bytes]
+    return [online, *(_cost_of(cluster, rates, work, codec, online) for codec in codecs)]
+
+
+def _cost_of(cluster: Cluster, rates: Rates, work: Work, name: str, online: ModeCost | None) -> ModeCost:
+    feature_bytes = rates.feature_bytes.get(name, 0.0)
+    step_s, extract_s = 1 / rates.step_images_per_second, 1 / rates.extractor_images_per_second
+    decode_s = 0.0 if online is None else 1 / rates.decode_images_per_second[name]
+    # Per machine, whose loaders read an image, and with it its features.
+    trainable = cluster.gpus_per_node / (step_s + extract_s if online is None else step_s)
+    read_bytes = feature_bytes + work.sample_bytes
+    per_node = min(trainable, rates.read_mb_per_second * 1e6 / read_bytes)
+    per_second, per_gpu = cluster.num_nodes * per_node, per_node / cluster.gpus_per_node
+    fill_s = 0.0 if online is None else work.num_crops * extract_s / cluster.num_gpus
+    saved_s = 0.0 if online is None else 1 / online.images_per_second - 1 / per_second  # per image of the cluster
+    return ModeCost(
+        name=name,
+        cache_bytes=feature_bytes * work.num_crops,
+        images_per_second=per_second,
+        read_mb_per_second_per_gpu=per_gpu * read_bytes / 1e6,
+        saved_ms_per_step=1e3 * saved_s * work.batch_size,
+        fill_hours=fill_s / 3600,
+        train_hours=work.total_images / per_second / 3600,
+        break_even_images=fill_s / saved_s if saved_s > 0 else math.inf,
+        is_read_bound=per_node < trainable,
+        workers_per_gpu=math.ceil(per_gpu * (1 / rates.loader_images_per_second + decode_s)),
+    )
+
+
+def choose(costs: list[ModeCost]) -> tuple[ModeCost, str]:
+    """Return the mode to take, online or the default codec's cache, and why."""
+    online = costs[0]
+    cached = next(cost for cost in costs if cost.name == DEFAULT_CODEC)
+    saving = 1 - cached.hours / online.hours
+    if saving >= _LEAST_SAVING:
+        return cached, f"it saves {online.hours - cached.hours:,.1f} h of {online.hours:,.1f} ({saving:.1%})"
+    if cached.is_read_bound and cached.train_hours >= online.train_hours:
+        return online, "reading the cache would limit the throughput to less than the extractor does"
+    if saving > 0:
+        return online, f"a cache would save {saving:.1%}, less than new crops in every epoch are worth"
+    return online, (
+        f"the run is shorter than the {cached.break_even_images:,.0f} images from which a cache pays for "
+        f"the {cached.fill_hours:,.2f} h that it takes to write"
+        if math.isfinite(cached.break_even_images)
+        else "a cache saves nothing in a step"
+    )
+
+
+def describe(costs: list[ModeCost], cluster: Cluster, rates: Rates, work: Work, checkpoint_bytes: float) -> str:
     """Return the comparison as text."""
-    variants = images.images.variants
-    cached_hours = cost.fill_hours + cost.cached_hours
-    better = "cached" if cached_hours < cost.online_hours else "online"
-    limit = "reading" if cost.is_read_bound else "training"
-    saved_hours = abs(cost.online_hours - cached_hours)
-    return "\n".join(
-        [
-            f"{images.num_samples:,} samples, {total_images / images.num_samples:.1f} epochs, "
-            f"{cluster.num_nodes} machine(s) of {cluster.gpus_per_node} GPU(s)",
-            f"online   {cost.online_hours:,.1f} h, nothing stored, a new crop in every epoch",
-            f"cached   {cached_hours:,.1f} h, of which {cost.fill_hours:,.2f} h to write "
-            f"{cost.cache_bytes / 2**30:,.1f} GiB ({cost.feature_bytes / 2**10:,.0f} KiB per crop, {variants} crop(s) "
-            f"per sample, repeated every {variants} epoch(s)); {limit} limits the throughput",
-            f"{better} is faster by {saved_hours:,.1f} h ({saved_hours / cost.online_hours:.1%})",
-        ]
+    images, variants = work.images, work.images.images.variants
+    chosen, why = choose(costs)
+    lines = [
+        f"{images.num_samples:,} samples, {work.total_images / images.num_samples:.1f} epochs, "
+        f"{cluster.num_nodes} machine(s) of {cluster.gpus_per_node} GPU(s), batch {work.batch_size}",
+        *([f"assumed, not measured: {'; '.join(rates.assumed)}"] if rates.assumed else []),
+        f"cached: {variants} crop(s) per sample, repeated every {variants} epoch(s); online: new ones in every epoch",
+        "",
+        f"{'mode':<12}{'KiB/crop':>9}{'stored GiB':>12}{'MB/s per GPU':>14}{'saved ms/step':>15}{'break-even':>14}"
+        f"{'write h':>9}{'train h':>9}{'all h':>9}{'images/s':>10}",
+        *(_line(cost, rates, work) for cost in costs),
+        "",
+        f"take {chosen.name}: {why}",
+        f"whole run: {chosen.hours:,.1f} h at {chosen.images_per_second:,.1f} images/s, "
+        f"{chosen.workers_per_gpu} loader process(es) per GPU, {checkpoint_bytes / 2**20:,.0f} MiB per checkpoint"
+        + _price(cluster, chosen),
+    ]
+    return "\n".join(lines)
+
+
+def _line(cost: ModeCost, rates: Rates, work: Work) -> str:
+    epochs = cost.break_even_images / work.images.num_samples
+    pays = "-" if cost.name == ONLINE else f"{epochs:,.1f} epochs" if math.isfinite(epochs) else "never"
+    return (
+        f"{cost.name:<12}{rates.feature_bytes.get(cost.name, 0) / 2**10:>9.1f}{cost.cache_bytes / 2**30:>12.2f}"
+        f"{cost.read_mb_per_second_per_gpu:>14.1f}{cost.saved_ms_per_step:>15.2f}{pays:>14}{cost.fill_hours:>9.2f}"
+        f"{cost.train_hours:>9.2f}{cost.hours:>9.2f}{cost.images_per_second:>10.1f}"
+        + ("  (storage limits)" if cost.is_read_bound else "")
     )
+
+
+def _price(cluster: Cluster, chosen: ModeCost) -> str:
+    if not cluster.price_per_gpu_hour:
+        return ""
+    gpu_hours = chosen.hours * cluster.num_gpus
+    return f", {gpu_hours:,.0f} GPU-hours for {gpu_hours * cluster.price_per_gpu_hour:,.0f}"

@@ -90,6 +90,12 @@ def cost_of(config: TrainConfig) -> Cost:
     return Cost(total, num_parameters(gan.generator.bare), sum(num_parameters(one.bare) for one in gan.adversaries))
 
 
+def generator_parameters(config: TrainConfig) -> int:
+    """Return the number of trained parameters of a run's generator."""
+    with torch.device("meta"):
+        return num_parameters(build_generator(config.generator, config.data.crop_px))
+
+
 def discriminator_parameters(config: TrainConfig) -> int:
     """Return the number of trained parameters of a run's discriminators."""
     semantics, crop_px = config.semantics, config.data.crop_px
