@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.config.schema import TrainConfig
 from pipeline.losses import GeneratorLosses, GradientPenalty
 from pipeline.models.discriminators import DiscriminatorOptions, build_discriminator
+from pipeline.models.generators import build_generator
 from pipeline.models.semantics.extractor import build_backbone, build_frozen_maps
 from pipeline.run.hollow import HollowNetworks, build_hollow, build_hollow_losses, num_parameters
 from pipeline.runtime.trainable import OptimizerState, Trainable
