@@ -24,6 +24,7 @@ from pipeline.inference.machine_profile import MachineProfile
 from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor
 from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of, start_networks
+from pipeline.run.memory import resolve_micro_batch
 from pipeline.runtime.backend import Backend
 from pipeline.train.gan_step import Turn
 from pipeline.train.micro_batches import StepInput
@@ -52,6 +53,7 @@ def measure_machine(config: TrainConfig, dataset: Dataset) -> MachineProfile:
     """
     config = _without_weights(config)
     backend = Backend(config.runtime, batch_size=config.data.batch_size)
+    config = resolve_micro_batch(config, backend)
     try:
         extractor = build_extractor(config.semantics, config.data.crop_px).to(backend.device)
         crops = _read_crops(config, dataset)
