@@ -29,6 +29,7 @@ from pipeline.tracking import registry
 from pipeline.weights.files import hash_weights
 from shards.errors import InputError
 from shards.format.files import sha256_of
+from shards.schema import SchemaError, parse, parse_json
 
 Results = dict[str, list[float]]
 """Values of each metric, image by image, set by set."""
@@ -246,10 +247,7 @@ def _check_scale(scale: int, registered: int | None, name: str) -> None:
 
 
 def _check_sets(sets: Sequence[Path], champion: registry.Champion) -> None:
-    paths = champion.tags.get("evaluation_sets", "")
-    names = champion.tags.get("set_names")
-    # Versions registered before this tag existed name the folders only.
-    theirs = set(json.loads(names)) if names else {Path(path).name for path in paths.split(", ") if path}
+    theirs = _set_names(champion)
     ours = {folder.name for folder in sets}
     if theirs and ours != theirs:
         raise InputError(
@@ -257,6 +255,19 @@ def _check_sets(sets: Sequence[Path], champion: registry.Champion) -> None:
             f"{', '.join(sorted(ours))}; results on different sets cannot be compared. Give the same sets, or make it "
             "the champion regardless with --force"
         )
+
+
+def _set_names(champion: registry.Champion) -> set[str]:
+    names = champion.tags.get("set_names")
+    if not names:  # versions registered before this tag existed name the folders only
+        return {Path(path).name for path in champion.tags.get("evaluation_sets", "").split(", ") if path}
+    try:
+        return set(parse(parse_json(names), tuple[str, ...], "set_names"))
+    except SchemaError as error:
+        raise InputError(
+            f"the tag set_names of the champion, version {champion.version}, is no list of names: {error}\n"
+            "  correct it in MLflow, or make the model the champion regardless with --force"
+        ) from error
 
 
 def _check_above_bicubic(floor: Metric, ours: Results) -> None:

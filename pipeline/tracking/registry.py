@@ -8,6 +8,7 @@ hold a program of torch.export or need this package; `fetch` reads them all.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -269,13 +270,20 @@ def name_best(name: str, version: str, is_higher_better: Mapping[str, bool]) -> 
         rivals = sorted((one for one in versions if one.tags.get(EVALUATION) == ours), key=lambda one: int(one.version))
         best = {}
         for metric, is_higher in is_higher_better.items():
-            means = {
-                str(one.version): float(one.tags[tag]) for one in rivals if (tag := metric_name(metric)) in one.tags
-            }
+            tags = {str(one.version): one.tags.get(metric_name(metric), "") for one in rivals}
+            means = {number: mean for number, tag in tags.items() if (mean := _finite(tag)) is not None}
             if means:
                 best[metric] = (max if is_higher else min)(means, key=means.__getitem__)
                 client.set_registered_model_alias(name, best_alias(metric), best[metric])
         return best
+
+
+def _finite(tag: str) -> float | None:
+    """Return the number of a tag; None where it is none, as of a version without it or with one that a person edited."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(number := float(tag)):
+            return number
+    return None
 
 
 def best_alias(metric: str) -> str:

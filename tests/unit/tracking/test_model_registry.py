@@ -143,6 +143,7 @@ def test_best_aliases_name_the_best_mean_on_the_same_images_and_the_oldest_of_eq
         ("set5", {"psnr_y": "27.5", "lpips:alex/v0.1": "0.1"}),
         ("set14", {"psnr_y": "30"}),
         ("set5", {"psnr_y": "26", "lpips:alex/v0.1": "0.3"}),
+        ("set5", {"psnr_y": "about 40", "lpips:alex/v0.1": "nan"}),  # tags that a person has edited
     ]
     _, one = saved_generator(tmp_path / "one", 1)
     client = MlflowClient(store)
@@ -156,7 +157,7 @@ def test_best_aliases_name_the_best_mean_on_the_same_images_and_the_oldest_of_eq
     assert best["1"] == {"psnr_y": "1"}
     assert best["2"] == {"psnr_y": "1", "lpips:alex/v0.1": "2"}
     assert best["3"] == {"psnr_y": "3"}
-    assert best["4"] == best["2"]
+    assert best["4"] == best["5"] == best["2"]
     aliases = client.get_registered_model(NAME).aliases
     assert {name: str(version) for name, version in aliases.items()} == {
         "best-psnr_y": "1",

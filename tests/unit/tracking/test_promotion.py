@@ -176,6 +176,9 @@ def test_models_that_cannot_be_compared_are_refused_and_nothing_is_registered(
         promote(models["gan"], NAME, [other], SPECTRUM)
     with pytest.raises(InputError, match="names no evaluation set"):
         promote(models["gan"], NAME, [], SPECTRUM)
+    MlflowClient(store).set_model_version_tag(NAME, "1", "set_names", '{"chelsea": 1}')
+    with pytest.raises(InputError, match=r"(?s)tag set_names of the champion, version 1, is no list .*--force"):
+        promote(models["gan"], NAME, [photos], SPECTRUM)
     assert num_versions(store) == 1
     assert promote(repeats, NAME, [other], SPECTRUM, force=True).startswith("sr version 2 is champion by --force")
     assert aliases(store) == {"champion": "2"}
