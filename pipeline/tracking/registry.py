@@ -279,7 +279,7 @@ def name_best(name: str, version: str, is_higher_better: Mapping[str, bool]) -> 
 
 
 def _finite(tag: str) -> float | None:
-    """Return the number of a tag; None where it is none, as of a version without it or with one that a person edited."""
+    """Return the number of a tag; None where it is none: a version without it, or a tag that a person edited."""
     with contextlib.suppress(ValueError):
         if math.isfinite(number := float(tag)):
             return number

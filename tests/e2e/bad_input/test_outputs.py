@@ -160,7 +160,8 @@ def test_features_when_the_output_is_the_shards(refuse: Callable[..., None], pre
 def test_shard_when_the_output_is_the_source(refuse: Callable[..., None], prepared: Path, here: Path) -> None:
     shutil.copytree(prepared / "photos", here / "photos")
     refuse(jobs.shard.main, ["--source", "photos", "--output", "photos/.", "--exclude"], "is an input of this job")
-    refuse(jobs.shard.main, ["--source", "photos", "--output", ".", "--exclude"], "output folder . holds", "photos")
+    arguments = ["--source", "photos", "--output", ".", "--exclude"]
+    refuse(jobs.shard.main, arguments, f"output folder {here} holds", "photos")
 
 
 def test_training_when_its_export_would_replace_its_initial_weights(
