@@ -13,6 +13,7 @@ from shards.degradation.bicubic import downscale
 from shards.errors import InputError
 from shards.format.documents import digest_of
 from shards.format.files import sha256_of
+from shards.format.names import MAX_NAME_BYTES
 from shards.format.photos import (
     DecodedPhoto,
     DecodeError,
@@ -26,7 +27,6 @@ from shards.format.photos import (
 )
 from shards.format.png import Pixels
 from shards.format.rejects import PhotoNote, count_notes, describe_notes
-from shards.format.storage import MAX_NAME_BYTES
 
 if TYPE_CHECKING:  # whose libraries a job needs only once its images are known to be there
     from pipeline.metrics import Metric

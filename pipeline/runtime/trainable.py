@@ -12,7 +12,6 @@ them sees it in the norm of the same averaged gradient. DDP decides on the devic
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.runtime.hooks import without_hooks
 
 OptimizerState = dict[str, dict[str, Tensor]]
 """Per optimizer slot (`exp_avg`, `exp_avg_sq`, `step`), the tensor of each parameter by its name."""
@@ -101,20 +102,6 @@ class Trainable(ABC):
     @abstractmethod
     def weights_changed(self) -> None:
         """Say that `bare`'s weights were loaded from outside, so that copies of them follow. Collective."""
-
-
-@contextmanager
-def _without_hooks(network: nn.Module) -> Iterator[None]:
-    """Take a network's hooks away: ZeRO-3 gathers weights by them, whenever all ranks call the network."""
-    modules = list(network.modules())
-    hooks = [(module._forward_pre_hooks, module._forward_hooks) for module in modules]
-    for module in modules:
-        module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
-    try:
-        yield
-    finally:
-        for module, (before, after) in zip(modules, hooks, strict=True):
-            module._forward_pre_hooks, module._forward_hooks = before, after
 
 
 class DdpTrainable(Trainable):
@@ -294,7 +281,7 @@ class PartitionedTrainable(DeepSpeedTrainable):
         from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
         parameters = list(self.bare.parameters())
-        with GatheredParameters(parameters, modifier_rank=0 if to_load else None), _without_hooks(self.bare):
+        with GatheredParameters(parameters, modifier_rank=0 if to_load else None), without_hooks(self.bare):
             yield
 
     def weights(self) -> dict[str, Tensor]:

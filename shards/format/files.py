@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from shards.errors import InputError
-from shards.format.storage import MAX_NAME_BYTES, RemotePath, StoragePath, blocks
+from shards.format.names import MAX_NAME_BYTES
+from shards.format.storage import RemotePath, StoragePath, blocks
 
 _TEMPORARY_SUFFIX = ".sed-tmp"
 

@@ -33,18 +33,14 @@ import fsspec
 from shards.errors import InputError, ShardError
 from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers_once, check_listens_once, origin
 from shards.format.expansion import expand
-from shards.schema import shown
+from shards.format.names import check_local
 from shards.secrets import without_secrets
 
-MAX_NAME_BYTES = 255
-"""Of a file, on the file systems in use."""
-MAX_PATH_BYTES = 4095
 _BLOCK_BYTES = 1 << 20
 _S3 = frozenset({"s3", "s3a"})
 _HTTP = frozenset({"http", "https"})
 _PORTS = {"ftp": 21, "sftp": 22, "ssh": 22, "smb": 445}
-# What stores raise for `If-None-Match: *` if the object exists.
-_EXISTS = frozenset({errno.EEXIST, errno.EINVAL})
+_EXISTS = frozenset({errno.EEXIST, errno.EINVAL})  # what stores raise for `If-None-Match: *` if the object exists
 _MAX_PUT_BYTES = 5 * 2**30
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
@@ -207,7 +203,7 @@ def parse_path(text: str) -> StoragePath:
     """
     if not text:
         raise InputError("an empty path; give a folder, or a URL such as s3://bucket/prefix")
-    _check_local(text)
+    check_local(text)
     text = expand(text)
     if text.startswith("file://") or "://" not in text:
         return _local(text.removeprefix("file://"))
@@ -238,7 +234,7 @@ def parse_local_path(text: str) -> Path:
     """
     if not text:
         raise InputError("an empty path; give a file or a folder")
-    _check_local(text)
+    check_local(text)
     text = expand(text).removeprefix("file://")
     if "://" in text:
         raise InputError(f"{without_secrets(text, text)} is a URL; give a path on this machine")
@@ -247,28 +243,9 @@ def parse_local_path(text: str) -> Path:
 
 def _local(text: str) -> Path:
     """Return a path that ends in a name, by which sets, runs and datasets are called: `.` and `..` have none."""
-    _check_local(text)
+    check_local(text)
     path = Path(text)
     return path.resolve() if path.name in {"", ".."} else path
-
-
-def _check_local(text: str) -> None:
-    """Refuse what no system call takes: every use of such a path would fail in its own way.
-
-    Raises:
-        InputError: The text is too long, or holds a character that no path has.
-    """
-    fault = None
-    try:
-        encoded = os.fsencode(text)
-        if "\0" in text:
-            fault = "holds a NUL character, which no path has"
-        elif len(encoded) > MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES:
-            fault = f"is too long: names have at most {MAX_NAME_BYTES} bytes, paths {MAX_PATH_BYTES:,}"
-    except UnicodeEncodeError:
-        fault = "holds half of a character"
-    if fault:
-        raise InputError(f"the path {shown(without_secrets(text, text))} {fault}")
 
 
 def as_given(path: StoragePath) -> str:
