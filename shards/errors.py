@@ -4,6 +4,8 @@ Everything raised for bad input derives from `InputError`. The jobs print its te
 traceback, and end with exit code 2. Each text says what is wrong, the value found, where, and what to do.
 """
 
+import reprlib
+
 
 class InputError(ValueError):
     """The user's input (a path, a file, a setting) cannot be used; the message says what to do."""
@@ -19,3 +21,12 @@ class ShardError(InputError):
 
 class DamageError(ShardError):
     """The bytes of a sample are not those that were written; a replacement sample may be read instead."""
+
+
+def shown(value: object) -> str:
+    """Return a value for an error message: short, however large it is."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80

@@ -13,7 +13,6 @@ import difflib
 import json
 import math
 import re
-import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -25,7 +24,7 @@ from cattrs.errors import BaseValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 from cattrs.v import format_exception
 
-from shards.errors import InputError
+from shards.errors import InputError, shown
 
 T = TypeVar("T")
 Hook: TypeAlias = Callable[[Any, Any], Any]
@@ -34,7 +33,6 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 MAX_DEPTH = 32
 """Levels of lists and tables in a document; ours have at most 10."""
-_MAX_SHOWN_CHARACTERS = 80
 _MAX_SHOWN_FAULTS = 20
 _INT64 = 2**63
 
@@ -186,15 +184,6 @@ def _unknown_key(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key {shown(key)}, {hint}"
-
-
-def shown(value: object) -> str:
-    """Return a value for an error message: short, however large it is."""
-    return _SHORT.repr(value)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _MAX_SHOWN_CHARACTERS
 
 
 def strict_converter(*, lists_faults: bool = True) -> cattrs.Converter:

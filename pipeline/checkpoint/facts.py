@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from shards.schema import Count, FileStem, Pattern, Range, SchemaError, Sha256, parse, shown
+from shards.errors import shown
+from shards.schema import Count, FileStem, Pattern, Range, SchemaError, Sha256, parse
 
 MlflowRunId = Annotated[str, Pattern(r"[A-Za-z0-9_-]{1,64}", "the ID of an MLflow run")]
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeVar
 from cattrs.errors import BaseValidationError
 
 from pipeline.errors import ConfigError
-from shards.errors import InputError
+from shards.errors import InputError, shown
 from shards.format.storage import RemotePath, StoragePath, parse_local_path, parse_path
-from shards.schema import KeyPath, explained, listed, shown, strict_converter
+from shards.schema import KeyPath, explained, listed, strict_converter
 
 T = TypeVar("T")
 

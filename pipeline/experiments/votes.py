@@ -17,8 +17,8 @@ import numpy as np
 from pipeline.experiments.bradley_terry import Choices, Fit, fit
 from pipeline.experiments.study_file import Ballot, Choice, Study, read_ballot, read_study
 from pipeline.metrics.bootstrap import CONFIDENCE
-from shards.errors import InputError
-from shards.schema import KeyPath, listed, shown
+from shards.errors import InputError, shown
+from shards.schema import KeyPath, listed
 
 CHANCE = 0.05
 """A voter is not told from chance whose repeats would agree as often with this probability or more if guessed."""

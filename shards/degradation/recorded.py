@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shards.degradation.recipe import FOLDER, Recipe, load_recipe, parse_recipe, read_recipe_table
-from shards.errors import InputError
-from shards.schema import shown
+from shards.errors import InputError, shown
 
 
 def record_recipe(name_or_path: str) -> tuple[str, dict[str, Any] | None]:

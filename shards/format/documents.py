@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from shards.errors import ShardError
+from shards.errors import ShardError, shown
 from shards.format.storage import StoragePath, read_whole
-from shards.schema import SchemaError, parse, parse_json, shown
+from shards.schema import SchemaError, parse, parse_json
 
 T = TypeVar("T")
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shards.errors import ShardError
+from shards.errors import ShardError, shown
 from shards.format.documents import FORMAT_VERSION, digest_of, parse_sealed, read_sealed, seal
 from shards.format.files import write_atomically
 from shards.format.rejects import Reject
 from shards.format.settings import FeatureSettings, ImageSettings
 from shards.format.sidecars import HEADER_BYTES, ShardEntry
 from shards.format.storage import StoragePath
-from shards.schema import Count, Sha256, shown
+from shards.schema import Count, Sha256
 
 MANIFEST_FILE = "manifest.json"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from shards.errors import InputError
-from shards.schema import shown
+from shards.errors import InputError, shown
 from shards.secrets import without_secrets
 
 MAX_NAME_BYTES = 255

@@ -52,7 +52,7 @@ def test_names_that_are_no_text_wait_as_they_are(tmp_path: Path) -> None:
     folder.mkdir()
     picture = folder / os.fsdecode(b"\xff%.png")
     write(picture, 1)
-    outbox = Outbox(tmp_path / "outbox")
+    outbox = Outbox(tmp_path / "outbox", tmp_path)
     outbox.add_picture(os.fsdecode(b"s\xe9t/\xff 100%/\xc3\xa9"), picture, 4)
     outbox.add_file(picture)
     shown, file = outbox
