@@ -174,6 +174,8 @@ class FeatureStore:
             DamageError: The member is damaged.
             ShardError: It belongs to another sample, or is missing.
         """
+        if variant >= len(self._extensions):
+            raise ShardError(f"{self._folder} has {len(self._extensions)} variant(s) of a sample, not number {variant}")
         owner, payload = self.shards.member(index, self._extensions[variant])
         if owner != key:
             raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
