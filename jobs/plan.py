@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job
@@ -16,6 +17,9 @@ from pipeline.inference.machine_profile import MachineProfile, load_profile
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.progress import say
 from shards.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pipeline.models.semantics.vision_model import Backbone
 
 COMMAND = CommandLine(
     "python jobs/plan.py",
@@ -63,16 +67,17 @@ def main(argv: list[str]) -> int:
 
     images = image_manifest(config.data.shards)
 
-    from pipeline.inference.semantics import describe_extractor
-    from pipeline.run.cost import discriminator_parameters, generator_parameters
+    from pipeline.run.hollow import build_hollow, num_parameters
 
-    extractor = describe_extractor(config.semantics, config.data.crop_px)
+    hollow = build_hollow(run)
+    extractor = cast("Backbone", hollow.backbone)  # there is one, since the run uses semantics
     profile = _profile(config, run, images, extractor.name)
     side = config.data.crop_px // SEMANTIC_STRIDE_PX
     rates = rates_of(config.cluster, profile, (extractor.num_channels, side, side))
     work = Work(images, config.schedule.total_images, config.data.batch_size)
     checkpoint_bytes = _FLOAT32_BYTES * (
-        _COPIES_OF_GENERATOR * generator_parameters(run) + _COPIES_OF_DISCRIMINATOR * discriminator_parameters(run)
+        _COPIES_OF_GENERATOR * num_parameters(hollow.generator)
+        + _COPIES_OF_DISCRIMINATOR * sum(map(num_parameters, hollow.discriminators.values()))
     )
     print(describe(estimate(config.cluster, rates, work), config.cluster, rates, work, checkpoint_bytes))
     if config.data.why_not_cached is not None:

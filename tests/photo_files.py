@@ -1,4 +1,4 @@
-"""Photo files as cameras, scanners and editors write them, built byte by byte."""
+"""Photo files as cameras, scanners and editors write them, built byte by byte, and what is decoded of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,30 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from PIL import Image
 
+from shards.format.photos import decode_photo, read_photo
+
 Entry = tuple[int, int, int, bytes]
 """EXIF or TIFF: tag, type, count, value in little-endian bytes."""
 
 ORIENTATION_6 = (0x0112, 3, 1, struct.pack("<H", 6))
+
+
+MAX_PIXELS = 10_000
+
+
+def decode(data: bytes) -> np.ndarray:
+    return decode_photo(data, max_pixels=MAX_PIXELS)
+
+
+def notes(data: bytes) -> tuple[str, ...]:
+    return read_photo(data, max_pixels=MAX_PIXELS).notes
+
+
+def colours() -> Image.Image:
+    """Two colours side by side."""
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:, :3], image[:, 3:] = (200, 30, 60), (10, 220, 90)
+    return Image.fromarray(image)
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.schema import TrainConfig
-from pipeline.losses import GeneratorLosses, GradientPenalty
+from pipeline.losses import GradientPenalty
 from pipeline.models.discriminators import DiscriminatorOptions, build_discriminator
-from pipeline.models.generators import build_generator
 from pipeline.models.semantics.extractor import build_backbone, build_frozen_maps
-from pipeline.run.hollow import HollowNetworks, build_hollow, build_hollow_losses, num_parameters
+from pipeline.run.hollow import HollowRun, build_hollow, num_parameters
 from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
@@ -73,14 +72,14 @@ def cost_of(config: TrainConfig) -> Cost:
         ConfigError: The networks do not fit together.
     """
     schedule, batch = config.schedule, config.data.batch_size
-    losses, networks = build_hollow_losses(config), build_hollow(config)
+    hollow = build_hollow(config)
     with torch.device("meta"):
         crop_px, scale = config.data.crop_px, config.generator.scale
         gt = torch.empty(_IMAGES, 3, crop_px, crop_px)
         lq = torch.empty(_IMAGES, 3, crop_px // scale, crop_px // scale)
         with FlopCounterMode(display=False) as extracting:
             semantics = _semantics_of(config, gt)
-        gan = _counted(config, losses, networks)
+        gan = _counted(config, hollow)
         adversarial = _count(gan, StepInput(lq, gt, gt, semantics), is_adversarial=True) if gan.adversaries else 0
         pixel_only = _count(gan, StepInput(lq, gt, gt, None), is_adversarial=False)
     if config.semantics.source != "cached":
@@ -89,12 +88,6 @@ def cost_of(config: TrainConfig) -> Cost:
     in_pixel_stage = min(schedule.pixel_only_images, num_images) if gan.adversaries else num_images
     total = (in_pixel_stage * pixel_only + (num_images - in_pixel_stage) * adversarial) / _IMAGES
     return Cost(total, num_parameters(gan.generator.bare), sum(num_parameters(one.bare) for one in gan.adversaries))
-
-
-def generator_parameters(config: TrainConfig) -> int:
-    """Return the number of trained parameters of a run's generator."""
-    with torch.device("meta"):
-        return num_parameters(build_generator(config.generator, config.data.crop_px))
 
 
 def discriminator_parameters(config: TrainConfig) -> int:
@@ -125,16 +118,16 @@ def _semantics_of(config: TrainConfig, gt: Tensor) -> Tensor | None:
     return extractor.maps(gt)[-1]
 
 
-def _counted(config: TrainConfig, losses: GeneratorLosses, networks: HollowNetworks) -> Gan:
+def _counted(config: TrainConfig, hollow: HollowRun) -> Gan:
     adversaries = (
         Adversary(_Counted(network), name, config.discriminators[name].semantic)
-        for name, network in networks.discriminators.items()
+        for name, network in hollow.discriminators.items()
     )
     return Gan(
-        _Counted(networks.generator),
+        _Counted(hollow.generator),
         tuple(adversaries),
-        losses,
-        networks.generator,
+        hollow.losses,
+        hollow.generator,
         contextlib.nullcontext,
         penalty=GradientPenalty(config.losses.r1_weight, config.losses.r2_weight, config.losses.penalty_sigma),
     )

@@ -21,7 +21,7 @@ from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator, initial_discriminator_weights
 from pipeline.models.generators import initial_generator_weights
 from pipeline.run.checks import check_settings, check_shards, resolve_generator
-from pipeline.run.hollow import HollowNetworks, build_hollow, num_parameters
+from pipeline.run.hollow import HollowRun, build_hollow, num_parameters
 from pipeline.run.memory import estimate_memory
 from pipeline.run.paper import departures
 from pipeline.run.record import describe_held
@@ -46,12 +46,12 @@ def describe(preset: Preset) -> str:
     validation = _validation_lines(config)
     shards = _shard_lines(config)
     world_size = launched_world_size()
-    networks = build_hollow(config)
+    hollow = build_hollow(config)
     size = config.runtime.micro_batch_size
     together = per_device if size == "auto" else min(per_device, size or per_device)
-    memory = estimate_memory(config, networks, together)
+    memory = estimate_memory(config, hollow, together)
     lines = [
-        *_network_lines(config, networks),
+        *_network_lines(config, hollow),
         *_schedule_lines(config, world_size, per_device, together),
         f"memory           about {_gib(memory.total_bytes)}: {_gib(memory.state_bytes)} weights, gradients and Adam, "
         f"{_gib(memory.activation_bytes)} activations of the larger update, per device"
@@ -64,8 +64,8 @@ def describe(preset: Preset) -> str:
     return "\n".join(lines)
 
 
-def _network_lines(config: TrainConfig, networks: HollowNetworks) -> list[str]:
-    generator, discriminators, extractor = networks.generator, networks.discriminators, networks.backbone
+def _network_lines(config: TrainConfig, hollow: HollowRun) -> list[str]:
+    generator, discriminators, extractor = hollow.generator, hollow.discriminators, hollow.backbone
     lines = [
         f"generator        {config.generator.architecture} x{config.generator.scale}, "
         f"{num_parameters(generator):,} parameters"

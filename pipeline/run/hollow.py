@@ -1,4 +1,4 @@
-"""The networks and losses of a run on the meta device: their shapes, without memory or weights."""
+"""A run on the meta device: the shapes of its networks and losses, without memory or weights."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from pipeline.run.assembly import build_losses
 
 
 @dataclass(frozen=True)
-class HollowNetworks:
-    """The networks of a run on the meta device.
+class HollowRun:
+    """The networks and losses of a run on the meta device.
 
     Attributes:
         generator: The network that is trained to upscale.
         discriminators: By name; none in a run without an adversarial stage.
         backbone: Of the semantics; None in a run without them.
+        losses: Of the generator.
     """
 
     generator: Generator
     discriminators: Mapping[str, Discriminator]
     backbone: Backbone | None
+    losses: GeneratorLosses
 
 
-def build_hollow(config: TrainConfig) -> HollowNetworks:
-    """Build the networks of a run on the meta device.
+def build_hollow(config: TrainConfig) -> HollowRun:
+    """Build the networks and losses of a run on the meta device; no weights are fetched.
 
     Raises:
         ConfigError: A network's options do not fit together, or to the crops.
     """
-    crop_px = config.data.crop_px
+    crop_px, losses = config.data.crop_px, _build_losses(config)
     with torch.device("meta"):
         backbone = describe_extractor(config.semantics, crop_px) if config.uses_semantics else None
         channels = 0 if backbone is None else backbone.num_channels
         options = config.discriminators if config.is_adversarial else {}
         discriminators = {name: build_discriminator(one, channels, crop_px) for name, one in options.items()}
-        return HollowNetworks(build_generator(config.generator, crop_px), discriminators, backbone)
+        return HollowRun(build_generator(config.generator, crop_px), discriminators, backbone, losses)
 
 
-def build_hollow_losses(config: TrainConfig) -> GeneratorLosses:
-    """Build the losses of a run on the meta device; no weights are fetched."""
+def _build_losses(config: TrainConfig) -> GeneratorLosses:
     is_here = config.losses.perceptual_weights == "package"
     weights = config.losses.perceptual_weights if is_here else "random"
     losses = build_losses(

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, is_out_of_memory
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
-from pipeline.run.hollow import HollowNetworks, build_hollow, build_hollow_losses, num_parameters
+from pipeline.run.hollow import HollowRun, build_hollow, num_parameters
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.device_memory import available_bytes
 
@@ -45,22 +45,20 @@ class MemoryEstimate:
         return self.state_bytes + self.activation_bytes
 
 
-def estimate_memory(config: TrainConfig, networks: HollowNetworks, num_images: int) -> MemoryEstimate:
+def estimate_memory(config: TrainConfig, hollow: HollowRun, num_images: int) -> MemoryEstimate:
     """Estimate one device's memory for `num_images` per pass, in float32."""
     crop_px, scale = config.data.crop_px, config.generator.scale
     lq = torch.empty(num_images, 3, crop_px // scale, crop_px // scale, device="meta")
     gt = torch.empty(num_images, 3, crop_px, crop_px, device="meta")
-    discriminators = list(networks.discriminators.values())
+    discriminators = list(hollow.discriminators.values())
     of_discriminators = [_saved_by(network, gt, _semantics_of(network, gt)) for network in discriminators]
     sr = torch.empty_like(gt, requires_grad=True)
-    of_losses = sum(
-        _saved_by(term.loss, sr, *(gt, gt)[: 1 + term.needs_average]) for term in build_hollow_losses(config).image
-    )
+    of_losses = sum(_saved_by(term.loss, sr, *(gt, gt)[: 1 + term.needs_average]) for term in hollow.losses.image)
     # The generator's update holds its own activations, those of the losses and one pass of each discriminator; a
     # discriminator's update holds two passes of it.
-    generators = _saved_by(networks.generator, lq) + of_losses + sum(of_discriminators)
-    state = _ADAM_COPIES * sum(map(num_parameters, (networks.generator, *discriminators)))
-    state += num_parameters(networks.generator)  # its moving average
+    generators = _saved_by(hollow.generator, lq) + of_losses + sum(of_discriminators)
+    state = _ADAM_COPIES * sum(map(num_parameters, (hollow.generator, *discriminators)))
+    state += num_parameters(hollow.generator)  # its moving average
     if config.uses_perceptual_network:
         state += PERCEPTUAL_LOSSES[config.losses.perceptual].num_parameters
     return MemoryEstimate(_BYTES * state, max(generators, 2 * max(of_discriminators, default=0)))
@@ -102,9 +100,9 @@ class _SavedBytes:
 
 def largest_micro_batch(config: TrainConfig, num_images: int, num_bytes: int) -> int:
     """Return how many of `num_images` fit into one pass by the estimate and its headroom; at least 1."""
-    networks = build_hollow(config)
+    hollow = build_hollow(config)
     sizes, limit = range(1, num_images + 1), num_bytes / HEADROOM
-    fitting = bisect.bisect_right(sizes, limit, key=lambda size: estimate_memory(config, networks, size).total_bytes)
+    fitting = bisect.bisect_right(sizes, limit, key=lambda size: estimate_memory(config, hollow, size).total_bytes)
     return max(1, fitting)
 
 

@@ -10,11 +10,12 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from clear_errors import MAX_SECONDS, only_clear_errors
 from fuzz import mutations, sealed
 from harness import prepare_tiny_data
 
@@ -38,7 +39,6 @@ from shards.read.verification import verify_folder, verify_shard
 from shards.write.generations import read_generations
 
 CPU = torch.device("cpu")
-MAX_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +100,6 @@ def read_checkpoint(folder: Path) -> None:
     RunningMeans().load(facts.get("open_report", {}), CPU, is_leader=True)
     if "damage" in facts:
         DamageTally(8, 0.1).load(facts["damage"])
-
-
-@contextlib.contextmanager
-def only_clear_errors(what: str) -> Iterator[None]:
-    began_s = time.monotonic()
-    message = "none"
-    try:
-        yield
-    except InputError as error:
-        message = str(error)
-    except BaseException as error:
-        raise AssertionError(f"{what} ended in {type(error).__name__}: {error}") from error
-    assert 0 < len(message) < 6000, what
-    assert time.monotonic() - began_s < MAX_SECONDS, what
 
 
 def fuzz_file(path: Path, read: Callable[[], None], count: int, seed: int) -> None:

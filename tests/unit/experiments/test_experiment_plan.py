@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from tiny_experiment import DOCUMENT
 
 from jobs.command_line import PRESETS
 from jobs.compare import EXPERIMENTS
@@ -19,21 +20,7 @@ SHIPPED = EXPERIMENTS.names()
 
 
 def tiny(**changes: object) -> Experiment:
-    document = {
-        "title": "t",
-        "question": "q",
-        "baseline": "plain",
-        "primary": "psnr_y",
-        "margin": 0.1,
-        "metrics": ["psnr_y"],
-        "seeds": [1, 2],
-        "budgets": {"cpu": {"preset": "demo", "start": "demo_psnr"}},
-        "arms": {
-            "plain": {"title": "P", "train": {"discriminator": {"semantic": False, "residual": False}}},
-            "sed": {"title": "P+SeD"},
-        },
-    }
-    return structure(document | changes, Experiment, "tiny")
+    return structure(DOCUMENT | changes, Experiment, "tiny")
 
 
 def planned(experiment: Experiment, budget: str = "cpu", folder: str = "out", **choices: object) -> Plan:
