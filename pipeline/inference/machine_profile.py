@@ -10,8 +10,9 @@ from typing import Annotated, TypeAlias
 
 from pipeline.errors import ConfigError
 from shards.format.codecs import DEFAULT_CODEC
+from shards.format.documents import read_document
 from shards.format.files import write_atomically
-from shards.schema import Positive, Range, parse, parse_json
+from shards.schema import Positive, Range
 
 Rate: TypeAlias = Annotated[float, Range(1e-9, 1e12)]
 _MAX_BYTES = 2**20
@@ -77,11 +78,9 @@ def load_profile(path: Path) -> MachineProfile:
         InputError: It cannot be read, or is none.
     """
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES)
+        profile = read_document(path, MachineProfile, _MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read the profile {path}: {error.strerror}; measure it with --measure") from error
-    profile = parse(parse_json(raw), MachineProfile, str(path))
     measured = set(profile.feature_bytes) & set(profile.decode_images_per_second)
     if DEFAULT_CODEC not in measured or measured != {*profile.feature_bytes, *profile.decode_images_per_second}:
         raise ConfigError(
