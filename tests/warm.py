@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["jobs.train_sed", "pipeline.run.session", "pipeline.runtime.backend", "warm"])
+_LATE = ["open_clip", "torch._inductor", "matplotlib.backends.backend_agg", "matplotlib.style", "pipeline.run.training"]
+_SERVER.set_forkserver_preload(["jobs.train_sed", "warm", *_LATE])  # late: what a run imports on its way, 5 s of it
 _FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 
