@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from jobs.ray_head import watching_head
 from jobs.terminal import EXIT_FAULTS, EXIT_TERMINATED, Handler, JobStoppedError, handling_sigterm
 from pipeline.progress import Progress, say
 from shards.errors import InputError
@@ -250,10 +251,17 @@ def ray_session(*, num_cpus: int | None = None) -> Iterator[RaySession]:
         description = f"a local Ray ({_num_slots(1.0, 0.0)} CPUs)"
     session = RaySession(description)
     try:
-        with handling_sigterm(_drain(session.stop)):
+        with handling_sigterm(_drain(session.stop)), _watching(address):
             yield session
     finally:
         ray.shutdown()
+
+
+def _watching(address: str | None) -> contextlib.AbstractContextManager[None]:
+    """Watch the head of a joined cluster; a client (`ray://`) is not connected to it, and a local Ray has no other."""
+    if not address or address.startswith("ray://"):
+        return contextlib.nullcontext()
+    return watching_head(ray.get_runtime_context().gcs_address)
 
 
 def _join(address: str) -> None:
