@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.checkpoint.run_folder import RunFolder, RunState
 from pipeline.run.record import parameters_of, recorded_reports
-from pipeline.tracking import RunDescription, known_run_id, read_description, send_later
+from pipeline.tracking import RunDescription, known_run_id, knows_run, read_description, send_later
 from shards.errors import InputError
 
 TRACKED_STATUS: dict[RunState, str] = {
@@ -48,9 +48,20 @@ def sync_run(path: Path, tracker: str) -> str:
         status = folder.read_status()
         ended = TRACKED_STATUS[status.state if status else "running"]
         description = read_description(folder.tracking) or _described(folder)
-        send_later(tracker, description, folder.tracking, lambda: recorded_reports(folder), ended)
+        files = _files_of_another_store(folder) if tracker == "mlflow" else []
+        send_later(tracker, description, folder.tracking, lambda: recorded_reports(folder), ended, files)
     run_id = known_run_id(folder.mlflow) if tracker == "mlflow" else None
+    if files:
+        return f"{path}: {tracker} has it as run {run_id}, without the pictures, which stay where it was tracked before"
     return f"{path}: {tracker} has all of it{f', as run {run_id}' if run_id else ''}"
+
+
+def _files_of_another_store(folder: RunFolder) -> list[Path]:
+    """Return the files that another store of MLflow received, where this one does not know the run."""
+    run_id = known_run_id(folder.mlflow)
+    if run_id is None or knows_run(run_id):
+        return []
+    return [path for path in (folder.config, folder.generator, folder.best_generator) if path.is_file()]
 
 
 def _described(folder: RunFolder) -> RunDescription:

@@ -11,7 +11,7 @@ from pipeline.tracking.description import (
     keep_description,
     read_description,
 )
-from pipeline.tracking.mlflow_run import known_run_id, open_existing, remember_run_id
+from pipeline.tracking.mlflow_run import known_run_id, knows_run, open_existing, remember_run_id
 from pipeline.tracking.mlflow_tracker import MlflowTracker
 from pipeline.tracking.source import code, source_tags
 from pipeline.tracking.tracker import TRACKERS, check_trackers
@@ -29,6 +29,7 @@ __all__ = [
     "code",
     "keep_description",
     "known_run_id",
+    "knows_run",
     "open_existing",
     "open_trackers",
     "read_description",

@@ -100,6 +100,27 @@ def check_store() -> None:
     correct_paths(mlflow.get_tracking_uri())
 
 
+@raising_tracking_errors
+def knows_run(run_id: str) -> bool:
+    """Return whether MLflow has a run: one that another store has had is sent anew, with its files.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    prepare()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    check_store()
+    try:
+        mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
+
+
 class MlflowRun:
     """A run that MLflow knows, called directly: whoever must not wait calls it from a `Background`.
 

@@ -58,13 +58,19 @@ def open_trackers(names: Sequence[str], description: RunDescription, folder: Pat
     return Trackers([Background(name, _delivery(name, description, folder, record)) for name in names])
 
 
-def send_later(name: str, description: RunDescription, folder: Path, record: Record, status: str) -> None:
-    """Send what a tracker lacks of a run that no process trains, and its end; arguments as in `open_trackers`.
+def send_later(
+    name: str, description: RunDescription, folder: Path, record: Record, status: str, files: Sequence[Path] = ()
+) -> None:
+    """Send what a tracker lacks of a run that no process trains, more files, and the run's end.
+
+    Other arguments are as in `open_trackers`.
 
     Raises:
         TrackingError: The tracker failed; nothing is lost, and another call sends the rest.
     """
     delivery = _delivery(name, description, folder, record)
+    for path in files:
+        delivery.file(path)
     delivery.deliver()
     last = max((report.unix_s or 0.0 for report in record()), default=0.0)
     delivery.end(status, last or None)

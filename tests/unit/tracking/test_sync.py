@@ -82,6 +82,28 @@ def test_run_trained_without_a_server_looks_the_same_once_it_is_sent(
     )
 
 
+def test_run_that_was_tracked_elsewhere_is_sent_with_its_files_and_says_what_it_lacks(
+    preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laptop, server = (f"sqlite:///{tmp_path / name}.db" for name in ("laptop", "server"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", laptop)
+    run_session(preset, tmp_path / "run")
+    known = tracked(MlflowClient(laptop), tmp_path / "run")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert run_job(sync.main, [str(tmp_path / "run")]) == 0
+    assert "without the pictures" in capsys.readouterr().err
+    assert run_job(sync.main, [str(tmp_path / "run")]) == 0  # finds nothing to send
+    assert "has all of it" in capsys.readouterr().err
+    moved = tracked(MlflowClient(server), tmp_path / "run")
+    before, after = looks(MlflowClient(laptop), known), looks(MlflowClient(server), moved)
+    assert before.pop("pictures")
+    assert not after.pop("pictures")
+    before["files"].remove("images")
+    del before["tags"]["mlflow.loggedImages"]
+    assert before["files"] == ["config.json", "generator.safetensors"]
+    assert after == before
+
+
 def test_run_that_was_killed_is_sent_as_killed_and_one_whose_server_is_away_stays_whole(
     store: str,
     closed_port: int,
