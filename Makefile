@@ -15,7 +15,7 @@ setup: $(VENV)/installed  ## .venv with everything, at the versions in constrain
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is required, this is " + sys.version.split()[0] + "; run make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,deepspeed,s3,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,deepspeed,s3,server,dev]'
 	@# A Ray cluster asks for a token (2.60 and newer), and its commands look for one only when told: agree once, here.
 	@grep -q RAY_AUTH_MODE $(BIN)/activate || printf '\nexport RAY_AUTH_MODE="$${RAY_AUTH_MODE:-token}"\n' >> $(BIN)/activate
 	@RAY_AUTH_MODE=token $(BIN)/ray get-auth-token --generate > /dev/null 2>&1

@@ -110,10 +110,17 @@ class Database(Server):
 
     Attributes:
         uri: Of the database, for MLflow.
+        variables: Where clients find it; any password is the right one.
     """
 
     def __init__(self, folder: Path, programs: Path, user: str | None) -> None:
         data, port = folder / "data", free_port()
+        self.variables = {
+            "POSTGRES_HOST": "127.0.0.1",
+            "POSTGRES_PORT": str(port),
+            "POSTGRES_USER": _USER,
+            "POSTGRES_DB": _USER,
+        }
         initdb = [str(programs / "initdb"), "-D", str(data), "-U", _USER, "--auth=trust", "--no-sync"]
         initdb += ["--no-locale", "-E", "UTF8"]
         subprocess.run(initdb, check=True, capture_output=True, user=user, cwd=folder)

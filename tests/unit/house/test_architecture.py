@@ -56,7 +56,9 @@ def test_configuration_holds_no_code(folder: str) -> None:
     suffixes = {
         path.suffix for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
     }
-    assert suffixes - {".json", ".md", ".sbatch", ".toml", ".yaml", ".yml", ".Dockerfile"} == set()
+    assert (
+        suffixes - {".json", ".md", ".sbatch", ".sh", ".toml", ".yaml", ".yml", ".Dockerfile", ".dockerignore"} == set()
+    )
 
 
 @pytest.mark.parametrize("package", ["pipeline", "shards"])
