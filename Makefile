@@ -52,8 +52,8 @@ fix: setup  ## apply the fixes that lint and format can make
 ui: setup  ## the MLflow UI on http://127.0.0.1:5000 (make ui PORT=5001 for another port)
 	$(BIN)/python jobs/ui.py $(if $(PORT),--port $(PORT))
 
-bench: setup  ## the benchmarks and how to run each against a checkout of its peer
-	$(BIN)/python -m benchmarks
+bench: setup  ## the benchmarks on a CPU and the tables of docs (make bench PEERS=/tmp/peers PHOTOS=DIR); python -m benchmarks lists them
+	$(BIN)/python -m benchmarks --run $(if $(PEERS),--peers $(PEERS)) $(if $(PHOTOS),--photos $(PHOTOS))
 
 bench-gpu: setup  ## GPU tests and benchmarks in one call (make bench-gpu REFERENCE=/tmp/SeD)
 	$(BIN)/python -m benchmarks --gpu $(if $(REFERENCE),--reference $(REFERENCE))

@@ -1,1 +1,1 @@
-"""Measurements against named peers; never tests. `docs/benchmarks.md` keeps what they printed."""
+"""Measurements against named peers; never tests. `docs/benchmarks.md` shows their tables."""

@@ -1,4 +1,4 @@
-"""List the benchmarks and how to run each, or run all that need a GPU (`--gpu`)."""
+"""List the benchmarks and how to run each, run all of them (`--run`), or all that need a GPU (`--gpu`)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> int:
-    """Print the first paragraph and the command of every benchmark, or hand over to `gpu.py`."""
+    """Print the first paragraph and the command of every benchmark, or hand over to `_suite.py` or `gpu.py`."""
     if sys.argv[1:2] == ["--gpu"]:
         sys.path.insert(0, str(FOLDER))  # as for a benchmark that is started by its path
         from gpu import main as measure
 
         return measure(sys.argv[2:])
+    if sys.argv[1:2] == ["--render"]:
+        from benchmarks._document import rewrite
+
+        print("\n".join(f"rewrote {path}" for path in rewrite(FOLDER.parent / "docs")))
+        return 0
+    if sys.argv[1:] and sys.argv[1:] != ["--list"]:
+        from benchmarks._suite import main as run
+
+        return run(sys.argv[1:])
     for path in sorted(FOLDER.glob("[a-z]*.py")):
         docstring = path.read_text(encoding="utf-8").split('"""')[1]
         question, _, rest = docstring.partition("\n\n")
         command = rest.partition("Run:\n")[2].rstrip()
         print(f"{path.name}: {' '.join(question.split())}\n{command}\n")
-    print("What they printed, with device and date: docs/benchmarks.md")
+    print("All on a CPU, with the tables of docs/benchmarks.md: python -m benchmarks --run [NAME ...] [--peers DIR]")
     return 0
 
 

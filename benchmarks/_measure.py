@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import multiprocessing.connection
-import statistics
 import sys
 import time
 import types
@@ -78,20 +77,18 @@ def time_step(step: Step) -> Seconds:
     return time.perf_counter() - start_wall, time.process_time() - start_cpu
 
 
-def time_alternating(
+def time_repeats(
     timers: Mapping[str, Callable[[], Seconds]], repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Let the ways take turns, each a `time_step` of its own; return the medians by the wall clock and on the CPU."""
-    wall: dict[str, list[float]] = {way: [] for way in timers}
-    cpu: dict[str, list[float]] = {way: [] for way in timers}
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Let methods take turns, each a `time_step` of its own; return their seconds by the wall clock and on the CPU."""
+    wall: dict[str, list[float]] = {method: [] for method in timers}
+    cpu: dict[str, list[float]] = {method: [] for method in timers}
     for _ in range(repeats):
-        for way, timer in timers.items():
+        for method, timer in timers.items():
             wall_s, cpu_s = timer()
-            wall[way].append(wall_s)
-            cpu[way].append(cpu_s)
-    for name, seconds in (("wall", wall), ("cpu", cpu)):
-        print(f"  {name}", {way: [round(value, 2) for value in values] for way, values in seconds.items()}, flush=True)
-    return medians(wall), medians(cpu)
+            wall[method].append(wall_s)
+            cpu[method].append(cpu_s)
+    return wall, cpu
 
 
 class StepProcess:
@@ -143,11 +140,6 @@ def _make_steps(
         except EOFError:
             return
         pipe.send(time_step(step))
-
-
-def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Return the median of each way."""
-    return {way: statistics.median(values) for way, values in seconds.items()}
 
 
 def peak_mib(build: Callable[..., Step], *arguments: Any, threads: int, steps: int = 2) -> float:

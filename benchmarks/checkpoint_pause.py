@@ -15,6 +15,7 @@ Run:
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -23,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _origin import add_json_argument, extremes, publish, speed_up
+from _tables import Column, Row, label, ratio, row_of, seconds
 
 from pipeline.checkpoint import BackgroundWriter, Checkpoint, CheckpointStore, Retention
 from pipeline.models.discriminators import PatchDiscriminator
@@ -31,6 +34,15 @@ from pipeline.runtime.trainable import DdpTrainable
 from pipeline.train.ema import MovingAverage
 from pipeline.train.skips import SkippedUpdates
 from pipeline.train.state import TrainingState
+
+PAUSES = (
+    label("method"),
+    seconds("wall s"),
+    seconds("CPU s"),
+    ratio("times as long as in the background"),
+    Column("checkpoint, MiB", ",.0f", "lower", is_compared=True),
+)
+WORK = (label("a step's work"), label("cores"), seconds("wall s"), ratio("of its time alone", "lower"))
 
 
 def build_state() -> TrainingState:
@@ -79,12 +91,14 @@ def time_work(state: TrainingState, writer: BackgroundWriter, crop_px: int, repe
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure and publish the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--crop-px", type=int, default=160, help="of the step's work; it should outlast the writing")
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure; default: a temporary one")
+    add_json_argument(parser)
     options = parser.parse_args()
+    options.threads = 1
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     torch.set_num_threads(1)
     state, store = build_state(), CheckpointStore(folder / "checkpoints", Retention(newest=2))
@@ -100,17 +114,34 @@ def main() -> None:
         worked_s = time_work(state, writer, options.crop_px, options.repeats)
     size_mib = sum(path.stat().st_size for path in store.complete()[-1].iterdir()) / 2**20
     shutil.rmtree(folder)
-    print(f"checkpoint of {size_mib:.0f} MiB; seconds until the next step may begin, medians of {options.repeats}")
-    print("| way | wall s | least to most | CPU s |\n| --- | --- | --- | --- |")
-    for way, values in pauses.items():
-        wall_s, cpu_s = zip(*values, strict=True)
-        spread = f"{min(wall_s):.2f} to {max(wall_s):.2f}"
-        print(f"| {way} | {statistics.median(wall_s):.2f} | {spread} | {statistics.median(cpu_s):.2f} |")
-    print(f"| background, the first | {first[0]:.2f} | | {first[1]:.2f} |")
-    print(f"written {statistics.median(written_s):.2f} s later\n")
-    print("| a step's work | wall s | least to most |\n| --- | --- | --- |")
-    for way, wall_s in worked_s.items():
-        print(f"| {way} | {statistics.median(wall_s):.2f} | {min(wall_s):.2f} to {max(wall_s):.2f} |")
+    print(f"complete {statistics.median(written_s):.2f} s later")
+    publish("checkpoint-pause", PAUSES, pause_rows(pauses, first, size_mib), options)
+    publish("checkpoint-work", WORK, work_rows(worked_s), options)
+
+
+def pause_rows(pauses: dict[str, list[tuple[float, float]]], first: tuple[float, float], size_mib: float) -> list[Row]:
+    """Return the rows of both methods, and that of the first save in the background."""
+    wall_s = {method: [wall for wall, _ in values] for method, values in pauses.items()}
+    saved, saved_range = speed_up(wall_s["foreground"], wall_s["background"])
+    rows = []
+    for method, values in pauses.items():
+        cpu = statistics.median(cpu for _, cpu in values)
+        spread = {"wall s": extremes(wall_s[method])}
+        times = None
+        if method == "foreground":
+            times, spread["times as long as in the background"] = saved, saved_range
+        rows.append(row_of(PAUSES, method, statistics.median(wall_s[method]), cpu, times, size_mib, spread=spread))
+    return [*rows, row_of(PAUSES, "background, the first, which allocates host memory", *first, None, size_mib)]
+
+
+def work_rows(worked_s: dict[str, list[float]]) -> list[Row]:
+    """Return the rows of a step's work by itself and beside the thread that writes."""
+    cores, rows = str(len(os.sched_getaffinity(0))), []
+    for method, wall_s in worked_s.items():
+        slower, slower_range = speed_up(wall_s, worked_s["by itself"])
+        spread = {"wall s": extremes(wall_s), "of its time alone": slower_range}
+        rows.append(row_of(WORK, method, cores, statistics.median(wall_s), slower, spread=spread))
+    return rows
 
 
 if __name__ == "__main__":

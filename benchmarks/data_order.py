@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+from _origin import add_json_argument, publish
+from _tables import Row, label, mib, ratio, row_of, seconds
 
 from shards.format.manifest import Manifest, write_manifest
 from shards.format.settings import ImageSettings
@@ -31,6 +33,20 @@ from shards.read.reader import ShardSet
 
 NUM_RANKS, SHARE, NUM_INDICES = 4096, 32, 1000
 CUTS_A_PHOTO, PHOTOS_A_SHARD, SHARDS, BATCH = 40, 12, 270, 32
+METHODS = (
+    label("method"),
+    label("samples", ","),
+    seconds("first 1,000 indices, s", ".3f"),
+    seconds("later ones, s", ".3f"),
+    mib("MiB"),
+)
+OPENED = (
+    label("shards opened", ","),
+    seconds("s"),
+    mib(),
+    ratio("bytes per shard", "lower", ",.0f"),
+)
+PAIRS = (label(f"window, of {SHARDS} shards"), ratio(f"pairs of one photo per batch of {BATCH}", "lower"))
 SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=1)
 
 
@@ -76,6 +92,7 @@ def in_child(work: Callable[..., tuple[float, float]], *args: object) -> tuple[f
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, work, args))
     process.start()
+    sender.close()  # else nobody notices that it failed
     result = receiver.recv()
     process.join()
     return result
@@ -111,31 +128,42 @@ def same_photo_pairs(window_shards: int) -> float:
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Measure and publish the three tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--samples", type=int, default=10**9)
     parser.add_argument("--shards", type=int, default=10**5)
     parser.add_argument("--permutation-samples", type=int, default=10**8, help="of the peer, which needs the memory")
+    add_json_argument(parser)
     options = parser.parse_args()
-    print("| way | samples | first 1,000 indices, s | later ones, s | MiB |\n| --- | --- | --- | --- | --- |")
-    ways = [
+    libraries = ("numpy",)
+    publish("sampling-order", METHODS, compare_methods(options), options, libraries=libraries)
+    opened_rows = [open_shards(options.shards // divisor) for divisor in (100, 10, 1)]
+    publish("sampling-order-open", OPENED, opened_rows, options, libraries=libraries)
+    pair_rows = [row_of(PAIRS, str(shards or "all"), same_photo_pairs(shards)) for shards in (1, 4, 16, 64, 0)]
+    publish("sampling-order-pairs", PAIRS, pair_rows, options, libraries=libraries)
+
+
+def compare_methods(options: argparse.Namespace) -> list[Row]:
+    """Return the rows of our orders and of the peer's."""
+    methods = (
         ("keyed permutation of all", keyed, options.samples, 0),
         ("windows of 16 shards", keyed, options.samples, 16),
         ("windows of 256 shards", keyed, options.samples, 256),
         ("stored permutation (peer)", permuted, options.permutation_samples, 0),
-    ]
-    for name, work, num_samples, window_shards in ways:
-        first, later, peak = in_child(work, num_samples, options.shards, window_shards)
-        print(f"| {name} | {num_samples:,} | {first:.4f} | {later:.4f} | {peak:.0f} |", flush=True)
-    print("\n| shards opened | s | peak MiB | bytes a shard |\n| --- | --- | --- | --- |")
-    for num_shards in (options.shards // 100, options.shards // 10, options.shards):
-        with tempfile.TemporaryDirectory() as folder:
-            write_large_manifest(Path(folder), num_shards)
-            seconds, _, peak = in_child(opened, folder)
-        print(f"| {num_shards:,} | {seconds:.2f} | {peak:.0f} | {peak * 2**20 / num_shards:.0f} |", flush=True)
-    print(f"\n| window, of {SHARDS} shards | pairs of one photo in a batch of {BATCH} |\n| --- | --- |")
-    for window_shards in (1, 4, 16, 64, 0):
-        print(f"| {window_shards or 'all'} | {same_photo_pairs(window_shards):.2f} |")
+    )
+    rows = []
+    for name, work, num_samples, window_shards in methods:
+        measured = in_child(work, num_samples, options.shards, window_shards)
+        rows.append(row_of(METHODS, name, num_samples, *measured))
+    return rows
+
+
+def open_shards(num_shards: int) -> Row:
+    """Return the row of one number of shards."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_large_manifest(Path(folder), num_shards)
+        spent_s, _, peak = in_child(opened, folder)
+    return row_of(OPENED, num_shards, spent_s, peak, peak * 2**20 / num_shards)
 
 
 if __name__ == "__main__":

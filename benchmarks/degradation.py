@@ -20,7 +20,6 @@ import importlib.util
 import multiprocessing
 import multiprocessing.connection
 import os
-import platform
 import random
 import statistics
 import sys
@@ -37,6 +36,8 @@ import numpy as np
 import torch
 import yaml
 from _measure import import_script
+from _origin import add_json_argument, extremes, publish, speed_up
+from _tables import Row, label, mib, ratio, row_of, seconds
 from skimage import data as photos
 from torch import Tensor
 
@@ -48,8 +49,9 @@ from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import load_recipe
 
 SCALE, CANVAS_PX, CROP_PX = 4, 400, 256
-BATCHES_OF_MEMORY = (3, 6, 12, 24)
 WAYS = ("reference", "ours", "ours, float32")
+TIMES = (label("side"), seconds("s per batch"), ratio("speed-up", form=".1f"), ratio("speed-up by sums", form=".1f"))
+PEAKS = (label("batch"), mib("peak MiB above an idle process"))
 Degrade = Callable[[int], tuple[Tensor, Tensor]]
 """Number of the batch to (lq, gt)."""
 
@@ -214,44 +216,51 @@ def peak_mib(num: int, options: argparse.Namespace) -> float:
     return peak
 
 
-def print_times(seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
-    """Print the table of times."""
-    print(f"\n{platform.machine()}, {options.device}, {options.threads} thread(s), torch {torch.__version__}, ", end="")
-    print(f"batch {options.batch}, {options.repeats} batches\n")
-    print("| side | s a batch, median | least to most | times as fast, of medians | of sums |")
-    print("| --- | --- | --- | --- | --- |")
-    slow = seconds["reference"]
-    for way, values in seconds.items():
-        median, total = statistics.median(values), sum(values)
-        ratios = f"{statistics.median(slow) / median:.1f} | {sum(slow) / total:.1f}"
-        print(f"| {way} | {median:.2f} | {min(values):.2f} to {max(values):.2f} | {ratios} |")
-
-
-def print_peaks(options: argparse.Namespace) -> None:
-    """Print the table of memory."""
-    peaks = [f"{peak_mib(num, options):.0f}" for num in BATCHES_OF_MEMORY]
-    print(f"\n| batch | {' | '.join(map(str, BATCHES_OF_MEMORY))} |\n| --- |{' --- |' * len(peaks)}")
-    print(f"| peak MiB above an idle process | {' | '.join(peaks)} |")
+def time_rows(timings: dict[str, list[float]]) -> list[Row]:
+    """Return the rows of the times."""
+    slow, rows = timings["reference"], []
+    for way, values in timings.items():
+        faster, faster_range = speed_up(slow, values)
+        spread = {"s per batch": extremes(values), "speed-up": faster_range, "speed-up by sums": faster_range}
+        targets = {"speed-up": 8.0} if way == "ours" else {}
+        cells = (way, statistics.median(values), faster, sum(slow) / sum(values))
+        rows.append(row_of(TIMES, *cells, spread=spread, targets=targets))
+    return rows
 
 
 def main() -> None:
-    """Measure and print tables for docs/benchmarks.md."""
+    """Measure and publish the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reference", type=Path, required=True, help="checkout of github.com/XPixelGroup/BasicSR")
-    parser.add_argument("--model", type=Path, required=True, help="checkout of github.com/xinntao/Real-ESRGAN")
+    parser.add_argument(
+        "--reference", type=Path, help="checkout of github.com/XPixelGroup/BasicSR, for the part `time`"
+    )
+    parser.add_argument("--model", type=Path, help="checkout of github.com/xinntao/Real-ESRGAN, for the part `time`")
+    parser.add_argument("--parts", nargs="+", choices=("time", "memory"), default=["time", "memory"])
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--no-memory", action="store_true", help="measure time alone")
+    parser.add_argument("--memory-batches", nargs="+", type=int, default=[3, 6, 12, 24])
+    add_json_argument(parser)
     options = parser.parse_args()
+    if "time" in options.parts:
+        require_checkouts(options, parser)
+    torch.set_num_threads(options.threads)
+    if "time" in options.parts:
+        timings = time_alternating({way: build(way, options.batch, options) for way in WAYS}, options)
+        publish("degradation", TIMES, time_rows(timings), options)
+    if "memory" in options.parts and options.device == "cpu":
+        peaks = [row_of(PEAKS, num, peak_mib(num, options)) for num in options.memory_batches]
+        publish("degradation-memory", PEAKS, peaks, options)
+
+
+def require_checkouts(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End with exit code 2 without both checkouts."""
+    if options.reference is None or options.model is None:
+        parser.error("the part `time` needs --reference and --model; --parts memory does without them")
     for folder, file in ((options.reference, "basicsr/utils/diffjpeg.py"), (options.model, "realesrgan/models")):
         if not (folder / file).exists():
-            raise SystemExit(f"{folder} is not the checkout that is needed: it has no {file}")
-    torch.set_num_threads(options.threads)
-    print_times(time_alternating({way: build(way, options.batch, options) for way in WAYS}, options), options)
-    if not options.no_memory and options.device == "cpu":
-        print_peaks(options)
+            parser.error(f"{folder} is not the checkout that is needed: it has no {file}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import platform
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +32,11 @@ from _measure import (
     import_reference,
     matrix_rate,
     peak_mib,
-    time_alternating,
+    time_repeats,
     time_step,
 )
+from _origin import add_json_argument, extremes, publish, speed_up
+from _tables import Column, Row, label, mib, ratio, row_of, seconds
 from torch import Tensor, nn
 
 from pipeline.losses import GeneratorLosses, VanillaLoss
@@ -45,6 +47,23 @@ from pipeline.train.micro_batches import StepInput
 
 NETWORKS = {"P+SeD": ("SeD_P", PatchDiscriminator), "U+SeD": ("SeD_U", UNetDiscriminator)}
 WAYS = ("reference", "apart", "shared")
+COLUMNS = (
+    label("network"),
+    label("batch"),
+    label("passes"),
+    seconds("wall s"),
+    ratio("speed-up"),
+    seconds("CPU s"),
+    ratio("speed-up by CPU s"),
+    mib(),
+    ratio("memory, of the reference's", "lower"),
+    Column("GFLOP", ",.0f", "lower", is_compared=True, noise=0.0),
+    Column("of matrix rate", ".0%", "higher"),
+)
+TARGETS = {  # of the speed by processor seconds, and of memory
+    "P+SeD": {"speed-up by CPU s": 1.15, "memory, of the reference's": 0.9},
+    "U+SeD": {"speed-up by CPU s": 1.5, "memory, of the reference's": 0.7},
+}
 Result = tuple[float, Tensor | None]
 """The discriminator's loss, and the gradient of the fake image."""
 Step = Callable[[], Result]
@@ -142,27 +161,32 @@ def check_equal_numerics(steps: dict[str, Step]) -> dict[str, int]:
     return flops
 
 
-def measure(name: str, options: argparse.Namespace) -> list[str]:
+def measure(name: str, options: argparse.Namespace) -> list[Row]:
     """Measure one network and return the table's rows."""
     print(f"{name}:")
     steps = {way: build_step(way, name, options) for way in WAYS}
     flops = check_equal_numerics(steps)
     timers = {way: functools.partial(time_step, step) for way, step in steps.items()}
-    wall, cpu = time_alternating(timers, options.repeats)
+    wall, cpu = time_repeats(timers, options.repeats)
     rate = matrix_rate()
     del steps, timers
     peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
-    print(f"  matrix rate {rate / 1e9:.0f} GFLOP a CPU second, peaks {peaks}", flush=True)
-    return [
-        f"| {name} | {way} | {wall[way]:.2f} | {wall['reference'] / wall[way]:.2f} | {cpu[way]:.2f} | "
-        f"{cpu['reference'] / cpu[way]:.2f} | {peaks[way]:.0f} | {peaks[way] / peaks['reference']:.2f} | "
-        f"{flops[way] / 1e9:.0f} | {flops[way] / cpu[way] / rate:.0%} |"
-        for way in WAYS
-    ]
+    rows = []
+    for way in WAYS:
+        faster, faster_range = speed_up(wall["reference"], wall[way])
+        by_cpu, by_cpu_range = speed_up(cpu["reference"], cpu[way])
+        cpu_s = statistics.median(cpu[way])
+        spread = {"wall s": extremes(wall[way]), "CPU s": extremes(cpu[way])}
+        spread |= {"speed-up": faster_range, "speed-up by CPU s": by_cpu_range}
+        values = (name, options.batch, way, statistics.median(wall[way]), faster, cpu_s, by_cpu, peaks[way])
+        shares = (peaks[way] / peaks["reference"], flops[way] / 1e9, flops[way] / cpu_s / rate)
+        targets = {} if way == "reference" else TARGETS[name]
+        rows.append(row_of(COLUMNS, *values, *shares, spread=spread, targets=targets))
+    return rows
 
 
 def main() -> None:
-    """Measure and print a table for docs/benchmarks.md."""
+    """Measure and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="checkout of github.com/lbc12345/SeD")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -176,18 +200,12 @@ def main() -> None:
         default=True,
         help="for ours, as the presets have it; faster on some CPUs, slower on others",
     )
+    add_json_argument(parser)
     options = parser.parse_args()
     import_reference(options.reference)
     torch.set_num_threads(options.threads)
     rows = [row for name in options.networks for row in measure(name, options)]
-    print(f"\n{platform.machine()} CPU, {options.threads} thread(s), float32, torch {torch.__version__}, ", end="")
-    print(f"batch {options.batch}, {options.crop_px} px, median of {options.repeats}\n")
-    print(
-        "| network | way | wall s | times as fast | CPU s | times as fast | peak MiB | of reference | GFLOP | ", end=""
-    )
-    print("of matrix rate |")
-    print("|" + " --- |" * 10)
-    print("\n".join(rows))
+    publish("discriminator", COLUMNS, rows, options)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import multiprocessing
-import subprocess
 import sys
 import time
 import traceback
@@ -26,7 +25,8 @@ from typing import Any
 
 import torch
 from _device import Row, describe_device
-from _gpu_parts import PARTS, ROOT
+from _gpu_parts import PARTS
+from _origin import commit, first_line
 from _steps import NETWORKS
 
 TINY = {"batch": 2, "batches": [2], "crop_px": 64, "blocks": 1, "rounds": 1, "steps": 1, "run_steps": 5}
@@ -149,20 +149,7 @@ def _cell(value: Any) -> str:
 
 def driver() -> str:
     """Return the NVIDIA driver's version, where there is one."""
-    return _first_line(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
-
-
-def commit() -> str:
-    """Return this checkout's commit."""
-    return _first_line(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"])
-
-
-def _first_line(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.splitlines()[0].strip()
+    return first_line(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from _measure import time_step
+from _origin import add_json_argument, extremes, publish
+from _tables import Row, label, mib, ratio, row_of, seconds
 from torch import Tensor, nn
 
 from pipeline.losses import PerceptualLoss
@@ -35,6 +36,16 @@ Operator = Callable[..., Tensor]
 Inputs = tuple[Tensor, ...]
 DISCRIMINATORS = {"P+SeD": PatchDiscriminator, "U+SeD": UNetDiscriminator}
 DISCRIMINATOR_PASSES = 3
+COLUMNS = (
+    label("operator"),
+    label("step"),
+    label("batch"),
+    seconds("fast, ms per step", ".0f"),
+    seconds("plain, ms per step", ".0f"),
+    ratio("saves, of a step", form=".1%"),
+    mib("fast, MiB kept", ".1f"),
+    mib("plain, MiB kept", ".1f"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,14 +120,15 @@ def kept_mib(run: Operator, case: Case) -> float:
     return sum(size for pointer, size in kept.items() if pointer not in given) / 2**20
 
 
-def compare(case: Case, repeats: int) -> tuple[float, float, float]:
-    """Return the CPU seconds of fast and plain, and the median of what a pair of them differs by."""
+def compare(case: Case, repeats: int) -> tuple[float, float, float, float, float]:
+    """Return the CPU seconds of fast and plain, and the median, least and most of what a pair of them differs by."""
     ways = [functools.partial(once, run, case) for run in (case.fast, case.plain)]
     for way in ways:
         way()
     pairs = [tuple(time_step(way)[1] for way in ways) for _ in range(repeats)]
     fast, plain = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
-    return fast, plain, statistics.median(slow - quick for quick, slow in pairs)
+    gains = [slow - quick for quick, slow in pairs]
+    return fast, plain, statistics.median(gains), *extremes(gains)
 
 
 def time_networks(batch: int, crop_px: int, repeats: int) -> dict[str, float]:
@@ -142,44 +154,39 @@ def time_networks(batch: int, crop_px: int, repeats: int) -> dict[str, float]:
     }
 
 
-def rows_of(cases: Sequence[Case], steps: dict[str, float], repeats: int) -> list[str]:
+def rows_of(cases: Sequence[Case], steps: dict[str, float], options: argparse.Namespace) -> list[Row]:
     """Measure every operator and return the table's rows, one for each step that it is part of."""
     rows = []
     for operator in dict.fromkeys(case.operator for case in cases):
         own = [case for case in cases if case.operator == operator]
-        measured = [compare(case, repeats) for case in own]
-        fast, plain, gain = (
-            sum(case.calls * seconds[index] for case, seconds in zip(own, measured, strict=True)) for index in range(3)
+        measured = [compare(case, options.repeats) for case in own]
+        fast, plain, gain, least, most = (
+            sum(case.calls * values[index] for case, values in zip(own, measured, strict=True)) for index in range(5)
         )
         memory = [sum(kept_mib(run(case), case) for case in own) for run in (lambda c: c.fast, lambda c: c.plain)]
         for network, step in steps.items():
             if own[0].network in ("RRDB", network):
-                rows.append(
-                    f"| {operator} | {network} | {1e3 * fast:.0f} | {1e3 * plain:.0f} | {gain / step:.1%} | "
-                    f"{memory[0]:.1f} | {memory[1]:.1f} |"
-                )
+                cells = (operator, network, options.batch, 1e3 * fast, 1e3 * plain, gain / step, *memory)
+                rows.append(row_of(COLUMNS, *cells, spread={"saves, of a step": (least / step, most / step)}))
     return rows
 
 
 def main() -> None:
-    """Measure and print a table for docs/benchmarks.md."""
+    """Measure and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--crop-px", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--step-repeats", type=int, default=1, help="of the networks that make up a step")
+    add_json_argument(parser)
     options = parser.parse_args()
+    options.threads = 1
     keep_freed_memory()
     torch.set_num_threads(1)
     steps = time_networks(options.batch, options.crop_px, options.step_repeats)
     cases = [*dense_cases(options.batch, options.crop_px), *unet_cases(options.batch, options.crop_px)]
-    print(f"{platform.machine()} CPU, 1 thread, torch {torch.__version__}, batch {options.batch}, {options.crop_px} px")
     print({name: f"{seconds:.1f} s per step" for name, seconds in steps.items()}, flush=True)
-    print(
-        "\n| operator | step | fast, ms per step | plain, ms per step | of a step | fast, MiB kept | plain, MiB kept |"
-    )
-    print("|" + " --- |" * 7)
-    print("\n".join(rows_of(cases, steps, options.repeats)))
+    publish("operators", COLUMNS, rows_of(cases, steps, options), options)
 
 
 if __name__ == "__main__":

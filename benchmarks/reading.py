@@ -3,7 +3,7 @@
 Both read the same sub-images (480 px, stride 240, with their LR of 120 px) from the page cache, cut 256 px of HR with
 its 64 px of LR, turn both, and stack batches: the reference by its own dataset (`datasets/srdata.py`, OpenCV) from
 files written as its own script writes them; ours from shards, with CRC, order and seeded crop. The reference gives
-float tensors, ours bytes that become floats on the device; that conversion is timed as well (`ours + float`). They take
+float tensors, ours bytes that become floats on the device; that conversion is timed as well (the last row). They take
 turns.
 
 Crops a processor second come from a loader without workers, crops a second by the clock from one with as many workers
@@ -17,7 +17,6 @@ Run:
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import tempfile
 import time
@@ -29,6 +28,8 @@ import cv2  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
 from _measure import import_script
+from _origin import add_json_argument, extremes, publish, speed_up
+from _tables import Column, Row, label, ratio, row_of
 from torch.utils.data import DataLoader
 
 from pipeline.config.data import DataConfig
@@ -41,7 +42,8 @@ from shards.write.execution import SERIAL
 from shards.write.sources import discover
 
 CROP_PX, SCALE = 256, 4
-WAYS = ("reference", "ours", "ours + float")
+WAYS = ("reference", "ours", "ours, and to float as on the device")
+COLUMNS = (label("clock"), label("side"), Column("crops/s", ".0f", "higher"), ratio("speed-up"))
 
 
 def write_shards(photos: Path, output: Path) -> None:
@@ -118,17 +120,19 @@ def measure(
     return speeds
 
 
-def report(title: str, speeds: dict[str, list[float]]) -> None:
-    """Print a table."""
-    reference = statistics.median(speeds[WAYS[0]])
-    print(f"\n{title}\n| way | median | least to most | times the reference |\n| --- | --- | --- | --- |")
-    for way, values in speeds.items():
-        middle = statistics.median(values)
-        print(f"| {way} | {middle:.0f} | {min(values):.0f} to {max(values):.0f} | {middle / reference:.2f} |")
+def rows_of(clock: str, speeds: dict[str, list[float]]) -> list[Row]:
+    """Return the rows of one clock."""
+    rows = []
+    for side, values in speeds.items():
+        faster, faster_range = speed_up(values, speeds[WAYS[0]])  # these are speeds, not seconds
+        spread = {"crops/s": extremes(values), "speed-up": faster_range}
+        targets = {} if side == WAYS[0] else {"speed-up": 2.0}
+        rows.append(row_of(COLUMNS, clock, side, statistics.median(values), faster, spread=spread, targets=targets))
+    return rows
 
 
 def main() -> None:
-    """Write both datasets, read both, print."""
+    """Write both datasets, read both, publish the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--reference", type=Path, required=True, help="checkout of SeD")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of 480 px or more")
@@ -136,7 +140,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crops", type=int, default=256, help="for each value")
     parser.add_argument("--repeats", type=int, default=7)
+    add_json_argument(parser)
     options = parser.parse_args()
+    options.threads = 1
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -145,7 +151,6 @@ def main() -> None:
         write_folder(folder / "shards", folder / "png")
         files = [path.stat().st_size for path in (folder / "png").rglob("*.png")]
         size_mib = ShardSet.open(folder / "shards").manifest.size_bytes / 2**20
-        print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, OpenCV {cv2.__version__}")
         print(f"{len(files) // 2} sub-images; PNG folder {np.sum(files) / 2**20:.0f} MiB, shards {size_mib:.0f} MiB")
 
         def read(way: str, workers: int) -> Iterator[object]:
@@ -155,10 +160,11 @@ def main() -> None:
 
         sizes = (options.crops, options.batch, options.repeats)
         alone = measure(lambda way: read(way, 0), time.process_time, *sizes)
-        report("Crops a processor second, without workers", alone)
+        rows = rows_of("processor, no workers", alone)
         if options.workers:
             shared = measure(lambda way: read(way, options.workers), time.perf_counter, *sizes)
-            report(f"Crops a second, {options.workers} workers", shared)
+            rows += rows_of(f"wall, {options.workers} workers", shared)
+        publish("reading", COLUMNS, rows, options, libraries=("torch", "opencv-python-headless"))
 
 
 if __name__ == "__main__":

@@ -19,18 +19,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _origin import add_json_argument, extremes, publish
+from _tables import Column, Row, label, ratio, row_of, seconds
 
 VALUES = {f"group{number // 8}/value{number}": number / 7 for number in range(40)}
-
 SETTLE_S = 8
 """Until trackers have opened their stores."""
+PEER = "Accelerate's `MLflowTracker`"
+COLUMNS: tuple[Column, ...] = (
+    label("method"),
+    seconds("call, ms", ".3g"),
+    seconds("95% of calls below, ms", ".3g"),
+    seconds("computation after it, ms", ".3g"),
+    ratio("call, of the peer's", "lower", ".3f"),
+)
+Milliseconds = dict[str, tuple[list[float], list[float]]]
+"""Those of each method's calls, and of the computations after them."""
 
 
 def main() -> int:
-    """Measure and print the table."""
+    """Measure and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200, help="reports of each method")
-    repeats = parser.parse_args().repeats
+    add_json_argument(parser)
+    options = parser.parse_args()
+    options.threads, origin = 1, Path.cwd()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -40,10 +53,13 @@ def main() -> int:
             "our trackers: mlflow, tensorboard": ours(Path(folder) / "b", ["mlflow", "tensorboard"]),
         }
         time.sleep(SETTLE_S)
-        methods["Accelerate's MLflowTracker"] = accelerates()
-        print_table(measure(methods, repeats))
+        methods[PEER] = accelerates()
+        found = measure(methods, options)
         os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
-        print_table(measure({"our trackers: a server that is away": ours(Path(folder) / "c", ["mlflow"])}, repeats))
+        away = {"our trackers: a server that is away": ours(Path(folder) / "c", ["mlflow"])}
+        found |= measure(away, options)
+        os.chdir(origin)
+    publish("reports", COLUMNS, rows_of(found), options, libraries=("torch", "accelerate", "mlflow"))
     return 0
 
 
@@ -78,9 +94,9 @@ def accelerates() -> Callable[[int], None]:
     return lambda step: tracker.log(VALUES, step=step)
 
 
-def measure(methods: dict[str, Callable[[int], None]], repeats: int) -> dict[str, tuple[list[float], list[float]]]:
+def measure(methods: dict[str, Callable[[int], None]], options: argparse.Namespace) -> Milliseconds:
     """Return the milliseconds of each method's calls, and of the computations after them."""
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in methods}
+    found: Milliseconds = {name: ([], []) for name in methods}
     image = torch.rand(1, 16, 128, 128)
     network = torch.nn.Conv2d(16, 16, 3, padding=1)
 
@@ -94,7 +110,7 @@ def measure(methods: dict[str, Callable[[int], None]], repeats: int) -> dict[str
     for report in methods.values():  # the first opens the trackers
         report(0)
     time.sleep(SETTLE_S)
-    for step in range(1, repeats + 1):
+    for step in range(1, options.repeats + 1):
         for name, report in methods.items():
             compute()
             start_s = time.perf_counter()
@@ -104,12 +120,15 @@ def measure(methods: dict[str, Callable[[int], None]], repeats: int) -> dict[str
     return found
 
 
-def print_table(found: dict[str, tuple[list[float], list[float]]]) -> None:
-    """Print medians, and the 95th percentile of the calls."""
-    print("| method | call, ms | 95% of calls below, ms | computation after it, ms |\n| --- | --- | --- | --- |")
+def rows_of(found: Milliseconds) -> list[Row]:
+    """Return medians, and the 95th percentile of the calls."""
+    peer_ms, rows = statistics.median(found[PEER][0]), []
     for name, (calls, after) in found.items():
-        high = sorted(calls)[int(0.95 * len(calls))]
-        print(f"| {name} | {statistics.median(calls):.3f} | {high:.3f} | {statistics.median(after):.2f} |")
+        call, high = statistics.median(calls), sorted(calls)[int(0.95 * len(calls))]
+        quarters = statistics.quantiles(calls, n=4) if len(calls) > 1 else calls * 3
+        spread = {"call, of the peer's": extremes([quarter / peer_ms for quarter in quarters])}
+        rows.append(row_of(COLUMNS, name, call, high, statistics.median(after), call / peer_ms, spread=spread))
+    return rows
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import multiprocessing
-import platform
 import re
-import resource
 import statistics
 import sys
 import tempfile
@@ -35,7 +33,9 @@ from typing import Any, Literal
 
 import numpy as np
 import psutil
-from _measure import import_script
+from _measure import import_script, resident_mib
+from _origin import add_json_argument, extremes, publish, speed_up
+from _tables import Column, Row, label, mib, ratio, row_of, seconds
 
 from jobs.ray_tasks import RaySession, ray_session
 from shards.config import ShardConfig
@@ -43,7 +43,7 @@ from shards.degradation.bicubic import downscale
 from shards.format.photos import decode_photo
 from shards.format.png import ENCODER, encode_png
 from shards.write.dataset import survey_and_plan, write
-from shards.write.plan import Plan, make_plan, write_plan
+from shards.write.plan import make_plan, write_plan
 from shards.write.sources import SourceFile, discover
 from shards.write.subimages import cut_side, grid
 from shards.write.survey import Photo
@@ -52,6 +52,24 @@ from shards.write.tasks import shard_tasks
 Task = Literal["classical", "realworld"]
 NUM_PROCESSES = 2
 SIZE_PX, STRIDE_PX, SCALE = 480, 240, 4
+COLUMNS = (
+    label("task"),
+    label("method"),
+    seconds("wall s"),
+    ratio("of the bare loop's speed"),
+    seconds("CPU s"),
+    ratio("of the bare loop's, by CPU s"),
+    mib("peak MiB of a worker"),
+)
+PLANS = (
+    label("photos", ","),
+    Column("sub-images", ","),
+    Column("shards", ","),
+    seconds("s", ".1f"),
+    seconds("CPU s", ".1f"),
+    mib("peak MiB above imports"),
+)
+LIBRARIES = ("ray", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -143,8 +161,8 @@ def peak_mib_of_workers() -> float:
     return max(peaks, default=0.0)
 
 
-def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference: Path | None) -> None:
-    """Time all ways, alternating, and print the table."""
+def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference: Path | None) -> list[Row]:
+    """Time all methods, alternating, and return their rows."""
     config = settings(sources, Path("unused"), degradation)
     with (
         tempfile.TemporaryDirectory(prefix="shard-writing-") as scratch,
@@ -170,7 +188,8 @@ def compare(sources: Sequence[Path], degradation: Task, repeats: int, reference:
             ways["extract_subimages"] = lambda folder: reference_once(module, links, level, folder)
         timings = alternate(ways, repeats)
         peak_mib = peak_mib_of_workers()
-    report(plan, degradation, timings, peak_mib)
+    print(f"{degradation}: {len(plan.photos)} photos, {plan.num_samples} sub-images; {ENCODER}", flush=True)
+    return rows_of(degradation, timings, peak_mib)
 
 
 def alternate(ways: dict[str, Callable[[Path], object]], repeats: int) -> dict[str, list[Timing]]:
@@ -184,20 +203,21 @@ def alternate(ways: dict[str, Callable[[Path], object]], repeats: int) -> dict[s
     return timings
 
 
-def report(plan: Plan, degradation: Task, timings: dict[str, list[Timing]], peak_mib: float) -> None:
-    """Print a Markdown table, speeds relative to the bare loop."""
-    largest = max(photo.height_px * photo.width_px * 3 for photo in plan.photos) / 2**20
-    print(f"\n{degradation}: {len(plan.photos)} photos, {plan.num_samples} sub-images; {ENCODER}")
-    print(f"{platform.machine()}, {NUM_PROCESSES} processes; medians of {len(timings['job'])}\n")
-    print(
-        "| way | wall s | of the bare loop's throughput | CPU s | of the bare loop's |\n| --- | --- | --- | --- | --- |"
-    )
-    walls = {name: statistics.median(timing.wall_s for timing in found) for name, found in timings.items()}
-    cpus = {name: statistics.median(timing.cpu_s for timing in found) for name, found in timings.items()}
+def rows_of(degradation: Task, timings: dict[str, list[Timing]], peak_mib: float) -> list[Row]:
+    """Return the rows of one task, speeds relative to the bare loop."""
+    walls = {name: [timing.wall_s for timing in found] for name, found in timings.items()}
+    cpus = {name: [timing.cpu_s for timing in found] for name, found in timings.items()}
+    rows = []
     for name in timings:
-        wall, cpu = walls["bare loop"] / walls[name], cpus["bare loop"] / cpus[name]
-        print(f"| {name} | {walls[name]:.2f} | {wall:.2f} | {cpus[name]:.2f} | {cpu:.2f} |")
-    print(f"\npeak memory of a worker: {peak_mib:.0f} MiB; largest decoded photo {largest:.1f} MiB")
+        wall, wall_range = speed_up(walls["bare loop"], walls[name])
+        cpu, cpu_range = speed_up(cpus["bare loop"], cpus[name])
+        spread = {"wall s": extremes(walls[name]), "of the bare loop's speed": wall_range}
+        spread["of the bare loop's, by CPU s"] = cpu_range
+        medians = statistics.median(walls[name]), statistics.median(cpus[name])
+        cells = (degradation, name, medians[0], wall, medians[1], cpu, peak_mib if name == "job" else None)
+        targets = {"of the bare loop's speed": 0.9, "of the bare loop's, by CPU s": 0.9}
+        rows.append(row_of(COLUMNS, *cells, spread=spread, targets=targets if name == "job" else {}))
+    return rows
 
 
 def invented(number: int) -> Photo:
@@ -206,22 +226,19 @@ def invented(number: int) -> Photo:
     return Photo(f"DF2K/{name[:24]}.png", name, 4_000_000 + number, 1404 + number % 7, 2040, name[::-1])
 
 
-def plan_many(num_photos: int) -> None:
-    """Plan invented photos as the driver does, up to tasks and manifest; print time and memory."""
+def plan_many(num_photos: int) -> Row:
+    """Plan invented photos as the driver does, up to tasks and manifest; return time and memory."""
     start_s, cpu_s = time.perf_counter(), time.process_time()
-    before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
+    idle_mib = resident_mib("VmRSS")
     photos = [invented(number) for number in range(num_photos)]
     with tempfile.TemporaryDirectory(prefix="shard-writing-") as folder:
         config = replace(settings((Path("unused"),), Path(folder), "classical"), shard_size_mib=192.0)
         plan = make_plan(config, photos, [])
         write_plan(config.output, plan)
         tasks = shard_tasks(plan, config.output, {photo.name: Path(photo.name) for photo in photos})
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{num_photos} photos, {plan.num_samples} sub-images, {len(tasks)} shards planned in "
-        f"{time.perf_counter() - start_s:.1f} s ({time.process_time() - cpu_s:.1f} s of CPU); peak {peak_mib:.0f} MiB, "
-        f"{before_mib:.0f} MiB of it imports"
-    )
+    spent = (time.perf_counter() - start_s, time.process_time() - cpu_s)
+    return row_of(PLANS, num_photos, plan.num_samples, len(tasks), *spent, resident_mib("VmHWM") - idle_mib)
 
 
 def main() -> None:
@@ -232,14 +249,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--degradation", nargs="+", default=["realworld", "classical"])
     parser.add_argument("--plan", type=int, metavar="N", help="plan N invented photos instead")
+    add_json_argument(parser)
     arguments = parser.parse_args()
     if arguments.plan:
-        plan_many(arguments.plan)
+        publish("shard-planning", PLANS, [plan_many(arguments.plan)], arguments, libraries=LIBRARIES)
         return
     if not arguments.photos:
         parser.error("give folders of photos, or --plan N")
-    for degradation in arguments.degradation:
-        compare(arguments.photos, degradation, arguments.repeats, arguments.reference)
+    rows = [
+        row
+        for degradation in arguments.degradation
+        for row in compare(arguments.photos, degradation, arguments.repeats, arguments.reference)
+    ]
+    publish("shard-writing", COLUMNS, rows, arguments, libraries=LIBRARIES)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ import functools
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,13 +31,37 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from _measure import StepProcess, import_reference, peak_mib, time_alternating, time_step
+from _measure import StepProcess, import_reference, peak_mib, time_repeats, time_step
+from _origin import add_json_argument, extremes, publish, speed_up
 from _steps import ADVERSARIAL_WEIGHT, NETWORKS, SCHEDULES, Losses, Step, build_our_step, build_step
+from _tables import Column, Row, label, mib, ratio, row_of, seconds
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.train.ema import MovingAverage
 
 WAYS = ("reference", "ours")
+STEPS = (
+    label("network"),
+    label("batch"),
+    label("side"),
+    seconds("wall s", ".3g"),
+    Column("images/s", ".3f", "higher"),
+    ratio("speed-up"),
+    seconds("CPU s"),
+    ratio("speed-up by CPU s"),
+    mib(),
+    ratio("memory, of the reference's", "lower"),
+)
+SPEED_UPS = {"P+SeD": 1.2, "U+SeD": 1.3}
+"""Targets; that of memory is less than the reference's."""
+LOOP = (label("part of the loop"), seconds("wall s"), ratio("of the steps", "lower", ".2%"))
+RANKS = (
+    label("processes"),
+    seconds("wall s per step"),
+    Column("images/s", ".3f", "higher"),
+    ratio("of twice one"),
+    seconds("CPU s per step of one process"),
+)
 
 
 def build_reported_step(way: str, name: str, options: argparse.Namespace) -> Step:
@@ -57,7 +80,7 @@ def check_equal_losses(wanted: Losses, got: Losses, perceptual_weight: float, pr
         raise SystemExit(f"ours does not compute what the reference does: {got} and {wanted}")
 
 
-def measure_step(name: str, options: argparse.Namespace) -> list[str]:
+def measure_step(name: str, options: argparse.Namespace) -> list[Row]:
     """Measure a step with one discriminator and return the table's rows."""
     print(f"RRDB with {name}:", flush=True)
     with contextlib.ExitStack() as open_processes:
@@ -70,14 +93,20 @@ def measure_step(name: str, options: argparse.Namespace) -> list[str]:
             for way in WAYS
         }
         check_equal_losses(processes["reference"].first, processes["ours"].first, NETWORKS[name][2], options.precision)
-        wall, cpu = time_alternating({way: process.time for way, process in processes.items()}, options.repeats)
+        wall, cpu = time_repeats({way: process.time for way, process in processes.items()}, options.repeats)
     peaks = {way: peak_mib(build_step, way, name, options, threads=options.threads) for way in WAYS}
-    return [
-        f"| {name} | {way} | {wall[way]:.1f} | {options.batch / wall[way]:.3f} | {wall['reference'] / wall[way]:.2f} | "
-        f"{cpu[way]:.1f} | {cpu['reference'] / cpu[way]:.2f} | {peaks[way]:.0f} | "
-        f"{peaks[way] / peaks['reference']:.2f} |"
-        for way in WAYS
-    ]
+    rows = []
+    for way in WAYS:
+        faster, faster_range = speed_up(wall["reference"], wall[way])
+        by_cpu, by_cpu_range = speed_up(cpu["reference"], cpu[way])
+        wall_s, cpu_s = statistics.median(wall[way]), statistics.median(cpu[way])
+        spread = {"wall s": extremes(wall[way]), "CPU s": extremes(cpu[way])}
+        spread |= {"speed-up": faster_range, "speed-up by CPU s": by_cpu_range}
+        values = (name, options.batch, way, wall_s, options.batch / wall_s, faster, cpu_s, by_cpu, peaks[way])
+        reached = {"speed-up": SPEED_UPS[name], "memory, of the reference's": 1.0}
+        targets = reached if way == "ours" else {}
+        rows.append(row_of(STEPS, *values, peaks[way] / peaks["reference"], spread=spread, targets=targets))
+    return rows
 
 
 class Clock:
@@ -123,7 +152,7 @@ def run_job(preset_file: str, folder: str, threads: int, pipe: Any) -> None:
     pipe.send(clock.seconds if code == 0 else {})
 
 
-def measure_overhead(options: argparse.Namespace) -> list[str]:
+def measure_overhead(options: argparse.Namespace) -> list[Row]:
     """Run the job and return the table's rows: what of the loop is not the step."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from harness import write_photos, write_shards  # pyright: ignore[reportMissingImports]
@@ -140,7 +169,7 @@ def measure_overhead(options: argparse.Namespace) -> list[str]:
         train["run_dir"], train["data"]["shards"] = f"{folder}/run", f"{folder}/shards"
         train["data"] |= {"crop_px": options.crop_px, "canvas_px": options.crop_px}
         train["data"] |= {"batch_size": batch, "num_workers": 0}
-        train["generator"]["num_blocks"] = options.blocks
+        train["generator"] |= {"num_blocks": options.blocks, "initial_weights": "random"}
         train["semantics"]["weights"] = train["losses"]["perceptual_weights"] = "random"
         train["schedule"] |= {"total_images": options.steps * batch, "milestones_images": []}
         train["schedule"]["ema_half_life_images"] = 22_000.0
@@ -159,13 +188,12 @@ def measure_overhead(options: argparse.Namespace) -> list[str]:
         seconds = receive.recv()
         process.join()
     loop, step, saving = (seconds[label] for label in ("loop", "step", "checkpoint"))
-    rest = [whole - own - save for whole, own, save in zip(loop, step, saving, strict=True)]
     return [
-        f"| {label} | {wall:.2f} | {wall / step[0]:.2%} | {cpu:.2f} | {cpu / step[1]:.2%} |"
-        for label, (wall, cpu) in (
-            (f"{options.steps} steps", step),
-            ("data, reports, MLflow", rest),
-            ("one checkpoint", saving),
+        row_of(LOOP, part, wall, wall / step[0], targets={"of the steps": 0.05})
+        for part, wall in (
+            (f"{options.steps} steps", step[0]),
+            ("data, reports, MLflow", loop[0] - step[0] - saving[0]),
+            ("one checkpoint", saving[0]),
         )
     ]
 
@@ -204,26 +232,20 @@ def time_ranks(world_size: int, name: str, options: argparse.Namespace) -> tuple
     return max(wall for wall, _ in seconds), max(cpu for _, cpu in seconds)
 
 
-def measure_ranks(name: str, options: argparse.Namespace) -> list[str]:
+def measure_ranks(name: str, options: argparse.Namespace) -> list[Row]:
     """Return the table's rows: one process, two, and the share of twice the speed that two reach."""
     one, two = (time_ranks(world_size, name, options) for world_size in (1, 2))
+    share, target = one[0] / two[0], {"of twice one": 0.9}
     return [
-        f"| 1 process, 1 core | {one[0]:.2f} | {options.batch / one[0]:.3f} | 1.00 | {one[1]:.2f} | 1.00 |",
-        f"| 2 processes, 2 cores | {two[0]:.2f} | {2 * options.batch / two[0]:.3f} | {one[0] / two[0]:.2f} | "
-        f"{two[1]:.2f} | {one[1] / two[1]:.2f} |",
+        row_of(RANKS, "1, on 1 core", one[0], options.batch / one[0], 1.0, one[1]),
+        row_of(RANKS, "2, on 2 cores", two[0], 2 * options.batch / two[0], share, two[1], targets=target),
     ]
 
 
-def print_table(header: str, rows: list[str]) -> None:
-    """Print rows under a header, as Markdown."""
-    print(f"\n{header}\n|{' --- |' * (header.count('|') - 1)}")
-    print("\n".join(rows), flush=True)
-
-
 def main() -> None:
-    """Measure and print tables for docs/benchmarks.md."""
+    """Measure and publish the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reference", type=Path, required=True, help="checkout of github.com/lbc12345/SeD")
+    parser.add_argument("--reference", type=Path, help="checkout of github.com/lbc12345/SeD, for the part `step`")
     parser.add_argument(
         "--parts", nargs="+", choices=("step", "overhead", "ranks"), default=["step", "overhead", "ranks"]
     )
@@ -242,32 +264,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="of the run whose overhead is measured")
     parser.add_argument("--threads", type=int, default=1)
+    add_json_argument(parser)
     options = parser.parse_args()
+    if "step" in options.parts and options.reference is None:
+        parser.error("the part `step` needs --reference; --parts overhead ranks does without it")
     if options.device != "cpu" and options.parts != ["step"]:
         parser.error("only the part `step` runs on a GPU: give --parts step")
     options.warmup = options.warmup or (1 if options.device == "cpu" and not options.compile else 5)
-    import_reference(options.reference)
     torch.set_num_threads(options.threads)
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()} CPU"
     compiled = ", compiled" if options.compile else ""
-    print(
-        f"{device}, {options.threads} thread(s), ours in {options.precision}{compiled}, torch {torch.__version__}, ",
-        end="",
-    )
-    print(
-        f"batch {options.batch}, {options.crop_px} px, {options.blocks} blocks, median of {options.repeats}", flush=True
-    )
+    print(f"ours in {options.precision}{compiled}, {options.crop_px} px, {options.blocks} blocks", flush=True)
     if "step" in options.parts:
+        import_reference(options.reference)
         rows = [row for name in options.networks for row in measure_step(name, options)]
-        print_table(
-            "| network | way | wall s | images a s | times as fast | CPU s | times as fast | peak MiB | of reference |",
-            rows,
-        )
+        publish("training-step", STEPS, rows, options)
     if "overhead" in options.parts:
-        print_table("| part of the loop | wall s | of the steps | CPU s | of the steps |", measure_overhead(options))
+        publish("training-overhead", LOOP, measure_overhead(options), options, libraries=("torch", "mlflow"))
     if "ranks" in options.parts:
-        header = "| processes | wall s a step | images a s | of twice one | CPU s a step of one | one over two |"
-        print_table(header, measure_ranks(options.networks[0], options))
+        publish("training-ranks", RANKS, measure_ranks(options.networks[0], options), options)
 
 
 if __name__ == "__main__":

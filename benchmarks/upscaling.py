@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import statistics
 import sys
 import tempfile
 import types
@@ -21,53 +22,68 @@ from typing import Any
 
 import numpy as np
 import torch
-from _device import describe_device
-from _measure import Step, StepProcess, import_script, peak_mib, time_alternating
+from _measure import Step, StepProcess, import_script, peak_mib, time_repeats
+from _origin import add_json_argument, extremes, publish, speed_up
+from _tables import Column, Row, label, mib, ratio, row_of, seconds
 from numpy import ndarray
 
 SCALE, NUM_FEATURES, NUM_BLOCKS = 4, 64, 16
+OURS, HELPER, SPANDREL = "ours, in tiles", "Real-ESRGAN's helper, in tiles", "spandrel's call, whole"
+COLUMNS = (
+    label("photo, px"),
+    label("method"),
+    seconds("s"),
+    ratio("our speed-up"),
+    Column("output megapixels/s", ".2f", "higher"),
+    mib(),
+    ratio("times our memory", "higher"),
+)
 Build = Callable[..., Step]
 
 
 def main() -> None:
-    """Measure every size and print the table."""
+    """Measure every size and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--helper", type=Path, required=True, help="checkout of github.com/xinntao/Real-ESRGAN")
+    parser.add_argument("--helper", type=Path, help="checkout of github.com/xinntao/Real-ESRGAN; else without it")
     parser.add_argument("--sizes", nargs="+", default=["510x340", "800x600"], help="of photos, WIDTHxHEIGHT in LQ px")
     parser.add_argument("--tile-px", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    add_json_argument(parser)
     options = parser.parse_args()
-    print(f"{describe_device('cuda' if torch.cuda.is_available() else 'cpu')}, {options.threads} thread(s)")
-    print("| photo, px | way | s | ratio to ours | output megapixels/s | peak MiB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    options.device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder:
-        for size in options.sizes:
-            measure(size, options, Path(folder))
+        rows = [row for size in options.sizes for row in measure(size, options, Path(folder))]
+    publish("upscaling", COLUMNS, rows, options, libraries=("torch", "spandrel"))
 
 
-def measure(size: str, options: argparse.Namespace, folder: Path) -> None:
-    """Print the rows of one size."""
+def measure(size: str, options: argparse.Namespace, folder: Path) -> list[Row]:
+    """Return the rows of one size."""
     width, height = map(int, size.split("x"))
     lq = np.random.RandomState(0).randint(0, 256, (height, width, 3), dtype=np.uint8)
-    ways: dict[str, tuple[Build, tuple[Any, ...]]] = {
-        f"ours, tiles of at most {options.tile_px}": (build_ours, (lq, options.tile_px)),
-        f"Real-ESRGAN's helper, tiles of {options.tile_px}": (
-            build_helper, (lq, options.tile_px, options.helper, folder),
-        ),
-        "spandrel's call, whole": (build_spandrel, (lq, folder)),
-    }  # fmt: skip
+    methods: dict[str, tuple[Build, tuple[Any, ...]]] = {OURS: (build_ours, (lq, options.tile_px))}
+    if options.helper is not None:
+        methods[HELPER] = (build_helper, (lq, options.tile_px, options.helper, folder))
+    methods[SPANDREL] = (build_spandrel, (lq, folder))
     processes = {
-        way: StepProcess(build, *given, threads=options.threads, warmup=1) for way, (build, given) in ways.items()
+        method: StepProcess(build, *given, threads=options.threads, warmup=1)
+        for method, (build, given) in methods.items()
     }
-    wall, _ = time_alternating({way: process.time for way, process in processes.items()}, options.repeats)
+    wall = time_repeats({method: process.time for method, process in processes.items()}, options.repeats)[0]
     for process in processes.values():
         process.close()
-    ours = next(iter(wall.values()))
-    for way, (build, given) in ways.items():
-        mib = peak_mib(build, *given, threads=options.threads, steps=1)
-        rate = 1e-6 * SCALE**2 * width * height / wall[way]
-        print(f"| {size} | {way} | {wall[way]:.2f} | {wall[way] / ours:.2f} | {rate:.2f} | {mib:,.0f} |", flush=True)
+    peaks = {
+        method: peak_mib(build, *given, threads=options.threads, steps=1) for method, (build, given) in methods.items()
+    }
+    rows = []
+    for method, wall_s in wall.items():
+        faster, faster_range = speed_up(wall_s, wall[OURS])
+        median = statistics.median(wall_s)
+        rate = 1e-6 * SCALE**2 * width * height / median
+        values = (f"{size}", method, median, faster, rate, peaks[method], peaks[method] / peaks[OURS])
+        spread = {"s": extremes(wall_s), "our speed-up": faster_range}
+        rows.append(row_of(COLUMNS, *values, spread=spread))
+    return rows
 
 
 def build_network() -> torch.nn.Module:
