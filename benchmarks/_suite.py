@@ -61,6 +61,7 @@ class Task:
 
 
 SUITE = (
+    Task("bound", 1.0, "", "--presets demo_psnr rrdb_psnr_x4 --batch 1"),
     Task(
         "data_order", 0.5, "--permutation-samples 10000000",
         "--samples 10000000 --shards 100 --permutation-samples 1000",

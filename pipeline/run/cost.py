@@ -17,7 +17,7 @@ from pipeline.config.schema import TrainConfig
 from pipeline.losses import GradientPenalty
 from pipeline.models.discriminators import DiscriminatorOptions, build_discriminator
 from pipeline.models.semantics.extractor import build_backbone, build_frozen_maps
-from pipeline.run.hollow import HollowRun, build_hollow, num_parameters
+from pipeline.run.hollow import build_hollow, num_parameters
 from pipeline.runtime.trainable import OptimizerState, Trainable
 from pipeline.train.gan_step import Adversary, Gan, Turn, gan_step
 from pipeline.train.micro_batches import StepInput
@@ -72,14 +72,11 @@ def cost_of(config: TrainConfig) -> Cost:
         ConfigError: The networks do not fit together.
     """
     schedule, batch = config.schedule, config.data.batch_size
-    hollow = build_hollow(config)
+    gan = hollow_gan(config)
+    lq, gt = hollow_images(config, _IMAGES)
     with torch.device("meta"):
-        crop_px, scale = config.data.crop_px, config.generator.scale
-        gt = torch.empty(_IMAGES, 3, crop_px, crop_px)
-        lq = torch.empty(_IMAGES, 3, crop_px // scale, crop_px // scale)
         with FlopCounterMode(display=False) as extracting:
-            semantics = _semantics_of(config, gt)
-        gan = _counted(config, hollow)
+            semantics = hollow_semantics(config, gt)
         adversarial = _count(gan, StepInput(lq, gt, gt, semantics), is_adversarial=True) if gan.adversaries else 0
         pixel_only = _count(gan, StepInput(lq, gt, gt, None), is_adversarial=False)
     if config.semantics.source != "cached":
@@ -109,16 +106,28 @@ def _num_parameters_of(options: DiscriminatorOptions, channels: int, crop_px: in
         return num_parameters(build_discriminator(options, channels, crop_px))
 
 
+def hollow_images(config: TrainConfig, num_images: int) -> tuple[Tensor, Tensor]:
+    """Return LQ and ground truth of a batch on the meta device."""
+    crop_px, scale = config.data.crop_px, config.generator.scale
+    sides_px = (crop_px // scale, crop_px)
+    lq, gt = (torch.empty(num_images, 3, side_px, side_px, device="meta") for side_px in sides_px)
+    return lq, gt
+
+
 @torch.no_grad()
-def _semantics_of(config: TrainConfig, gt: Tensor) -> Tensor | None:
+def hollow_semantics(config: TrainConfig, gt: Tensor) -> Tensor | None:
+    """Run the extractor of a run on ground truth of the meta device; None where the run has none."""
     if not config.uses_semantics:
         return None
     semantics = config.semantics
-    extractor = build_frozen_maps(semantics.architecture, (semantics.layer,), crop_px=config.data.crop_px)
+    with torch.device("meta"):
+        extractor = build_frozen_maps(semantics.architecture, (semantics.layer,), crop_px=config.data.crop_px)
     return extractor.maps(gt)[-1]
 
 
-def _counted(config: TrainConfig, hollow: HollowRun) -> Gan:
+def hollow_gan(config: TrainConfig) -> Gan:
+    """Return networks and losses of a run on the meta device for `gan_step`; their updates do nothing."""
+    hollow = build_hollow(config)
     adversaries = (
         Adversary(_Counted(network), name, config.discriminators[name].semantic)
         for name, network in hollow.discriminators.items()
