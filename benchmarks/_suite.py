@@ -61,7 +61,7 @@ class Task:
 
 
 SUITE = (
-    Task("bound", 1.0, "", "--presets demo_psnr rrdb_psnr_x4 --batch 1"),
+    Task("bound", 0.5, "", "--presets demo_psnr rrdb_psnr_x4 --batch 1"),
     Task(
         "data_order", 0.5, "--permutation-samples 10000000",
         "--samples 10000000 --shards 100 --permutation-samples 1000",
@@ -69,13 +69,18 @@ SUITE = (
     Task("checkpoint_pause", 1.0, "--repeats 7", "--repeats 1 --crop-px 32"),
     Task("report_cost", 1.0, "--repeats 100", "--repeats 2"),
     Task("upscaling", 3.0, "--sizes 800x600 --repeats 3", "--sizes 24x16 --repeats 1", "--helper {Real-ESRGAN}"),
-    Task("ops", 4.0, "--repeats 5", "--crop-px 32 --repeats 1"),
-    Task("degradation", 1.0, "--parts memory", "--memory-batches 1"),
-    Task("degradation", 4.0, "--parts time --reference {BasicSR} --model {Real-ESRGAN} --repeats 5", "--batch 1"),
+    Task("ops", 3.0, "--repeats 5", "--crop-px 32 --repeats 1"),
+    Task("degradation", 0.5, "--parts memory", "--memory-batches 1"),
+    Task("degradation", 2.5, "--parts time --reference {BasicSR} --model {Real-ESRGAN} --repeats 3", "--batch 1"),
     Task("shard_writing", 0.5, "--plan 100000", "--plan 100"),
+    Task("generators", 4.0, "--repeats 1", "--only compact spandrel:SAFMN"),
     Task("shard_writing", 5.0, "{photos} --repeats 3", optional="--reference {BasicSR}"),
     Task("reading", 2.0, "--reference {SeD} --photos {photos} --repeats 3 --crops 512"),
-    Task("discriminator_step", 4.0, "--reference {SeD} --batch 1 --repeats 2"),
+    Task("feature_codecs", 1.0, "--photos {photos} --crops 32"),
+    Task(
+        "feature_codecs", 1.5, "--photos {photos} --crops 32 --architecture open_clip:RN50 --weights random",
+    ),
+    Task("discriminator_step", 3.5, "--reference {SeD} --batch 1 --repeats 2"),
     Task("training_step", 6.0, "--reference {SeD} --parts step --repeats 3"),
     Task("training_step", 1.0, "--parts ranks --networks P+SeD --crop-px 128 --repeats 5"),
     Task(
@@ -173,7 +178,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     names = list(dict.fromkeys(task.benchmark for task in SUITE))
     parser.add_argument("--run", nargs="*", metavar="NAME", choices=names, help=f"default: all of {', '.join(names)}")
     parser.add_argument("--peers", type=Path, help="folder of checkouts: BasicSR, Real-ESRGAN, SeD; each is optional")
-    parser.add_argument("--photos", type=Path, help="folder of photos of 480 px or more, for shards and reading")
+    parser.add_argument("--photos", type=Path, help="folder of 32 or more photos of at least 480 px")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="its benchmarks/*.json and *.md are rewritten")
     parser.add_argument("--tiny", action="store_true", help="small inputs, to see that it works; needs another --docs")
     options = parser.parse_args(argv)

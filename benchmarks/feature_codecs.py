@@ -21,16 +21,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numcodecs
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _origin import add_json_argument, publish
+from _tables import Column, Row, label, row_of, seconds
 from PIL import Image
 from torch import Tensor, nn
 
@@ -45,38 +45,47 @@ COSINE, DECODE_MS = 0.9999, 2.0
 """The bound of the default beside the yardstick: least cosine, and processor time of reading a crop."""
 
 
+COLUMNS = (
+    label("features"),
+    label("crops"),
+    label("codec"),
+    Column("KiB per crop", ".1f", "lower", is_compared=True, noise=0.2),
+    Column("encode crops/s", ",.0f", "higher"),
+    Column("decode crops/s", ",.0f", "higher"),
+    seconds("decode ms"),
+    Column("least cosine", ".6f", "higher", is_compared=True, noise=1e-4),
+    Column("largest error", ".1e", "lower", is_compared=True),
+    Column("change of D's loss", ".1e", "lower", is_compared=True, noise=0.5),
+    Column("of D's gradient", ".1e", "lower", is_compared=True, noise=0.5),
+    Column("of G's gradient", ".1e", "lower", is_compared=True, noise=0.5),
+)
+
+
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table."""
+class Outcome:
+    """What a codec costs and loses; the yardstick has no bytes and takes no time."""
 
     name: str
-    kib: float
-    encode_ms: float
-    decode_ms: float
-    cosine: float
+    kib: float | None
+    encode_ms: float | None
+    decode_ms: float | None
+    cosine: float | None
     error: float
     loss: float
     gradient: float
     image_gradient: float
 
-    def is_within_bound(self, yardstick: Row) -> bool:
+    def is_within_bound(self, yardstick: Outcome) -> bool:
         """Return whether it may be the default."""
         moves_less = self.gradient < yardstick.gradient and self.image_gradient < yardstick.image_gradient
-        return moves_less and self.cosine >= COSINE and self.decode_ms < DECODE_MS
+        is_quick = self.decode_ms is not None and self.decode_ms < DECODE_MS
+        return moves_less and is_quick and self.cosine is not None and self.cosine >= COSINE
 
-    @property
-    def line(self) -> str:
-        """In Markdown."""
-        speeds = [f"{1e3 / ms:.0f}" if ms else "-" for ms in (self.encode_ms, self.decode_ms)]
-        changes = [f"{value:.1e}" for value in (self.error, self.loss, self.gradient, self.image_gradient)]
-        cells = [f"{self.kib:.1f}", *speeds, f"{self.decode_ms:.2f}", f"{self.cosine:.6f}", *changes]
-        return f"| {self.name} | {' | '.join(cells)} |"
-
-
-HEADER = (
-    "| codec | KiB per crop | encode crops/s | decode crops/s | decode ms | least cosine | largest error | "
-    "change of loss | of D's gradient | of G's gradient |\n" + "| --- " * 10 + "|"
-)
+    def row(self, features: str, num_crops: int) -> Row:
+        """Return the line of the table."""
+        speeds = [1e3 / spent_ms if spent_ms else None for spent_ms in (self.encode_ms, self.decode_ms)]
+        losses = (self.cosine, self.error, self.loss, self.gradient, self.image_gradient)
+        return row_of(COLUMNS, features, num_crops, self.name, self.kib, *speeds, self.decode_ms, *losses)
 
 
 def read_crops(photos: Path, crop_px: int, count: int) -> Tensor:
@@ -176,13 +185,13 @@ def losses_of(before: Tensor, after: Tensor) -> tuple[float, float]:
     return float(cosines.min()), float((after - before).abs().max() / before.abs().max())
 
 
-def measure(sample: Tensor, features: Tensor, effect: Callable[..., Effect]) -> Iterator[Row]:
+def measure(sample: Tensor, features: Tensor, effect: Callable[..., Effect]) -> Iterator[Outcome]:
     """Yield the yardstick, then a row for each codec."""
     channels, rows, columns = features.shape[1:]
     reference = effect(features)
     stored = [feature.half().numpy() for feature in features]
     in_bfloat16 = effect(features, in_bfloat16=True)
-    yield Row("none, step in bfloat16", 0.0, 0.0, 0.0, 1.0, 0.0, *reference.change_to(in_bfloat16))
+    yield Outcome("none, step in bfloat16", None, None, None, None, 0.0, *reference.change_to(in_bfloat16))
     for codec in CODECS:
         coding = codec.bind((channels, rows, columns), codec.fit(feature.half().numpy() for feature in sample))
         payloads = [coding.encode(feature) for feature in stored]
@@ -191,11 +200,11 @@ def measure(sample: Tensor, features: Tensor, effect: Callable[..., Effect]) -> 
         decode_ms = statistics.median(cpu_ms(functools.partial(coding.decode, one)) for one in payloads)
         kib = statistics.mean(map(len, payloads)) / 2**10
         changes = reference.change_to(effect(after))
-        yield Row(codec.name, kib, encode_ms, decode_ms, *losses_of(features, after), *changes)
+        yield Outcome(codec.name, kib, encode_ms, decode_ms, *losses_of(features, after), *changes)
 
 
 def main() -> None:
-    """Extract once, measure every codec, print the table and the smallest within the bound."""
+    """Extract once, measure every codec, publish the table and print the smallest within the bound."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least --crop-px")
     parser.add_argument("--architecture", default="timm:tf_efficientnet_lite0")
@@ -205,23 +214,23 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=64, help="a multiple of 16: eight orientations in each half")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50, help="of the discriminator, before it is measured")
+    add_json_argument(parser)
     options = parser.parse_args()
+    options.threads = 1
     torch.set_num_threads(1)
     extractor = build_semantic_extractor(options.architecture, options.layer, options.weights, crop_px=options.crop_px)
     hr = read_crops(options.photos, options.crop_px, options.crops)
     features, half = extract(extractor, hr).clone(), len(hr) // 2
     discriminator = train_discriminator(hr[:half], features[:half], options.steps, options.batch)
     print(f"{extractor.description}\n{half} crops of {options.crop_px} px, {tuple(features.shape[1:])} each")
-    print(f"{platform.machine()} CPU, 1 thread, numcodecs {numcodecs.__version__}, torch {torch.__version__}\n{HEADER}")
     effect = functools.partial(effect_of, discriminator, hr[half:], batch=options.batch)
-    rows = []
-    for row in measure(features[:half], features[half:], effect):
-        print(row.line, flush=True)
-        rows.append(row)
-    yardstick, *coded = rows
-    fitting = [row for row in coded if row.is_within_bound(yardstick)]
-    print(f"\nsmallest that moves gradients less than bfloat16, with a cosine of {COSINE} and under {DECODE_MS:g} ms:")
-    print(min(fitting, key=lambda row: row.kib).name if fitting else "none")
+    yardstick, *coded = outcomes = list(measure(features[:half], features[half:], effect))
+    name = f"{options.architecture} layer {options.layer}, {options.weights}"
+    rows = [outcome.row(name, half) for outcome in outcomes]
+    publish("feature-codecs", COLUMNS, rows, options, libraries=("torch", "numcodecs"))
+    fitting = [outcome for outcome in coded if outcome.is_within_bound(yardstick)]
+    print(f"smallest that moves gradients less than bfloat16, with a cosine of {COSINE} and under {DECODE_MS:g} ms:")
+    print(min(fitting, key=lambda outcome: outcome.kib or 0.0).name if fitting else "none")
 
 
 if __name__ == "__main__":

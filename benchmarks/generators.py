@@ -1,23 +1,23 @@
 """How large and how fast are the generators at the sizes of their papers?
 
 For each: parameters, floating-point operations of one image of 64x64 LQ px at x4, and the time of a training step with
-it (forward and backward pass). Rows of the table between the two marks of docs/models.md are replaced.
+it (forward and backward pass). docs/models.md shows the table.
 
 Run:
-    python benchmarks/generators.py --output docs/models.md
+    python benchmarks/generators.py
+    python benchmarks/generators.py --only rrdb swinir --repeats 3
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import torch
 from _measure import time_step
+from _origin import add_json_argument, publish
+from _tables import Column, Row, label, row_of, seconds
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,7 +35,17 @@ from pipeline.models.generators import (
 from pipeline.models.generators.spandrel.options import TESTED
 
 SIDE_PX, SCALE = 64, 4
-MARKS = "<!-- generators: begin -->", "<!-- generators: end -->"
+COLUMNS = (
+    label("architecture"),
+    Column("sizes, if not the defaults"),
+    Column("parameters, M", ".2f", "lower"),
+    Column("GFLOPs, 64 px", ",.0f", "lower"),
+    seconds("step, s"),
+    Column("precisions"),
+    Column("LQ sides"),
+    Column("paper"),
+    Column("licence"),
+)
 NATIVE: dict[str, tuple[GeneratorOptions, str, str]] = {
     "rrdb": (RRDBOptions(scale=SCALE, num_features=64, num_blocks=23), "1809.00219", "64 features, 23 blocks"),
     "swinir": (SwinIROptions(scale=SCALE, num_features=180, num_blocks=6), "2108.10257", "180 features, 6 blocks"),
@@ -72,42 +82,19 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Measure all, or those that are named, and print or insert the table."""
+    """Measure all, or those that are named, and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="file whose table is replaced; without it the rows are printed")
-    parser.add_argument("--only", nargs="*", help="architectures to measure, to be printed; without it all")
+    parser.add_argument("--only", nargs="*", help="architectures to measure; without it all")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    if arguments.output is not None and arguments.only:
-        parser.error("--only with --output: the table has one date and one device, so it is measured whole")
-    before, begin, rest = (arguments.output.read_text(encoding="utf-8") if arguments.output else "").partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if arguments.output is not None and not (begin and end):
-        parser.error(f"{arguments.output} has no {MARKS[0]} and {MARKS[1]} between which the table stands")
-    rows = [row_of(name, arguments.repeats) for name in arguments.only or GENERATORS.names]
-    text = "\n".join([caption(), "", *HEAD, *rows])
-    if arguments.output is None:
-        print(text)
-    else:
-        arguments.output.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    add_json_argument(parser)
+    options = parser.parse_args()
+    options.device, options.threads = "cuda" if torch.cuda.is_available() else "cpu", 1
+    torch.set_num_threads(options.threads)
+    rows = [measure(name, options.repeats) for name in options.only or GENERATORS.names]
+    publish("generators", COLUMNS, rows, options, libraries=("torch", "spandrel"))
 
 
-HEAD = (
-    "| architecture | sizes, if not the defaults | parameters, M | GFLOPs, 64 px | step, s | precisions | "
-    "LQ sides | paper | licence |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-)
-
-
-def caption() -> str:
-    """Say what was measured where."""
-    today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    threads = "" if torch.cuda.is_available() else f", CPU seconds of {torch.get_num_threads()} thread(s)"
-    return f"*{device}{threads}, float32, torch {torch.__version__}, {today}; one image, x{SCALE}.*"
-
-
-def row_of(name: str, repeats: int) -> str:
+def measure(name: str, repeats: int) -> Row:
     """Measure one architecture and return its row."""
     options, paper, licence, sizes = described(name)
     torch.manual_seed(0)
@@ -115,13 +102,10 @@ def row_of(name: str, repeats: int) -> str:
     parameters = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
     smallest, multiple = generator.smallest_side_px, generator.size_multiple_px
     sides = f"multiples of {multiple}" if multiple > 1 else f"{smallest} and more" if smallest > 1 else "any"
-    architecture = GENERATORS[name]
-    seconds = step_seconds(generator, repeats)
     source = f"[{paper}](https://arxiv.org/abs/{paper})" if paper else "none"
-    return (
-        f"| `{name}` | {sizes} | {parameters:.2f} | {flops(options) / 1e9:,.0f} | {seconds:.2f} | "
-        f"{', '.join(architecture.precisions)} | {sides} | {source} | {licence} |"
-    )
+    numbers = (parameters, flops(options) / 1e9, step_seconds(generator, repeats))
+    precisions = ", ".join(GENERATORS[name].precisions)
+    return row_of(COLUMNS, f"`{name}`", sizes, *numbers, precisions, sides, source, licence)
 
 
 def described(name: str) -> tuple[GeneratorOptions, str, str, str]:
