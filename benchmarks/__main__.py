@@ -1,4 +1,4 @@
-"""List the benchmarks and how to run each, run all of them (`--run`), or all that need a GPU (`--gpu`)."""
+"""List the benchmarks, run all of a CPU (`--run`) or a GPU (`--gpu`), or write documents from files (`--render`)."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import re
 import signal
@@ -37,6 +38,7 @@ class Task:
         arguments: `{NAME}` stands for a peer's checkout or the folder of photos, without which the task is skipped.
         tiny: Added in order to see in seconds that it works; None where it cannot be that small.
         optional: Arguments that are given where their input is there.
+        module: What the peer imports and this project does not install; without it, as without the peer.
     """
 
     benchmark: str
@@ -44,14 +46,22 @@ class Task:
     arguments: str = ""
     tiny: str | None = None
     optional: str = ""
+    module: str = ""
+
+    @property
+    def has_module(self) -> bool:
+        """Whether the peer can be imported."""
+        return not self.module or importlib.util.find_spec(self.module) is not None
 
     def missing(self, inputs: Mapping[str, Path]) -> list[str]:
-        """Return the inputs without which it cannot run."""
-        return [name for name in INPUT.findall(self.arguments) if name not in inputs]
+        """Return the inputs and modules without which it cannot run."""
+        modules = [] if self.has_module or self.optional else [self.module]
+        return [*(name for name in INPUT.findall(self.arguments) if name not in inputs), *modules]
 
     def command(self, inputs: Mapping[str, Path], *, tiny: bool) -> list[str]:
         """Return the words of its command."""
-        optional = self.optional if set(INPUT.findall(self.optional)) <= set(inputs) else ""
+        is_there = self.has_module and set(INPUT.findall(self.optional)) <= set(inputs)
+        optional = self.optional if is_there else ""
         words = " ".join([self.arguments, optional, (self.tiny or "") if tiny else ""]).split()
         filled = [INPUT.sub(lambda match: str(inputs[match[1]]), word) for word in words]
         return [sys.executable, str(FOLDER / f"{self.benchmark}.py"), *filled]
@@ -74,8 +84,8 @@ SUITE = (
     Task("degradation", 2.5, "--parts time --reference {BasicSR} --model {Real-ESRGAN} --repeats 3", "--batch 1"),
     Task("shard_writing", 0.5, "--plan 100000", "--plan 100"),
     Task("generators", 4.0, "--repeats 1", "--only compact spandrel:SAFMN"),
-    Task("shard_writing", 5.0, "{photos} --repeats 3", optional="--reference {BasicSR}"),
-    Task("reading", 2.0, "--reference {SeD} --photos {photos} --repeats 3 --crops 512"),
+    Task("shard_writing", 5.0, "{photos} --repeats 3", optional="--reference {BasicSR}", module="cv2"),
+    Task("reading", 2.0, "--reference {SeD} --photos {photos} --repeats 3 --crops 512", module="cv2"),
     Task("feature_codecs", 1.0, "--photos {photos} --crops 32"),
     Task(
         "feature_codecs", 1.5, "--photos {photos} --crops 32 --architecture open_clip:RN50 --weights random",
@@ -122,7 +132,7 @@ def _print_end(worse: Sequence[str], skipped: Mapping[str, list[str]], failed: M
     for line in worse:
         print(f"  {line}")
     for name, missing in skipped.items():
-        print(f"SKIPPED {name}: not given: {', '.join(missing)}; its rows stay as they were")
+        print(f"SKIPPED {name}: not there: {', '.join(missing)}; its rows stay as they were")
     for name, fault in failed.items():
         print(f"FAILED {name}: {fault}")
 
@@ -134,7 +144,8 @@ def _run(task: Task, inputs: Mapping[str, Path], options: argparse.Namespace) ->
     with tempfile.TemporaryDirectory() as folder:
         command = [*task.command(inputs, tiny=options.tiny), "--json", folder]
         fault = _call(command, environment, timeout_s=60 * PATIENCE * task.minutes)
-        return fault, [] if fault else _merge(Path(folder), options.docs / "benchmarks")
+        # A table is written when it is whole, so those before a failure count.
+        return fault, _merge(Path(folder), options.docs / "benchmarks")
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 
 import pytest
@@ -48,3 +49,13 @@ def test_every_operator_takes_the_longer_of_both(bound: ModuleType) -> None:
     assert cells["predicted, ms"] > 1e12 * cells["GB per step"] / bound.COPY_BYTES
     assert cells["predicted, ms"] < cells["arithmetic alone, ms"] + 1e12 * cells["GB per step"] / bound.COPY_BYTES
     assert cells["measured, ms"] == "not measured"
+
+
+def test_rates_and_measured_steps_are_those_of_the_document(bound: ModuleType) -> None:
+    page = " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+    rates = re.search(r"(\d+) TFLOP/s in bf16, (\d+) in TF32, .*? copy (\d\.\d) TB/s", page)
+    assert rates
+    tera = [1e-12 * rate for rate in (*bound.MATRIX_FLOPS.values(), bound.COPY_BYTES)]
+    assert tera == pytest.approx([float(rate) for rate in rates.groups()])
+    assert f"| bf16, compiled, CUDA graph | separate | {bound.MEASURED_MS['rrdb_sed_p_x4']} |" in page
+    assert f"| bf16, CUDA graph | separate | {bound.MEASURED_MS['rrdb_sed_u_x4']} |" in page

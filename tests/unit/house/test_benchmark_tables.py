@@ -142,6 +142,8 @@ def test_tasks_take_optional_inputs_and_need_the_others() -> None:
     assert task.command(inputs, tiny=False)[2:] == ["--reference", "/a b/SeD", "--repeats", "3"]
     inputs["Real-ESRGAN"] = Path("/esr")
     assert task.command(inputs, tiny=True)[-4:] == ["--helper", "/esr", "--repeats", "1"]
+    assert dataclasses.replace(task, optional="", module="no_such_module").missing(inputs) == ["no_such_module"]
+    assert "--helper" not in dataclasses.replace(task, module="no_such_module").command(inputs, tiny=True)
 
 
 def test_suite_has_every_benchmark_and_fits_into_40_minutes() -> None:
