@@ -27,6 +27,7 @@ class Column:
         is_compared: Whether its numbers hold on other machines, too (ratios within a run, memory, counts), so that a
             later run is compared with it.
         noise: Share of a number by which it may change where no spread was recorded.
+        slack: What it may change by there in any case.
     """
 
     heading: str
@@ -35,6 +36,7 @@ class Column:
     is_label: bool = False
     is_compared: bool = False
     noise: float = 0.05
+    slack: float = 0.0
 
 
 def label(heading: str, form: str = "") -> Column:
@@ -52,9 +54,9 @@ def ratio(heading: str, better: Better = "higher", form: str = ".2f") -> Column:
     return Column(heading, form, better, is_compared=True)
 
 
-def mib(heading: str = "peak MiB", form: str = ",.0f") -> Column:
-    """Return a column of memory."""
-    return Column(heading, form, "lower", is_compared=True, noise=0.1)
+def mib(heading: str = "peak MiB") -> Column:
+    """Return a column of a process's memory."""
+    return Column(heading, ",.0f", "lower", is_compared=True, noise=0.1, slack=2.0)
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,9 @@ def list_worse(earlier: Table, new: Table) -> list[str]:
         for column in new.columns:
             old = before[new.key(row)]
             if column.is_compared and _is_worse(column, old, row):
-                values = [_number(column, one.cells[column.heading]) for one in (old, row)]
+                before_and_now = " and is ".join(f"{one.cells[column.heading]:.4g}" for one in (old, row))
                 name = ", ".join(str(part) for part in new.key(row))
-                worse.append(f"{new.name}: {name}: {column.heading} was {values[0]} and is {values[1]}")
+                worse.append(f"{new.name}: {name}: {column.heading} was {before_and_now}")
     return worse
 
 
@@ -189,7 +191,7 @@ def _is_worse(column: Column, old: Row, new: Row) -> bool:
 
 def _range(column: Column, row: Row) -> tuple[float, float]:
     value = float(row.cells[column.heading] or 0)
-    noise = abs(column.noise * value)
+    noise = max(abs(column.noise * value), column.slack)
     return row.spread.get(column.heading, (value - noise, value + noise))
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from _measure import time_step
 from _origin import add_json_argument, extremes, publish
-from _tables import Row, label, mib, ratio, row_of, seconds
+from _tables import Row, label, ratio, row_of, seconds
 from torch import Tensor, nn
 
 from pipeline.losses import PerceptualLoss
@@ -43,8 +43,8 @@ COLUMNS = (
     seconds("fast, ms per step", ".0f"),
     seconds("plain, ms per step", ".0f"),
     ratio("saves, of a step", form=".1%"),
-    mib("fast, MiB kept", ".1f"),
-    mib("plain, MiB kept", ".1f"),
+    ratio("fast, MiB kept", "lower", ".1f"),
+    ratio("plain, MiB kept", "lower", ".1f"),
 )
 
 

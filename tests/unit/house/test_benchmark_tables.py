@@ -116,6 +116,7 @@ def test_rows_that_were_not_measured_keep_their_origin() -> None:
         ((1.0, 2.0, 100), (1.0, 2.5, 50), None, False),
         ((1.0, 2.0, 100), (1.0, 1.8, 100), None, True),
         ((1.0, 2.0, 100), (1.0, 2.0, 120), None, True),
+        ((1.0, 2.0, 3), (1.0, 2.0, 4), None, False),  # of few MiB a tenth is nothing
         ((1.0, 2.0, 100), (1.0, 1.8, 100), (1.7, 2.1), False),
         ((1.0, 2.0, 100), (1.0, 1.8, 100), (1.75, 1.85), True),
     ],
