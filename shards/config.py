@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from shards.errors import InputError
+from shards.format.curation import MIN_SCORED_PX, CurationRules
 from shards.format.expansion import expand
 from shards.format.storage import StoragePath
 
@@ -64,6 +65,8 @@ class ShardConfig:
     keep_together: Literal["photo", "folder"] = "photo"
     """folder: photos of one folder are frames of one video. They come into one shard, however large, and are rejected
     together if one has the pixels of an evaluation image."""
+    curation: CurationRules = field(default_factory=CurationRules)
+    """Rules that remove photos and sub-images for what they look like. Nothing is removed by default."""
 
     @property
     def recipe_name(self) -> str:
@@ -86,6 +89,11 @@ class ShardConfig:
             yield "source is empty; give at least one folder of photos"
         yield from self._size_faults()
         yield from self._degradation_faults()
+        if self.curation.needs_scores and self.sub_image_px < MIN_SCORED_PX:
+            yield (
+                f"sub_image_px={self.sub_image_px} is too small for scores; rules of curation on scores need at least "
+                f"{MIN_SCORED_PX}"
+            )
         if self.variants < 1:
             yield f"variants={self.variants} must be at least 1"
         if not 0 <= self.seed < 2**63:

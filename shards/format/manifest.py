@@ -43,6 +43,8 @@ class Manifest:
     """Oldest first; their shards follow each other in `shards`. Features have none."""
     photo_notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Number of photos by what was lost or assumed in decoding them."""
+    dropped_sub_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Number of sub-images of the photos in use that rules of curation drop, by reason."""
 
     @property
     def kind(self) -> Literal["images", "features"]:
@@ -93,6 +95,7 @@ class Manifest:
             "rejects": [dataclasses.asdict(reject) for reject in self.rejects],
             "generations": [dataclasses.asdict(generation) for generation in self.generations],
             **({"photo_notes": dict(self.photo_notes)} if self.photo_notes else {}),
+            **({"dropped_sub_images": dict(self.dropped_sub_images)} if self.dropped_sub_images else {}),
         }
 
     @property
@@ -157,6 +160,7 @@ def read_manifest(folder: StoragePath, kept_generation: int | None = None) -> Ma
         document.rejects,
         document.generations,
         document.photo_notes,
+        document.dropped_sub_images,
     )
     faults = [*_count_faults(manifest, document.num_samples), *_shard_faults(manifest)]
     if faults:
@@ -176,6 +180,7 @@ class _Document:
     rejects: tuple[Reject, ...]
     generations: tuple[Generation, ...]
     photo_notes: Mapping[str, Count] = dataclasses.field(default_factory=dict)
+    dropped_sub_images: Mapping[str, Count] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

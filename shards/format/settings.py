@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from shards.degradation.crops import NUM_DIHEDRALS
 from shards.errors import InputError
 from shards.format.codecs import CODECS, FP16
+from shards.format.curation import CurationRules
 from shards.schema import Count, Positive, Range, Sha256
 
 # Pillow refuses images of more than 178,956,970 pixels; no square side above this can be decoded.
@@ -45,6 +46,8 @@ class ImageSettings:
     """Content of the recipe, as in its TOML file; None for a recipe that ships with this project."""
     keep_together: Literal["photo", "folder"] = "photo"
     """What no two shards share: photo allows a photo at the end of one and the start of the next; folder nothing."""
+    curation: CurationRules = field(default_factory=CurationRules)
+    """What is removed for what it looks like."""
 
     @property
     def has_lq(self) -> bool:
@@ -74,7 +77,9 @@ class ImageSettings:
             del plain["recipe_table"]
         if self.keep_together == "photo":  # so that it is absent from datasets written before it existed
             del plain["keep_together"]
-        return plain
+        del plain["curation"]  # likewise
+        curation = self.curation.to_plain()
+        return plain | {"curation": curation} if curation else plain
 
 
 @dataclass(frozen=True)

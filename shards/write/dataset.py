@@ -18,6 +18,7 @@ from shards.format.manifest import Manifest
 from shards.format.rejects import Reject, count_notes, describe_notes
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
+from shards.write.curation import curate, describe_scores, hashes_of
 from shards.write.execution import Executor
 from shards.write.generations import extend, is_finished, publish, read_generations
 from shards.write.missing import finished_entries, missing_tasks, require_all
@@ -72,16 +73,29 @@ def survey_and_plan(
         ShardError: The output was started with other settings or photos, or storage failed.
     """
     before = read_generations(config.output)
+    settings = settings_of(config)
+    rules = settings.curation
     # Evaluation images may have any size.
-    template = SurveyTask((), 1, config.max_pixels, {})
-    evaluation = excluded_pixels(survey_all(excluded, template, executor, "reading evaluation images"))
+    template = SurveyTask((), 1, config.max_pixels, {}, needs_hashes=rules.near_duplicate_bits is not None)
+    evaluation_images = survey_all(excluded, template, executor, "reading evaluation images")
+    evaluation = excluded_pixels(evaluation_images)
     known = {photo.name: photo for plan in before for photo in plan.photos}
     # With another size limit or another decoder a photo may be accepted or rejected differently.
-    reusable = known if before and before[0].settings == settings_of(config) else {}
-    seen = known.keys() | {reject.path for plan in before for reject in plan.rejects}
+    reusable = known if before and before[0].settings == settings else {}
+    seen = _generations_of_inputs(before)
     is_new = any(file.name not in seen for file in sources)
     spool = _spool_for(config, before) if cut and is_new else None
-    template = SurveyTask((), config.sub_image_px, config.max_pixels, reusable, config.alpha, spool, config.scale)
+    template = SurveyTask(
+        files=(),
+        min_side_px=config.sub_image_px,
+        max_pixels=config.max_pixels,
+        known=reusable,
+        alpha=config.alpha,
+        spool=spool,
+        scale=config.scale,
+        scored=settings if rules.needs_scores else None,
+        needs_hashes=rules.needs_hashes,
+    )
     max_rejects = config.max_reject_fraction * len(sources)
     with _storage_errors(config.output):
         surveyed = survey_all(sources, template, executor, "surveying photos", max_rejects=max_rejects)
@@ -89,8 +103,19 @@ def survey_and_plan(
     if config.keep_together == "folder":
         photos, others = reject_folders(photos, surveyed, evaluation)
         rejects += others
+    photos, removed = curate(photos, settings, hashes_of(evaluation_images), seen, executor)
+    rejects += removed
     check_rejects(photos, rejects, config.max_reject_fraction)
     return extend(config.output, make_plan(config, photos, rejects))
+
+
+def _generations_of_inputs(plans: Sequence[Plan]) -> dict[str, int]:
+    """Return the generation of every photo and reject by name."""
+    return {
+        name: plan.generation
+        for plan in plans
+        for name in (*(photo.name for photo in plan.photos), *(reject.path for reject in plan.rejects))
+    }
 
 
 def _spool_for(config: ShardConfig, before: Sequence[Plan]) -> Spool | None:
@@ -161,6 +186,7 @@ def describe(plans: Sequence[Plan], sources: Sequence[SourceFile]) -> str:
         ),
         *_folder_lines(plans),
         *describe_notes(count_notes(photo.notes for plan in plans for photo in plan.photos), "photo(s)"),
+        *(describe_scores([photo for plan in plans for photo in plan.photos], plans[0].settings) if plans else ()),
         f"rejected: {len(rejects)}{f' ({counts})' if counts else ''}",
         *(f"  {reject.path}: {reject.reason} ({reject.detail})" for reject in rejects[:10]),
     ]

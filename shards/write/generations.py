@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from shards.errors import ShardError
+from shards.format.curation import count_dropped
 from shards.format.manifest import MANIFEST_FILE, Generation, Manifest, plan_file, read_manifest, write_manifest
 from shards.format.outputs import check_output_folder
 from shards.format.rejects import Reject, count_notes
@@ -156,7 +157,10 @@ def manifests_of(plans: Sequence[Plan], entries: Mapping[str, ShardEntry]) -> li
         known = manifests[-1].rejects if manifests else ()
         rejects = tuple(sorted((*known, *plan.rejects), key=lambda reject: reject.path))
         notes = count_notes(photo.notes for earlier in plans[: len(generations)] for photo in earlier.photos)
-        manifests.append(Manifest(plan.fingerprint, plan.settings, shards, rejects, generations, notes))
+        dropped = count_dropped(
+            (photo.scores for earlier in plans[: len(generations)] for photo in earlier.photos), plan.settings.curation
+        )
+        manifests.append(Manifest(plan.fingerprint, plan.settings, shards, rejects, generations, notes, dropped))
     return manifests
 
 

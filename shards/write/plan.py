@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 from shards.config import GIVEN_LQ, ShardConfig
 from shards.degradation.recorded import record_recipe
 from shards.errors import InputError, ShardError
+from shards.format.curation import DIGITS_PER_ROW, dropped_sub_images
 from shards.format.documents import FORMAT_VERSION, digest_of, parse_sealed, read_sealed, seal
 from shards.format.files import write_atomically
 from shards.format.manifest import plan_file
@@ -51,7 +52,7 @@ _MAX_SHARDS = 10**6
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive sub-images of one photo, by their number in its grid."""
+    """Consecutive sub-images of one photo, by their number among those that no rule drops, in the order of its grid."""
 
     photo: Photo
     first: int
@@ -143,6 +144,7 @@ def settings_of(config: ShardConfig) -> ImageSettings:
         variants=config.variants,
         recipe_table=table,
         keep_together=config.keep_together,
+        curation=config.curation,
     )
 
 
@@ -220,7 +222,17 @@ def _bounds(ordered: Sequence[Photo], counts: Sequence[int], per_shard: int) -> 
 
 
 def num_sub_images(photo: Photo, settings: ImageSettings) -> int:
-    """Return the number of sub-images of a photo."""
+    """Return the number of sub-images of a photo that no rule drops."""
+    return _grid_size(photo, settings) - len(dropped_sub_images(photo.scores, settings.curation))
+
+
+def kept_sub_images(photo: Photo, settings: ImageSettings) -> list[int]:
+    """Return the numbers in a photo's grid of the sub-images that no rule drops, in order."""
+    dropped = dropped_sub_images(photo.scores, settings.curation)
+    return [number for number in range(_grid_size(photo, settings)) if number not in dropped]
+
+
+def _grid_size(photo: Photo, settings: ImageSettings) -> int:
     return math.prod(
         len(starts(cut_side(side_px, settings.scale), settings.sub_image_px, settings.stride_px))
         for side_px in (photo.height_px, photo.width_px)
@@ -283,6 +295,8 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
             raise ShardError(f"{path}: {photo.name} is smaller than a sub-image; {_NO_PLAN}")
         if (photo.lq is None) is not settings.has_recipe:
             raise ShardError(f"{path}: {photo.name} has no given LQ in a plan of pairs, or one in another; {_NO_PLAN}")
+        if len(photo.scores or "") != _num_score_digits(photo, settings):
+            raise ShardError(f"{path}: {photo.name} has not one row of scores per sub-image; {_NO_PLAN}")
     return plan_generation(
         settings,
         document.photos,
@@ -291,6 +305,10 @@ def read_plan(folder: StoragePath, generation: int) -> Plan:
         previous=document.previous,
         first_shard=document.first_shard,
     )
+
+
+def _num_score_digits(photo: Photo, settings: ImageSettings) -> int:
+    return DIGITS_PER_ROW * (1 + _grid_size(photo, settings)) if settings.curation.needs_scores else 0
 
 
 @dataclass(frozen=True)

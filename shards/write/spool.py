@@ -19,7 +19,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,16 @@ class Spool:
     def _path(self, sha256: str) -> Path:
         return self._place / f"{sha256}.zip"
 
-    def keep(self, sha256: str, facts: Mapping[str, Any], photo: CutPhoto) -> None:
+    def keep(
+        self, sha256: str, facts: Mapping[str, Any], photo: CutPhoto, dropped: Collection[int] = frozenset()
+    ) -> None:
         """Cut a photo and store its sub-images.
 
         Args:
             sha256: Of what it is cut from, the name that it is found by; see `Photo.content_sha256`.
             facts: Plain data about the photo, returned by `facts`.
             photo: Its pixels; one encoded sub-image at a time is in memory.
+            dropped: Numbers of the sub-images that no shard will hold.
 
         Raises:
             OSError: Storage failed.
@@ -81,6 +84,9 @@ class Spool:
         hashes: list[str] = []
         with open_atomic(self._path(sha256), durable=False) as stream, zipfile.ZipFile(stream, "w") as archive:
             for number in range(len(photo)):
+                if number in dropped:
+                    hashes.append("")
+                    continue
                 sub_image = photo[number]
                 hashes.append(sub_image.pixels_sha256)
                 archive.writestr(_member(number, "png"), sub_image.gt_png)

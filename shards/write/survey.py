@@ -13,12 +13,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
+from PIL import Image
+
 from shards.errors import InputError
+from shards.format.curation import PackedScores, PerceptualHash, dropped_sub_images, pack_scores, unpack_scores
 from shards.format.photos import DecodedPhoto, DecodeError, read_file, read_photo
-from shards.format.png import pixels_sha256
-from shards.format.rejects import PhotoNote, Reject
+from shards.format.png import Pixels, pixels_sha256
+from shards.format.rejects import CURATION_REASONS, PhotoNote, Reject
+from shards.format.settings import ImageSettings
 from shards.schema import Count, Range, Sha256
-from shards.write.cutting import CutPhoto
+from shards.write.cutting import CutPhoto, positions_in
+from shards.write.perceptual_hash import perceptual_hash
+from shards.write.scores import score_photo
 from shards.write.sources import SourceFile
 from shards.write.spool import Spool
 
@@ -59,6 +65,10 @@ class Photo:
     """What was lost or assumed when it was decoded, or its given LQ, sorted."""
     lq: GivenLq | None = None
     """Its LQ image in paired shards."""
+    scores: PackedScores | None = None
+    """Its own and those of its sub-images, where the dataset has rules on scores or records them."""
+    perceptual_hash: PerceptualHash | None = None
+    """Where the dataset has a rule on near-duplicates, or records hashes."""
 
     @property
     def folder(self) -> str:
@@ -71,9 +81,10 @@ class Photo:
         return content_sha256(self.sha256, self.lq.sha256 if self.lq else None)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return a plan's entry; it says nothing of notes and of a given LQ where there are none."""
+        """Return a plan's entry; it says nothing of notes, given LQ, scores and hash where there are none."""
         plain = asdict(self) | {"notes": list(self.notes)}
-        return {key: value for key, value in plain.items() if value or key not in ("notes", "lq")}
+        optional = ("notes", "lq", "scores", "perceptual_hash")
+        return {key: value for key, value in plain.items() if value or key not in optional}
 
 
 def content_sha256(sha256: str, lq_sha256: str | None) -> str:
@@ -109,6 +120,11 @@ class SurveyTask:
     """Where to store the sub-images of usable photos; None to cut none."""
     scale: int = 1
     """How many times smaller a given LQ image must be."""
+    scored: ImageSettings | None = None
+    """Settings of a dataset whose rules need scores: what sub-images there are, and which rules not to cut what they
+    remove. None to score nothing."""
+    needs_hashes: bool = False
+    """Whether photos get a perceptual hash."""
 
 
 def survey(task: SurveyTask) -> list[Photo | Reject]:
@@ -148,14 +164,35 @@ def _use(file: SourceFile, task: SurveyTask) -> Photo:
         detail = f"{width_px}x{height_px} px is smaller than a sub-image of {task.min_side_px} px"
         raise DecodeError("too-small", detail)
     photo, lq_pixels = Photo(file.name, sha256, len(data), height_px, width_px, pixels_sha256(pixels), notes), None
+    photo = _measure(photo, pixels, task)
     if file.lq is not None and lq_data is not None and lq_sha256 is not None:
         lq_pixels, lq_notes = _decode_lq(file.lq, lq_data, photo, task)
         given = GivenLq(file.lq.name, lq_sha256, pixels_sha256(lq_pixels))
         photo = replace(photo, lq=given, notes=tuple(sorted({*notes, *lq_notes})))
-    if task.spool and height_px * width_px <= MAX_SPOOLED_PIXELS:
+    if task.spool and height_px * width_px <= MAX_SPOOLED_PIXELS and not _is_removed(photo, task):
         cut = CutPhoto(pixels, task.spool.settings, lq_pixels)
-        task.spool.keep(photo.content_sha256, _without(photo.to_plain(), "name"), cut)
+        dropped = dropped_sub_images(photo.scores, task.spool.settings.curation)
+        task.spool.keep(photo.content_sha256, _without(photo.to_plain(), "name"), cut, dropped)
     return photo
+
+
+def _measure(photo: Photo, pixels: Pixels, task: SurveyTask) -> Photo:
+    """Add the scores and the hash that a dataset's rules need."""
+    if not (task.scored or task.needs_hashes):
+        return photo
+    luma = Image.fromarray(pixels).convert("L")
+    scores = None
+    if task.scored:
+        positions = positions_in(photo.height_px, photo.width_px, task.scored)
+        scores = pack_scores(score_photo(luma, positions, task.scored.sub_image_px))
+    return replace(photo, scores=scores, perceptual_hash=perceptual_hash(luma) if task.needs_hashes else None)
+
+
+def _is_removed(photo: Photo, task: SurveyTask) -> bool:
+    """Return whether a rule on the scores of photos removes it: then it is not worth cutting."""
+    if photo.scores is None or task.scored is None:
+        return False
+    return bool(task.scored.curation.photo.broken(unpack_scores(photo.scores)[:1])[0] >= 0)
 
 
 def _read(file: SourceFile, task: SurveyTask) -> tuple[bytes, bytes | None]:
@@ -272,18 +309,26 @@ def excluded_pixels(surveyed: Iterable[Photo | Reject]) -> dict[str, str]:
 
 
 def check_rejects(photos: Sequence[Photo], rejects: Sequence[Reject], max_reject_fraction: float) -> None:
-    """Check that enough photos remain.
+    """Check that enough photos remain. What rules of curation remove is meant to go, and counts for no fraction.
 
     Raises:
         InputError: None remains, or more than the fraction was rejected; counts them by reason.
     """
     num_inputs = len(photos) + len(rejects)
-    if photos and len(rejects) <= max_reject_fraction * num_inputs:
+    unusable = [reject for reject in rejects if reject.reason not in CURATION_REASONS]
+    is_too_many = len(unusable) > max_reject_fraction * num_inputs
+    if photos and not is_too_many:
         return
-    counts = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).items())
-    first = rejects[0]
+    counted = unusable if is_too_many else rejects
+    counts = ", ".join(f"{count} {reason}" for reason, count in count_reasons(counted).items())
+    first = counted[0]
+    if not is_too_many and len(unusable) < len(rejects):
+        raise InputError(
+            f"no photo remains of {num_inputs} ({counts}); the first is {first.path}: {first.reason} ({first.detail}); "
+            "loosen the rules of shards.curation; nothing was written"
+        )
     raise InputError(
-        f"{len(rejects)} of {num_inputs} photos are rejected ({counts}), more than max_reject_fraction="
+        f"{len(counted)} of {num_inputs} photos are rejected ({counts}), more than max_reject_fraction="
         f"{max_reject_fraction} allows; the first is {first.path}: {first.reason} ({first.detail}); "
         "clean the source folder, choose a smaller sub_image_px, or raise the limit; nothing was written"
     )

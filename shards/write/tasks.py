@@ -24,7 +24,7 @@ from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
 from shards.write.cutting import CutPhoto, SubImage, positions_in
-from shards.write.plan import Piece, Plan, ShardPlan
+from shards.write.plan import Piece, Plan, ShardPlan, kept_sub_images
 from shards.write.spool import Spool
 from shards.write.subimages import Position
 from shards.write.survey import GivenLq, Photo
@@ -99,7 +99,7 @@ def _piece_members(piece: Piece, task: ShardTask) -> Iterator[tuple[str, bytes]]
 
 
 def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]:
-    """Yield a piece's sub-images with their numbers, spooled ones first choice, others cut from the photo."""
+    """Yield a piece's sub-images with their numbers in its photo's grid, from the spool where it has them."""
 
     @functools.cache
     def photo() -> CutPhoto:
@@ -107,7 +107,7 @@ def _sub_images(piece: Piece, task: ShardTask) -> Iterator[tuple[int, SubImage]]
 
     spool = Spool.beside(task.folder, task.settings)
     with spool.open(piece.photo.content_sha256) if spool else contextlib.nullcontext() as spooled:
-        for number in range(piece.first, piece.first + piece.count):
+        for number in kept_sub_images(piece.photo, task.settings)[piece.first : piece.first + piece.count]:
             yield number, (spooled and spooled.read(number)) or photo()[number]
 
 
