@@ -13,20 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.degrade import degrade, stack_parameters
+from pipeline.inference.captioned_panels import captioned_panel, join_pictures
 from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import Recipe
 from shards.errors import InputError
 from shards.format.png import Pixels, decode_png
 from shards.format.settings import ImageSettings
 from shards.read.reader import Sample, ShardSet
-
-_PANEL_PX = 256
-_GAP_PX = 8
-_FONT_PX = 12
-_LINE_PX = 15
 
 
 @dataclass(frozen=True)
@@ -124,10 +119,13 @@ def draw_grid(rows: list[Row]) -> Pixels:
     lines = [_captions(row) for row in rows]
     num_lines = max(len(caption) for captions in lines for caption in captions)
     drawn = [
-        _join([_panel(image, caption, num_lines) for image, caption in zip(_images(row), captions, strict=True)], 1)
+        join_pictures(
+            [captioned_panel(image, caption, num_lines) for image, caption in zip(_images(row), captions, strict=True)],
+            1,
+        )
         for row, captions in zip(rows, lines, strict=True)
     ]
-    return _join(drawn, 0)
+    return join_pictures(drawn, 0)
 
 
 def _captions(row: Row) -> list[list[str]]:
@@ -136,35 +134,3 @@ def _captions(row: Row) -> list[list[str]]:
 
 def _images(row: Row) -> list[Pixels]:
     return [row.hr, *(lq.repeat(len(row.hr) // len(lq), 0).repeat(len(row.hr) // len(lq), 1) for _, lq in row.lqs)]
-
-
-def _panel(image: Pixels, lines: list[str], num_lines: int) -> Pixels:
-    """Enlarge a small image by a whole factor and write its lines under it."""
-    factor = -(-_PANEL_PX // len(image))
-    image = image.repeat(factor, 0).repeat(factor, 1)
-    caption = Image.new("RGB", (image.shape[1], _LINE_PX * num_lines + 4), "white")
-    pen, font = ImageDraw.Draw(caption), ImageFont.load_default(_FONT_PX)
-    for number, line in enumerate(lines):
-        pen.text((2, 2 + _LINE_PX * number), _fit(line, font, image.shape[1] - 4), fill="black", font=font)
-    return np.concatenate([image, np.asarray(caption)])
-
-
-def _fit(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    if font.getlength(line) <= width_px:
-        return line
-    while line and font.getlength(line + "...") > width_px:
-        line = line[:-1]
-    return line + "..."
-
-
-def _join(pictures: list[Pixels], axis: int) -> Pixels:
-    """Join pictures horizontally (1) or vertically (0), with white gaps; smaller ones are padded in white."""
-    across = 1 - axis
-    size_px = max(picture.shape[across] for picture in pictures)
-    pieces = []
-    for number, picture in enumerate(pictures):
-        widths = [(0, 0)] * 3
-        widths[across] = (0, size_px - picture.shape[across])
-        widths[axis] = (_GAP_PX if number else 0, 0)
-        pieces.append(np.pad(picture, widths, constant_values=255))
-    return np.concatenate(pieces, axis=axis)
