@@ -49,7 +49,7 @@ def ask(name: str, folder: Path, *arguments: str) -> Answer:
 
 
 def test_every_verb_is_a_job_with_the_shared_command_line() -> None:
-    support = {"__init__", "command_line", "ray_tasks", "sample_photos", "terminal"}
+    support = {"__init__", "command_line", "ray_head", "ray_tasks", "sample_photos", "terminal"}
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} - support == {*JOBS} - {"command_line"}
 
 
