@@ -12,6 +12,7 @@ from pipeline.inference.lineage import Lineage
 from pipeline.inference.serving import COLUMN
 from pipeline.metrics import Metric
 from pipeline.models.generators import GENERATORS, Generator
+from pipeline.tracking.markdown import as_code, as_markdown
 from pipeline.tracking.registry import Place
 
 PICTURE = "comparison.png"
@@ -58,9 +59,9 @@ class Described:
 
 
 def model_card(place: Place, described: Described) -> str:
-    """Return the card of a version, in Markdown."""
+    """Return the card of a version, in Markdown; names, paths and metadata in it are shown, never read as Markdown."""
     sections = (
-        [f"# {place.name} version {place.version}", _outcome(place, described.measured)],
+        [f"# {as_markdown(place.name)} version {place.version}", _outcome(place, described.measured)],
         ["## Model", *_list(_model_facts(described))],
         ["## Results", *_results(described.measured)],
         ["## Training", *_list(_training_facts(place, described))],
@@ -86,13 +87,13 @@ def _model_facts(described: Described) -> dict[str, str]:
     return {
         "architecture": f"{GENERATORS.of(generator).name}, {parameters:,} parameters",
         "scale": f"x{generator.scale}",
-        "source": f"`{described.source}`",
-        "SHA-256 of the weights": f"`{described.weights_sha256}`",
+        "source": as_code(described.source),
+        "SHA-256 of the weights": as_code(described.weights_sha256),
     }
 
 
 def _results(measured: Measured) -> Iterator[str]:
-    sets = ", ".join(folder.name for folder in measured.sets)
+    sets = ", ".join(as_markdown(folder.name) for folder in measured.sets)
     yield f"Means over {measured.num_images} images of {sets}; `{PICTURE}` shows the first one.\n"
     yield "| metric | this version | bicubic | better | protocol |"
     yield "| --- | --- | --- | --- | --- |"
@@ -105,15 +106,15 @@ def _results(measured: Measured) -> Iterator[str]:
 
 def _training_facts(place: Place, described: Described) -> dict[str, str]:
     lineage = described.lineage
-    facts = {"MLflow run": f"[{place.run_id}]({place.run_link})"}
+    facts = {"MLflow run": f"[{as_markdown(place.run_id)}]({place.run_link})"}
     if lineage.images_seen:
-        facts["images seen"] = lineage.images_seen
+        facts["images seen"] = as_markdown(lineage.images_seen)
     config = lineage.config
     if config is None:
         return facts | {"settings": "not recorded; the model was given as a file"}
     losses = config.losses
     facts |= {
-        "settings": f"`config.json` of {config.run_dir}, usable as a preset",
+        "settings": f"`config.json` of {as_code(str(config.run_dir))}, usable as a preset",
         "seed": str(config.seed),
         "batch size": f"{config.data.batch_size}, HR crops of {config.data.crop_px} px",
         "losses": f"{losses.pixel} x {losses.pixel_weight:g}",
@@ -127,23 +128,25 @@ def _training_facts(place: Place, described: Described) -> dict[str, str]:
         )
         facts["discriminator"] = "; ".join(networks)
     if config.uses_semantics:
-        facts["semantics"] = f"{config.semantics.architecture}, layer {config.semantics.layer}"
+        facts["semantics"] = as_markdown(f"{config.semantics.architecture}, layer {config.semantics.layer}")
     return facts
 
 
 def _data_facts(lineage: Lineage) -> dict[str, str]:
-    facts = {"digest": f"`{lineage.dataset_digest}`" if lineage.dataset_digest else "not recorded"}
+    facts = {"digest": as_code(lineage.dataset_digest) if lineage.dataset_digest else "not recorded"}
     if lineage.datasets:
-        facts["datasets"] = "; ".join(lineage.data_lines or lineage.datasets)
+        facts["datasets"] = "; ".join(map(as_markdown, lineage.data_lines or lineage.datasets))
     for name, settings in lineage.sharding.items():
         # A recipe of one's own is a page of numbers; the version's tag `sharding` has it.
         shown = {key: value for key, value in settings.items() if key != "recipe_table"}
-        facts[f"sharding of {name}"] = f"`{json.dumps(shown, sort_keys=True)}`"
+        facts[f"sharding of {as_markdown(name)}"] = as_code(json.dumps(shown, sort_keys=True))
     return facts
 
 
 def _licences(lineage: Lineage) -> dict[str, str]:
-    named = dict(lineage.licences) or {"frozen weights used in training": "none recorded"}
+    named = {as_markdown(of): as_markdown(licence) for of, licence in lineage.licences.items()} or {
+        "frozen weights used in training": "none recorded"
+    }
     return named | {"these weights, and the training photos": "not recorded; their owner's"}
 
 
@@ -151,7 +154,7 @@ def _use(uri: str, scale: int) -> Iterator[str]:
     yield f"""```python
 import mlflow
 
-model = mlflow.pyfunc.load_model("{uri}")
+model = mlflow.pyfunc.load_model({json.dumps(uri, ensure_ascii=False)})
 sr = model.predict(lq)  # n x height x width x 3, uint8 or float32 in [0, 1]; x{scale} larger, of the same type
 ```
 

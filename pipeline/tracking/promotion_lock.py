@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipeline.tracking.environment import first_line
+from pipeline.tracking.markdown import as_markdown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +36,9 @@ def promotion_lock(client: MlflowClient, name: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     lock = lock_name(name)
-    token = f"Held by jobs/promote.py while it registers a version of {name}, then removed. {uuid.uuid4().hex}"
+    token = (
+        f"Held by jobs/promote.py while it registers a version of {as_markdown(name)}, then removed. {uuid.uuid4().hex}"
+    )
     _acquire(client, lock, token)
     try:
         yield

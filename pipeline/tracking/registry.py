@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pipeline.errors import CheckpointError
 from pipeline.tracking.database import locked
@@ -79,7 +80,7 @@ class Place:
     @property
     def run_link(self) -> str:
         """Of the run, within MLflow's pages."""
-        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return f"#/experiments/{quote(self.experiment_id, safe='')}/runs/{quote(self.run_id, safe='')}"
 
 
 def _no_card(_: Place) -> str:
@@ -265,8 +266,8 @@ def name_best(name: str, version: str, is_higher_better: Mapping[str, bool]) -> 
 
         client = mlflow.MlflowClient()
         ours = client.get_model_version(name, version).tags.get(EVALUATION)
-        quote = '"' if "'" in name else "'"
-        versions = client.search_model_versions(f"name={quote}{name}{quote}")
+        mark = '"' if "'" in name else "'"
+        versions = client.search_model_versions(f"name={mark}{name}{mark}")
         rivals = sorted((one for one in versions if one.tags.get(EVALUATION) == ours), key=lambda one: int(one.version))
         best = {}
         for metric, is_higher in is_higher_better.items():
