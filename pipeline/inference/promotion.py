@@ -108,6 +108,7 @@ def promote(source: str, name: str, sets: Sequence[Path], rule: Rule, *, force: 
         raise InputError("--sets names no evaluation set, and nothing can be compared without one; give a folder")
     model = open_model(source)
     _check_scale(model.scale, registry.registered_scale(name), name)
+    registry.clear(name, _run_id(model))
     champion = registry.champion(name)
     digest = sha256_of(model.weights)
     if champion is not None and champion.tags.get("weights_sha256") == digest:

@@ -9,12 +9,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import CheckpointError
 from pipeline.tracking.names import metric_name, text
+
+if TYPE_CHECKING:
+    from mlflow.entities import RunInfo
 
 WEIGHTS = "generator.safetensors"
 CARD = "README.md"
@@ -47,13 +50,31 @@ class Package:
     expected: np.ndarray
 
 
-def log_package(name: str, package: Package, metrics: Mapping[str, float]) -> tuple[str, str]:
-    """Log a model and register it; return its ID and the version."""
+def create_model(run: RunInfo, tags: Mapping[str, str]) -> str:
+    """Create a model in MLflow, whose files follow, as one of a run; return its ID."""
+    import mlflow
+
+    parameters = mlflow.MlflowClient().get_run(run.run_id).data.params
+    return mlflow.initialize_logged_model(
+        "generator", run.run_id, dict(tags), parameters, experiment_id=run.experiment_id
+    ).model_id
+
+
+def log_package(
+    name: str, package: Package, metrics: Mapping[str, float], run: RunInfo, model_id: str, tags: Mapping[str, str]
+) -> str:
+    """Log the files and numbers of a model, and register it with tags; return the version.
+
+    The run is not made MLflow's active one, which would set it to RUNNING.
+    """
     import mlflow
     import mlflow.pyfunc
+    from mlflow.models import Model
 
-    info = mlflow.pyfunc.log_model(
+    info = Model.log(
+        artifact_path=None,
         name="generator",
+        flavor=mlflow.pyfunc,
         python_model=str(_SERVED),
         artifacts={"weights": str(package.weights)},
         code_paths=[str(path) for path in package.code],
@@ -62,10 +83,13 @@ def log_package(name: str, package: Package, metrics: Mapping[str, float]) -> tu
         signature=_signature(package.parameters),
         input_example=dict(package.request),
         registered_model_name=name,
+        run_id=run.run_id,
+        model_id=model_id,
+        tags=dict(tags),
     )
     for metric, value in metrics.items():
-        mlflow.log_metric(metric_name(metric), value, model_id=info.model_id)
-    return str(info.model_id), str(info.registered_model_version)
+        mlflow.MlflowClient().log_metric(run.run_id, metric_name(metric), value, model_id=model_id)
+    return str(info.registered_model_version)
 
 
 def _signature(parameters: Mapping[str, int]) -> Any:

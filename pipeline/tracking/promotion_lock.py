@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from pipeline.tracking.environment import first_line
 from pipeline.tracking.markdown import as_markdown
+from pipeline.tracking.processes import has_died, this_process
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
+_RENEWED_EVERY_S = 60.0
 _ABANDONED_AFTER_S = 300.0
-"""How long a promotion may hold the lock: it uploads one model, which takes seconds."""
+"""How long a lock may stay without a sign of life from its holder."""
 _MAX_NAME_CHARACTERS = 200
 
 
@@ -31,22 +34,43 @@ def lock_name(name: str) -> str:
 def promotion_lock(client: MlflowClient, name: str) -> Iterator[None]:
     """Hold the lock of a registered model: in this block no other promotion, on any machine, is in its own.
 
-    The lock of a process that was killed is removed when the same one has been seen for five minutes.
+    The holder renews it every minute. The lock of a process that was killed is removed at once where that process was
+    one of this machine, and after five minutes without renewal where it was of another.
     """
-    from mlflow.exceptions import MlflowException
-
     lock = lock_name(name)
     token = (
-        f"Held by jobs/promote.py while it registers a version of {as_markdown(name)}, then removed. {uuid.uuid4().hex}"
+        f"Held by jobs/promote.py while it registers a version of {as_markdown(name)}, then removed. "
+        f"{uuid.uuid4().hex} {this_process()}"
     )
     _acquire(client, lock, token)
+    is_over = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(client, lock, token, is_over), daemon=True)
+    renewal.start()
     try:
         yield
     finally:
-        try:
-            _remove(client, lock, token)
-        except MlflowException as error:  # the promotion itself has succeeded, or failed for its own reason
-            _LOG.warning("the registered model %r is a lock that could not be removed: %s", lock, first_line(error))
+        is_over.set()
+        renewal.join()
+        _release(client, lock, token)
+
+
+def _renew(client: MlflowClient, lock: str, token: str, is_over: threading.Event) -> None:
+    from mlflow.exceptions import MlflowException
+
+    while not is_over.wait(_RENEWED_EVERY_S):
+        with contextlib.suppress(MlflowException):  # unreachable for a moment: the next time
+            if _token_of(client, lock).startswith(token):
+                client.update_registered_model(lock, f"{token} {time.time():.0f}")
+
+
+def _release(client: MlflowClient, lock: str, token: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if (found := _token_of(client, lock)).startswith(token):
+            _remove(client, lock, found)
+    except MlflowException as error:  # the promotion itself has succeeded, or failed for its own reason
+        _LOG.warning("the registered model %r is a lock that could not be removed: %s", lock, first_line(error))
 
 
 def _acquire(client: MlflowClient, lock: str, token: str) -> None:
@@ -56,9 +80,13 @@ def _acquire(client: MlflowClient, lock: str, token: str) -> None:
             if not holder:
                 _LOG.info("another promotion is under way; waiting for it")
             holder, since_s = found, time.monotonic()
-        elif time.monotonic() - since_s > _ABANDONED_AFTER_S:
+        if _is_of_a_dead_process(holder) or time.monotonic() - since_s > _ABANDONED_AFTER_S:
             _remove(client, lock, holder)
         time.sleep(_POLL_S)
+
+
+def _is_of_a_dead_process(token: str) -> bool:
+    return any(has_died(word) for word in token.split()[-2:])  # a renewed one ends in the time of its renewal
 
 
 def _create(client: MlflowClient, lock: str, token: str) -> str:

@@ -19,7 +19,6 @@ from urllib.parse import quote
 from pipeline.errors import CheckpointError
 from pipeline.tracking.database import locked
 from pipeline.tracking.environment import check_reachable, first_line, quiet
-from pipeline.tracking.mlflow_run import experiment_named
 from pipeline.tracking.moved import correct_paths, current_location, sqlite_file
 from pipeline.tracking.names import SCHEME, metric_name, text
 from pipeline.tracking.packages import (
@@ -28,15 +27,16 @@ from pipeline.tracking.packages import (
     Package,
     attach,
     check_stored,
+    create_model,
     import_path_restored,
     log_package,
 )
 from pipeline.tracking.promotion_lock import promotion_lock
+from pipeline.tracking.unfinished import finish, remove, remove_unfinished, unfinished, versions_of
+from pipeline.tracking.version_run import end_own_run, run_of_version
 from shards.errors import InputError
 from shards.secrets import without_secrets
 
-OF_FILES = "registered from files"
-"""Experiment of versions that no known run has trained."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 """The latest version that was not proven better than the champion."""
@@ -99,7 +99,8 @@ def register(
 ) -> str:
     """Register a new version and check that the stored model computes what the generator does.
 
-    A version that cannot be completed is deleted again.
+    A version that cannot be completed is deleted again. It is complete when `name_champion` or `name_challenger` has
+    named it; until then, a later promotion may remove it as one that was killed (`clear`).
 
     Args:
         name: Registered model; created if needed.
@@ -120,17 +121,21 @@ def register(
         import mlflow
 
         correct_paths(mlflow.get_tracking_uri())
-        with _run_to_log_in(name, run_id) as run:
-            model_id, version = log_package(name, package, metrics)
-            try:
-                text_of_card = card(Place(name, version, run.run_id, run.experiment_id))
-                _describe(name, version, tags, text_of_card)
-                attach(model_id, text_of_card, pictures)
-                check_stored(f"{SCHEME}{name}/{version}", package)
-            except BaseException:
-                with contextlib.suppress(Exception):  # the first error is the one to report
-                    mlflow.MlflowClient().delete_model_version(name, version)
-                raise
+        client = mlflow.MlflowClient()
+        run, tag = run_of_version(client, name, run_id), unfinished(name)
+        model_id = create_model(run, tag)
+        try:
+            version = log_package(name, package, metrics, run, model_id, tag)
+            text_of_card = card(Place(name, version, run.run_id, run.experiment_id))
+            _describe(name, version, tags, text_of_card)
+            attach(model_id, text_of_card, pictures)
+            check_stored(f"{SCHEME}{name}/{version}", package)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                remove(client, name, model_id)
+                end_own_run(client, run, run_id, "FAILED")
+            raise
+        end_own_run(client, run, run_id, "FINISHED")
         return version
 
 
@@ -189,44 +194,6 @@ def _find(name: str, look_up: Callable[[Any], Any]) -> Any:
             raise
 
 
-@contextlib.contextmanager
-def _run_to_log_in(name: str, run_id: str | None) -> Iterator[Any]:
-    """Make the run that trained the model, or one of its own, MLflow's active one; its status is preserved.
-
-    Yields:
-        Its MLflow `RunInfo`.
-
-    MLflow sets an active run to RUNNING, and a killed promotion would leave it so.
-    """
-    import mlflow
-
-    known = _known_run(run_id)
-    status = mlflow.MlflowClient().get_run(known).info.status if known else "FINISHED"
-    # A name given along with a known run would rename it.
-    experiment_id = None if known else experiment_named(mlflow.MlflowClient(), OF_FILES)
-    run = mlflow.start_run(run_id=known, experiment_id=experiment_id, run_name=None if known else f"register {name}")
-    try:
-        mlflow.MlflowClient().update_run(run.info.run_id, status=status)
-        yield run.info
-    finally:
-        mlflow.end_run(status)
-
-
-def _known_run(run_id: str | None) -> str | None:
-    """Return the run if this server knows it: a run folder may have been trained against another one."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if run_id is None:
-        return None
-    try:
-        return mlflow.MlflowClient().get_run(run_id).info.run_id
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
 def name_champion(name: str, version: str) -> None:
     """Point the alias `champion` to a version.
 
@@ -266,8 +233,7 @@ def name_best(name: str, version: str, is_higher_better: Mapping[str, bool]) -> 
 
         client = mlflow.MlflowClient()
         ours = client.get_model_version(name, version).tags.get(EVALUATION)
-        mark = '"' if "'" in name else "'"
-        versions = client.search_model_versions(f"name={mark}{name}{mark}")
+        versions = versions_of(client, name)
         rivals = sorted((one for one in versions if one.tags.get(EVALUATION) == ours), key=lambda one: int(one.version))
         best = {}
         for metric, is_higher in is_higher_better.items():
@@ -296,7 +262,25 @@ def _set_alias(name: str, alias: str, version: str) -> None:
     with _reporting_errors():
         import mlflow
 
-        mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
+        client = mlflow.MlflowClient()
+        client.set_registered_model_alias(name, alias, version)
+        finish(client, name, version)
+
+
+def clear(name: str, run_id: str | None) -> None:
+    """Remove what killed promotions have left of versions of a registered model, and end their runs.
+
+    Args:
+        name: Registered model.
+        run_id: The MLflow run that trained the model to be promoted; its experiment is cleared too.
+
+    Raises:
+        CheckpointError: The server cannot be reached.
+    """
+    with exclusive(name), _reporting_errors():
+        import mlflow
+
+        remove_unfinished(mlflow.MlflowClient(), name, run_id)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing as mp
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +192,51 @@ def test_lock_of_a_killed_promotion_is_removed(server: MlflowServer, monkeypatch
     with registry.exclusive("killed"):
         assert "of a process" not in client.get_registered_model(promotion_lock.lock_name("killed")).description
     assert not client.search_registered_models(f"name='{promotion_lock.lock_name('killed')}'")
+
+
+def hold(name: str, until: Path, held: Path) -> None:
+    """Hold the lock of a registered model until a file is there, and note when it was let go of."""
+    promotion_lock._RENEWED_EVERY_S = 0.2
+    with registry.exclusive(name):
+        held.touch()
+        while not until.exists():
+            time.sleep(0.02)
+        held.unlink()
+
+
+def start_holder(name: str, folder: Path) -> Any:
+    context: Any = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=hold, args=(name, folder / "until", folder / "held"))
+    process.start()
+    while not (folder / "held").exists():
+        assert process.is_alive()
+        time.sleep(0.02)
+    return process
+
+
+def test_lock_of_a_promotion_that_was_killed_on_this_machine_is_removed_at_once(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    process = start_holder("died", tmp_path)
+    process.kill()
+    start_s = time.monotonic()
+    with registry.exclusive("died"):
+        assert time.monotonic() - start_s < promotion_lock._ABANDONED_AFTER_S / 10
+    assert not MlflowClient().search_registered_models(f"name='{promotion_lock.lock_name('died')}'")
+
+
+def test_lock_of_a_slow_promotion_is_not_taken_from_it(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion_lock, "_ABANDONED_AFTER_S", 1.0)
+    monkeypatch.setattr(promotion_lock, "has_died", lambda _: False)  # as of another machine
+    process = start_holder("slow", tmp_path)
+    threading.Timer(4.0, (tmp_path / "until").touch).start()
+    with registry.exclusive("slow"):
+        assert not (tmp_path / "held").exists()
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow

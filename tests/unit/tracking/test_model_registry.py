@@ -23,6 +23,7 @@ from pipeline.models.generators import Generator, SRVGGNetCompact, build_generat
 from pipeline.tracking import registry
 from pipeline.tracking.names import metric_name
 from pipeline.tracking.packages import import_path_restored
+from pipeline.tracking.version_run import OF_FILES
 
 NAME = "sed-test"
 
@@ -200,7 +201,7 @@ def test_run_while_its_model_is_registered_keeps_its_status_so_that_a_kill_leave
         with pytest.raises(CheckpointError, match="killed here"):
             registry.register(NAME, one, {}, run_id, {})
     assert "RUNNING" not in seen
-    experiment = client.get_experiment_by_name(registry.OF_FILES)
+    experiment = client.get_experiment_by_name(OF_FILES)
     assert experiment is not None
     assert [run.info.run_name for run in client.search_runs([experiment.experiment_id])] == [f"register {NAME}"]
     assert client.get_run(trained).info.status == "KILLED"
