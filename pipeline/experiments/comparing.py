@@ -29,9 +29,10 @@ from pipeline.progress import say
 from pipeline.run.checks import resolve_generator, resolve_semantics
 from pipeline.run.cost import Cost, cost_of
 from pipeline.tracking import MlflowTracker, Report, RunDescription, code, known_run_id, source_tags
-from shards.format.files import check_writable, write_atomically
+from shards.format.files import check_writable, clean_stale_kind, write_atomically
 
 _LOG = logging.getLogger(__name__)
+_REPORTS = ("report.html", "comparison.json", "comparison.csv")
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,16 @@ class Comparing:
         return describe(self.plan, estimate(self.plan, self.costs), num_workers)
 
     def check(self) -> None:
-        """Check that every run that is there already is one of this plan.
+        """Check that all runs in the folder are of this plan, and remove half-written files of killed calls.
 
         Raises:
             InputError: A run has other settings, or nothing can be written.
         """
         check_writable(self.plan.folder)
+        for name in _REPORTS:
+            clean_stale_kind(self.plan.folder, name)
+        for folder in self.layout.own_folders:
+            clean_stale_kind(folder, "")
         for run in self.plan.all_runs:
             train = resolve_generator(resolve_semantics(run.preset.train))
             RunFolder(train.run_dir).check(replace(run.preset, train=train))
@@ -115,7 +120,7 @@ class Comparing:
         def show(run: MlflowTracker) -> None:
             run.send([Report(num_images(self.plan.runs[0]), means)])
             run.adopt(run_ids)
-            for name in ("report.html", "comparison.json", "comparison.csv"):
+            for name in _REPORTS:
                 run.file(self.plan.folder / name)
             run.end("FINISHED")
 

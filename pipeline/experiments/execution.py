@@ -80,6 +80,13 @@ class Layout:
         """Pictures of the first seed: ARM/SET/NAME.png."""
         return self.folder / "pictures"
 
+    @property
+    def own_folders(self) -> list[Path]:
+        """All folders of which every file is one of `jobs/compare.py`; those of runs belong to training."""
+        parts = ("settings", "measured", "logs", "pictures", "study", "tracking")
+        inside = (path for part in parts for path in (self.folder / part).rglob("*") if path.is_dir())
+        return [*(self.folder / part for part in parts), *inside]
+
     def preset(self, run: PlannedRun) -> Path:
         """The run's settings, as the training job reads them."""
         return self.folder / "settings" / f"{run.name}.json"

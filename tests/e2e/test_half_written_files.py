@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 from harness import job, job_environment, model_file, prepare_tiny_data, write_photos
+from tiny_experiment import DOCUMENT
 
 import jobs.evaluate
 import jobs.preview
 import jobs.upscale
+from jobs.command_line import PRESETS
 from jobs.terminal import run_job
+from pipeline.config.plain import structure
+from pipeline.experiments.comparing import Comparing
+from pipeline.experiments.execution import Commands
+from pipeline.experiments.experiment import Experiment
+from pipeline.experiments.plan import Choices, plan
 from shards.format.files import open_atomic
 
 
@@ -53,6 +60,33 @@ def test_evaluation_and_preview_remove_what_killed_ones_left_of_their_files_and_
     assert run_job(jobs.evaluate.main, [model_file(here / "m.safetensors"), "--sets", "set", *files]) == 0
     assert run_job(jobs.preview.main, [str(here / "data" / "shards"), "--output", "preview.png"]) == 0
     assert [path for path in (*litter, kept) if path.exists()] == [kept]
+
+
+def test_comparison_removes_what_killed_ones_left_of_its_files_and_nothing_else(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'mlflow.db'}")
+    planned = plan(structure(DOCUMENT, Experiment, "tiny"), Choices(here / "out", "cpu"), PRESETS)
+    ours = (
+        "report.html",
+        "comparison.csv",
+        "measured/plain/seed-1.json",
+        "pictures/plain/set/a.png",
+        "study/study.html",
+    )
+    others = ("notes.html", "mine/report.html", "runs/plain/seed-1/status.json")
+    ending = ".4194304-0123abcd.sed-tmp"
+    litter, kept = ([here / "out" / name for name in names] for names in (ours, others))
+    for path in (*litter, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / f".{path.name}{ending}").write_bytes(b"half")
+    (here / "out" / "settings").mkdir()
+    with open_atomic(here / "out" / "settings" / "plain.json") as stream:  # another call that writes there now
+        stream.write(b"whole")
+        Comparing(planned, Commands((), ()), "compare").check()
+    left = {path.name.removesuffix(ending)[1:] for path in (here / "out").rglob(f".*{ending}")}
+    assert left == {"notes.html", "report.html", "status.json"}
+    assert (here / "out" / "settings" / "plain.json").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize(("number", "code", "words"), [(15, 143, "stopped by SIGTERM"), (2, 130, "interrupted")])
