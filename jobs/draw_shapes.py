@@ -10,6 +10,7 @@ from jobs.command_line import CommandLine
 from jobs.terminal import run_job
 from pipeline.progress import Progress, say
 from shards.errors import InputError
+from shards.format.files import check_writable
 
 COMMAND = CommandLine(
     "python jobs/draw_shapes.py",
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
 
     if min(config.num_photos, config.num_validation) < 1:
         raise InputError("--num-photos and --num-validation must be at least 1")
+    check_writable(config.output)
     with Progress("drawing", config.num_photos + config.num_validation, "photos") as bar:
         write_drawings(config.output / "photos", range(config.num_photos), bar.advance)
         validation = range(_VALIDATION_SEED, _VALIDATION_SEED + config.num_validation)

@@ -16,6 +16,7 @@ from pipeline.inference.feature_cost import Cluster, Work, describe, estimate, r
 from pipeline.inference.machine_profile import MachineProfile, load_profile
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.progress import say
+from shards.format.files import check_writable
 from shards.format.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _profile(config: PlanConfig, run: TrainConfig, images: Manifest, extractor: 
     if config.measure:
         from pipeline.data.datasets import Dataset
 
+        check_writable(config.profile.parent)
         say("measuring extractor, step, loader, codecs and storage on this machine, for up to two minutes")
         profile = measure_machine(run, Dataset(config.data.shards, images))
         profile.save(config.profile)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     """Run the job; see `python jobs/sync.py --help`."""
     config = COMMAND.parse(SyncConfig, argv)
 
-    from pipeline.errors import TrackingError
+    from pipeline.errors import SaveError, TrackingError
     from pipeline.run.sync import check_run, sync_run
     from pipeline.tracking import check_trackers
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     for run in config.runs:
         try:
             say(sync_run(run, config.tracker))
-        except (InputError, TrackingError) as error:
+        except (InputError, SaveError, TrackingError) as error:
             faults.append(f"{run}: {error}")
     return end_with_faults(faults, len(config.runs), "runs")
 

@@ -7,6 +7,7 @@ signal.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -25,6 +26,8 @@ from shards.errors import InputError
 from shards.secrets import without_secrets
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None]
+
+_NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 EXIT_FAULTS = 1
 EXIT_BAD_INPUT = 2
@@ -62,13 +65,7 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
         say(f"error: {error}")
         return EXIT_FAULTS
     except OSError as error:
-        if "://" not in str(error.filename):
-            raise  # an unexpected failure on a local file is a bug
-        say(
-            f"error: {error.filename} cannot be used: {error.strerror}\n"
-            "  Check the address, the credentials (AWS_* for S3) and that the store runs, then rerun the same command"
-        )
-        return EXIT_FAULTS
+        return _end_of_unusable_file(error)
     except JobStoppedError as error:
         say(str(error))
         return error.exit_code
@@ -78,6 +75,22 @@ def run_job(main: Callable[[list[str]], int], argv: list[str] | None = None) -> 
     except _Terminated:
         say("stopped by SIGTERM; rerun the same command to resume")
         return EXIT_TERMINATED
+
+
+def _end_of_unusable_file(error: OSError) -> int:
+    """Say what is wrong with an address, or a file of others, and return the exit code; any other failure is a bug."""
+    if "://" in str(error.filename):
+        say(
+            f"error: {error.filename} cannot be used: {error.strerror}\n"
+            "  Check the address, the credentials (AWS_* for S3) and that the store runs, then rerun the same command"
+        )
+        return EXIT_FAULTS
+    if error.filename is None or error.errno not in _NOT_PERMITTED:
+        raise error
+    say(
+        f"error: {error.filename} cannot be used: {error.strerror}; give this user the permission, or name another path"
+    )
+    return EXIT_BAD_INPUT
 
 
 def leave(code: int) -> NoReturn:

@@ -50,9 +50,12 @@ def saving(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = (
+            "give this user the permission to write it" if isinstance(error, PermissionError) else "free some space"
+        )
         raise SaveError(
             f"{path} could not be written: {error.strerror or error}\n"
-            "  the checkpoints are untouched; free some space and rerun the same command to resume"
+            f"  the checkpoints are untouched; {remedy} and rerun the same command to resume"
         ) from error
 
 
