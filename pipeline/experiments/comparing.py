@@ -28,7 +28,7 @@ from pipeline.inference.device import best_device
 from pipeline.progress import say
 from pipeline.run.checks import resolve_generator, resolve_semantics
 from pipeline.run.cost import Cost, cost_of
-from pipeline.tracking import MlflowTracker, Report, RunDescription, code, known_run_id, source_tags
+from pipeline.tracking import MlflowTracker, Report, RunDescription, check_trackers, code, known_run_id, source_tags
 from shards.format.files import check_writable, clean_stale_kind, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Comparing:
         Raises:
             InputError: A run has other settings, or nothing can be written.
         """
+        check_trackers(self.plan.runs[0].preset.train.report.trackers)
         check_writable(self.plan.folder)
         for name in _REPORTS:
             clean_stale_kind(self.plan.folder, name)

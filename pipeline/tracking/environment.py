@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.tracking.database import check_server_database, prepare_sqlite
 from pipeline.tracking.moved import sqlite_file
+from shards.errors import InputError
 from shards.format.endpoints import check_answers, check_listens
+from shards.format.expansion import expand
 from shards.secrets import without_secrets
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -32,11 +36,18 @@ DEFAULTS = {
 }
 """Set unless the user has set them."""
 
+_ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+_LOCAL = re.compile(r"(?P<start>sqlite(?:\+\w+)?:///|file:(?://)?|)(?P<path>(?!\w+(?:\+\w+)?:).+)")
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def prepare() -> None:
-    """Set the defaults and silence the log messages of MLflow's libraries below errors."""
+    """Set the defaults and silence the log messages of MLflow's libraries below errors.
+
+    Raises:
+        InputError: An address is one that MLflow takes for another, see `check_addresses`.
+    """
+    check_addresses()
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     if not any(Path("mlruns").glob("*/meta.yaml")):  # else MLflow's default is that folder, which it used to write
@@ -45,6 +56,22 @@ def prepare() -> None:
     _move_password()
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_addresses() -> None:
+    """Refuse local addresses with `~` or variables: every program of MLflow takes them literally, as a folder `~`.
+
+    Raises:
+        InputError: Names the line that was meant.
+    """
+    for name in _ADDRESSES:
+        if match := _LOCAL.fullmatch(os.environ.get(name, "")):
+            expanded = expand(match["path"])
+            if expanded != match["path"]:
+                raise InputError(
+                    f"{name}={match[0]} names a path that MLflow does not expand: it would make a folder of that very "
+                    f"name; write: export {name}={shlex.quote(match['start'] + expanded)}"
+                )
 
 
 def _move_password() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.tracking.description import Report, RunDescription, TrackedDataset
-from pipeline.tracking.environment import first_line, prepare
+from pipeline.tracking.environment import check_addresses, first_line, prepare
 from pipeline.tracking.mlflow_run import (
     REFUSALS,
     MlflowRun,
@@ -182,4 +182,4 @@ def _ms(unix_s: float | None) -> int:
     return round(_MS_PER_S * (time.time() if unix_s is None else unix_s))
 
 
-TRACKERS.add(TrackerKind("mlflow", MlflowTracker))
+TRACKERS.add(TrackerKind("mlflow", MlflowTracker, check=check_addresses))

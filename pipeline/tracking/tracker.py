@@ -55,11 +55,13 @@ class TrackerKind:
         name: As configurations name it.
         create: Builds it from a description, and a folder of its own inside the run's.
         package: What has to be installed for it, beside this project.
+        check: Refuses settings of this machine that cannot be meant; see `check_trackers`.
     """
 
     name: str
     create: Callable[[RunDescription, Path], Tracker]
     package: str | None = None
+    check: Callable[[], None] = lambda: None
 
 
 TRACKERS: Registry[TrackerKind] = Registry(
@@ -77,13 +79,16 @@ def check_trackers(names: Sequence[str]) -> None:
 
     Raises:
         ConfigError: One is unknown, or its package is not installed.
+        InputError: The address of one cannot be meant.
     """
     for name in names:
         try:
-            package = TRACKERS[name].package
+            kind = TRACKERS[name]
         except ConfigError as error:
             raise ConfigError(f"report.trackers: {error}") from error
-        if package is not None and importlib.util.find_spec(package) is None:
+        if kind.package is not None and importlib.util.find_spec(kind.package) is None:
             raise ConfigError(
-                f"report.trackers has {name!r}, which needs the package {package}; pip install {package}, or remove it"
+                f"report.trackers has {name!r}, which needs the package {kind.package}; pip install {kind.package}, "
+                "or remove it"
             )
+        kind.check()
