@@ -35,6 +35,7 @@ _MAX_PARAMETER_CHARACTERS = 500
 _MAX_TAG_CHARACTERS = 5000
 _MAX_DIGEST_CHARACTERS = 36
 _MS_PER_S = 1000
+_PREVIEW = ".webp"
 
 
 class MlflowTracker(MlflowRun):
@@ -172,9 +173,12 @@ class MlflowTracker(MlflowRun):
             _LOG.warning("MLflow does not accept a value (%s); metrics.jsonl has it", reason)
 
     def picture(self, name: str, image: np.ndarray, images_seen: int) -> None:
-        """Log a picture, unless MLflow has one of this name at this position."""
+        """Log a picture, unless MLflow has one of this name at this position.
+
+        MLflow writes a picture before its preview, so that one without a preview is of a killed writer.
+        """
         start = f"{picture_name(name).replace('/', '~')}+step+{images_seen}+"  # how MLflow names its file
-        if not any(known.startswith(start) for known in self._pictures):
+        if not any(known.startswith(start) and known.endswith(_PREVIEW) for known in self._pictures):
             super().picture(name, image, images_seen)
 
 

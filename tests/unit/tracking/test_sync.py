@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +126,47 @@ def test_run_that_was_killed_is_sent_as_killed_and_one_whose_server_is_away_stay
     assert tracked(MlflowClient(store), run_dir).info.status == "KILLED"
     run_session(preset, run_dir)
     assert tracked(MlflowClient(store), run_dir).info.status == "FINISHED"
+
+
+# Sends a run, and dies as SIGKILL does it when the first preview is to be written.
+DIES_BETWEEN_PICTURE_AND_PREVIEW = """
+import os, signal, sys
+
+def die(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith(".webp"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+from jobs import sync
+sync.main(sys.argv[1:])
+"""
+
+
+def test_picture_whose_sender_was_killed_is_sent_again(
+    store: str, closed_port: int, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port}")
+    run_session(preset, run_dir)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    command = [sys.executable, "-c", DIES_BETWEEN_PICTURE_AND_PREVIEW, str(run_dir)]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    client = MlflowClient(store)
+    pictures, previews = pictures_of(client, run_dir)
+    assert len(pictures - previews) == 1
+    assert run_job(sync.main, [str(run_dir)]) == 0
+    pictures, previews = pictures_of(client, run_dir)
+    assert pictures == previews
+    assert len(previews) == 1 + 3 * 2 + 2 * 2
+    assert len(client.search_runs([tracked(client, run_dir).info.experiment_id])) == 1
+
+
+def pictures_of(client: MlflowClient, run_dir: Path) -> tuple[set[str], set[str]]:
+    """Names and positions of the pictures that MLflow has, and of their previews."""
+    paths = [Path(item.path).name for item in client.list_artifacts(tracked(client, run_dir).info.run_id, "images")]
+    names = [{path.split("+timestamp")[0] for path in paths if path.endswith(end)} for end in (".png", ".webp")]
+    return names[0], names[1]
 
 
 def test_run_of_an_older_version_is_sent_from_its_configuration_and_numbers(
