@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 INPUT = re.compile(r"\{([\w-]+)\}")
 PHOTOS = "photos"
-"""The input that `--photos` gives; every other one is a folder of `--peers`."""
+"""The input that `--photos` names; every other one is a folder of `--peers`."""
 PATIENCE = 4
 """A call is ended after as many times its expected minutes."""
 

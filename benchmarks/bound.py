@@ -1,4 +1,4 @@
-"""How fast can a training step be on a GPU: arithmetic and memory traffic of every preset, at the device's own rates?
+"""What bounds a training step on a GPU: arithmetic and memory traffic of every preset, at the device's own rates.
 
 The trainer's step runs on the meta device, where torch counts the arithmetic of each operator; it reads each input and
 writes each output once, at two bytes per value in bf16 and four in float32. An operator then takes the longer of its
