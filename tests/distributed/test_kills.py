@@ -25,8 +25,8 @@ from warm import Life
 TOTAL_IMAGES = 120
 REPORT_IMAGES = 20
 WAYS = ("all", "leader", "last", "file event")
-# A run of two steps does some 85 things to its files; in so many tests, so that each is short.
-NUM_PARTS = 4
+# A run of two steps does some 110 things to its files; in so many tests, so that each is short on a busy machine too.
+NUM_PARTS = 8
 
 
 @pytest.fixture(scope="module")
