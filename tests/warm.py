@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _LATE = ["open_clip", "torch._inductor", "matplotlib.backends.backend_agg", "matplotlib.style", "pipeline.run.training"]
-_SERVER.set_forkserver_preload(["jobs.train_sed", "warm", *_LATE])  # late: what a run imports on its way, 5 s of it
+_PRELOAD = ["jobs.train_sed", "warm", *_LATE]  # late: what a run imports on its way, 5 s of it
 _FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 
@@ -45,11 +46,20 @@ class Life:
 
 def start(life: Life, world_size: int = 1) -> list[BaseProcess]:
     """Start the processes of one call; all are of this machine."""
+    _import_beforehand()
     port = _free_port()
     ranks = [_SERVER.Process(target=_live, args=(life, rank, world_size, port)) for rank in range(world_size)]
     for process in ranks:
         process.start()
     return ranks
+
+
+def _import_beforehand() -> None:
+    """Restart the server if it has other imports: a process has one, which another test file may have started."""
+    server: Any = forkserver._forkserver  # pyright: ignore[reportAttributeAccessIssue]
+    if server._preload_modules != _PRELOAD:
+        server._stop()  # what Python's own tests end it with; nobody's processes run between two tests
+        _SERVER.set_forkserver_preload(_PRELOAD)
 
 
 def join(ranks: Sequence[BaseProcess], timeout_s: float = 120.0) -> list[int | None]:

@@ -6,6 +6,7 @@ import copy
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,13 @@ def test_container_has_what_the_jobs_import_and_does_not_run_as_root(tmp_path: P
         shutil.copytree(ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
     assert (tmp_path / "infra" / "mlflow" / "serve.sh").is_file()
     for name in ("train_sed", "shard", "cache_features"):
-        command = [shutil.which("python") or "python3", f"jobs/{name}.py", "--help"]
+        command = [sys.executable, f"jobs/{name}.py", "--help"]
         done = subprocess.run(
-            command, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+            command,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
