@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 import time
@@ -16,13 +15,13 @@ from collections.abc import Iterator
 
 from jobs.terminal import EXIT_FAULTS
 from pipeline.progress import say
+from shards.format.endpoints import check_listens
 
 # Ray's own setting and default: how long it waits for a head that is gone, which may come back.
 _PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _PATIENCE_S = 60.0
 _EARLIER = 0.8
 _PERIOD_S = 1.0
-_CONNECT_S = 2.0
 
 
 @contextlib.contextmanager
@@ -64,9 +63,8 @@ def _watch(address: str, patience_s: float, done: threading.Event) -> None:
 
 
 def _accepts(address: str) -> bool:
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-    except OSError:
+        check_listens(f"tcp://{address}", default_port=0)
+    except ConnectionError:
         return False
     return True

@@ -231,6 +231,16 @@ def job(name: str) -> str:
     return str(ROOT / "jobs" / name)
 
 
+def exit_code_of(main: Main, *arguments: object) -> int:
+    """Run a job in this process; return its exit code, also where a bad flag ends the process."""
+    from jobs.terminal import run_job
+
+    try:
+        return run_job(main, [str(argument) for argument in arguments])
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
 def assert_bad_input(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """A refusal: exit code 2, one screen, no traceback, and the words that help."""
     assert done.returncode == 2, done.stdout + done.stderr

@@ -29,6 +29,7 @@ def write_protected(folder: Path) -> Iterator[None]:
     folder.chmod(0o555)
     try:
         with _bound_by_permissions():
+            # Root outside of Linux, or where capabilities cannot be given up: nothing is refused there.
             if os.access(folder, os.W_OK, effective_ids=True):
                 pytest.skip("this user may write into any folder, and the system has no way to give that up")
             yield

@@ -164,11 +164,6 @@ def _device_of(generator: nn.Module) -> torch.device:
     return next(generator.parameters()).device
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
-
-
 def _ramp(start_px: int, stop_px: int, side_px: int, overlap_px: int, scale: int) -> Tensor:
     """Weights of one axis of a tile: 0 over the outer quarter of an overlap, then rising; 1 at the image's border."""
     length, overlap = (stop_px - start_px) * scale, overlap_px * scale

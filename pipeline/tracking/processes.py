@@ -1,4 +1,7 @@
-"""Which process of which machine: a mark that other processes can read, to know whether its process still runs."""
+"""Which process of which machine: a mark that other processes can read, to know whether its process still runs.
+
+A process's start is taken from /proc in ticks since the boot: psutil's time of creation moves when the clock is set.
+"""
 
 from __future__ import annotations
 

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from harness import BIN, ROOT, small_shard_config, write_shards
-from PIL import Image
+from harness import BIN, write_shards
+from shard_jobs import many_small_shards, shard_files, start_shard_job, without_ray_address
 
 from shards.config import ShardConfig
 
 NUM_PHOTOS = 16
 TIMEOUT_S = 120.0
-# Ray notices within seconds that a part of it is dead, as on a cluster within minutes.
-IMPATIENT_RAY = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
-}
 
 
 class Cluster:
@@ -40,8 +29,7 @@ class Cluster:
             self.address = f"127.0.0.1:{server.getsockname()[1]}"
         self._folder = folder
         self._nodes: list[list[psutil.Process]] = []
-        self.environment = {**os.environ, **IMPATIENT_RAY, "PYTHONPATH": str(ROOT)}
-        self.environment.pop("RAY_ADDRESS", None)
+        self.environment = without_ray_address()
 
     def start_head(self) -> None:
         """Start the head, at the address that it has had before."""
@@ -104,35 +92,12 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> ShardConfig:
-    """Some 160 small shards."""
-    source = tmp_path / "photos"
-    source.mkdir()
-    for number in range(NUM_PHOTOS):
-        pixels = np.random.default_rng(number).integers(0, 256, (150 + number, 171, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(source / f"{number}.png")
-    return small_shard_config(source, tmp_path / "expected", shard_size_mib=0.03)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "status.json"}
+    return many_small_shards(tmp_path / "photos", tmp_path / "expected", NUM_PHOTOS)
 
 
 def start_job(config: ShardConfig, output: Path, cluster: Cluster) -> subprocess.Popen[str]:
-    flags = {
-        "--output": output,
-        "--source": config.source[0],
-        "--degradation": config.degradation,
-        "--scale": config.scale,
-        "--sub-image-px": config.sub_image_px,
-        "--stride-px": config.stride_px,
-        "--variants": config.variants,
-        "--seed": config.seed,
-        "--shard-size-mib": config.shard_size_mib,
-    }
-    words = [str(word) for flag in flags.items() for word in flag]
     environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
-    command = [sys.executable, "jobs/shard.py", *words, "--exclude"]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return start_shard_job(config, output, environment, subprocess.PIPE)
 
 
 def wait_for_shards(output: Path, number: int, job: subprocess.Popen[str]) -> None:
@@ -148,14 +113,14 @@ def test_shards_when_a_node_then_the_head_is_lost_are_the_bytes_of_one_process(
     cluster: Cluster, config: ShardConfig, tmp_path: Path
 ) -> None:
     write_shards(config)
-    expected = contents(tmp_path / "expected")
+    expected = shard_files(tmp_path / "expected")
 
     output = tmp_path / "node-lost"
     job = start_job(config, output, cluster)
     wait_for_shards(output, 2, job)
     cluster.kill_node(2)
     assert job.wait(TIMEOUT_S) == 0
-    assert contents(output) == expected
+    assert shard_files(output) == expected
 
     output = tmp_path / "head-lost"
     job = start_job(config, output, cluster)
@@ -171,5 +136,5 @@ def test_shards_when_a_node_then_the_head_is_lost_are_the_bytes_of_one_process(
     cluster.stop()
     cluster.start_head()
     assert start_job(config, output, cluster).wait(TIMEOUT_S) == 0
-    assert contents(output) == expected
+    assert shard_files(output) == expected
     assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept, "a finished shard was written again"

@@ -195,7 +195,7 @@ def test_lock_of_a_killed_promotion_is_removed(server: MlflowServer, monkeypatch
 
 
 def hold(name: str, until: Path, held: Path) -> None:
-    """Hold the lock of a registered model until a file is there, and note when it was let go of."""
+    """Hold the lock of a registered model until a file is there, and note when it was released."""
     promotion_lock._RENEWED_EVERY_S = 0.2
     with registry.exclusive(name):
         held.touch()

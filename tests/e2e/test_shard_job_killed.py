@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from harness import ROOT, small_shard_config, write_shards
-from PIL import Image
+from harness import write_shards
+from shard_jobs import many_small_shards, shard_files, start_shard_job, without_ray_address
 
 from shards.config import ShardConfig
 
@@ -22,30 +19,14 @@ FEW = {"worker": 2, "driver": 1, "raylet": 1, "whole ray": 1}
 MANY = {"worker": 18, "driver": 6, "raylet": 5, "whole ray": 3}
 SEED = 20240617
 NUM_PHOTOS = 20
-# Ray notices within seconds that a part of it is dead, as on a cluster within minutes.
-IMPATIENT_RAY = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "2",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "2",
-}
 TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ShardConfig:
     """Many small shards: work for a minute, finished piece by piece."""
-    source = tmp_path_factory.mktemp("source") / "photos"
-    source.mkdir()
-    for number in range(NUM_PHOTOS):
-        pixels = np.random.default_rng(number).integers(0, 256, (150 + number, 171, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(source / f"{number}.png")
-    return small_shard_config(source, tmp_path_factory.mktemp("undisturbed"), shard_size_mib=0.03)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "status.json"}
+    photos = tmp_path_factory.mktemp("source") / "photos"
+    return many_small_shards(photos, tmp_path_factory.mktemp("undisturbed"), NUM_PHOTOS)
 
 
 def finished(folder: Path) -> dict[str, tuple[int, int]]:
@@ -68,22 +49,7 @@ class Job:
     """A run of the command as a user starts it, with a Ray of its own."""
 
     def __init__(self, config: ShardConfig, output: Path) -> None:
-        flags = {
-            "--output": output,
-            "--source": config.source[0],
-            "--degradation": config.degradation,
-            "--scale": config.scale,
-            "--sub-image-px": config.sub_image_px,
-            "--stride-px": config.stride_px,
-            "--variants": config.variants,
-            "--seed": config.seed,
-            "--shard-size-mib": config.shard_size_mib,
-        }
-        words = [str(word) for flag in flags.items() for word in flag]
-        environment = {**os.environ, **IMPATIENT_RAY, "PYTHONPATH": str(ROOT)}
-        environment.pop("RAY_ADDRESS", None)
-        command = [sys.executable, "jobs/shard.py", *words, "--exclude"]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        self.process = start_shard_job(config, output, without_ray_address(), subprocess.DEVNULL)
         self.output = output
 
     def is_running(self) -> bool:
@@ -152,7 +118,7 @@ def test_job_when_killed_anywhere_ends_as_if_undisturbed(
     config: ShardConfig, tmp_path: Path, num_kills: dict[str, int]
 ) -> None:
     write_shards(config)
-    expected = contents(config.output)
+    expected = shard_files(config.output)
     rng = random.Random(SEED)
     targets = [target for target, count in num_kills.items() for _ in range(count)]
     rng.shuffle(targets)
@@ -175,7 +141,7 @@ def test_job_when_killed_anywhere_ends_as_if_undisturbed(
             now = finished(output)
             assert {name: now[name] for name in kept} == kept, "a finished shard was written again"
             if job.process.returncode == 0:
-                assert contents(output) == expected
+                assert shard_files(output) == expected
                 kept, waiting, rounds = {}, {}, rounds + 1
                 output = tmp_path / f"round-{rounds}"
             job = Job(config, output)
@@ -184,5 +150,5 @@ def test_job_when_killed_anywhere_ends_as_if_undisturbed(
         assert job.process.wait(TIMEOUT_S) == 0
     now = finished(output)
     assert {name: now[name] for name in kept} == kept, "a finished shard was written again"
-    assert contents(output) == expected
+    assert shard_files(output) == expected
     assert {path.name for path in output.iterdir()} == {*expected, "status.json"}

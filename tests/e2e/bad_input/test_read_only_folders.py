@@ -73,7 +73,7 @@ def test_job_whose_output_is_in_a_read_only_folder_is_refused(
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_promotion_into_a_database_that_may_not_be_written_is_refused(
+def test_promotion_into_a_database_that_cannot_be_written_is_refused(
     refuse: Callable[..., None], here: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
 ) -> None:
     folder, model = here / "database", model_file(here / "model")
@@ -88,7 +88,7 @@ def test_promotion_into_a_database_that_may_not_be_written_is_refused(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_run_that_may_not_be_written_is_not_sent_and_does_not_keep_others_from_it(
+def test_run_that_cannot_be_written_is_not_sent_and_does_not_keep_others_from_it(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
@@ -102,7 +102,7 @@ def test_run_that_may_not_be_written_is_not_sent_and_does_not_keep_others_from_i
     assert ("free: " in text) == (number == 2)
 
 
-def test_file_that_this_user_may_not_use_is_named(refuse: Callable[..., None], locked: Path) -> None:
+def test_file_that_this_user_cannot_use_is_named(refuse: Callable[..., None], locked: Path) -> None:
     def write(_: list[str]) -> int:
         (locked / "a.json").write_text("{}")
         return 0

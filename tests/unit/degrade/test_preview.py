@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import write_shards
+from harness import exit_code_of, write_shards
 from PIL import Image
 
 from jobs import preview
-from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS, run_job
+from jobs.terminal import EXIT_BAD_INPUT, EXIT_FAULTS
 from pipeline.inference import tracked_run
 from shards.config import ShardConfig
 from shards.degradation.recipe import FOLDER
@@ -27,10 +27,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(*arguments: object) -> int:
-    try:
-        return run_job(preview.main, [str(argument) for argument in arguments])
-    except SystemExit as left:  # a bad flag ends the process
-        return int(left.code or 0)
+    return exit_code_of(preview.main, *arguments)
 
 
 def test_preview_without_a_recipe_draws_that_of_the_shards(shards: Path, tmp_path: Path) -> None:

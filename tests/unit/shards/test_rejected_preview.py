@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from curated_photos import write_spoiled_photos
-from harness import small_shard_config, write_shards
+from harness import exit_code_of, small_shard_config, write_shards
 from PIL import Image
 
 from jobs import preview
-from jobs.terminal import EXIT_BAD_INPUT, run_job
+from jobs.terminal import EXIT_BAD_INPUT
 from shards.format.curation import CurationRules, ScoreRules
 
 SUB_IMAGE_RULES = CurationRules(sub_image=ScoreRules(max_flat_share=0.4))
@@ -32,10 +32,7 @@ def shards(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw(*arguments: object) -> int:
-    try:
-        return run_job(preview.main, [str(argument) for argument in arguments])
-    except SystemExit as left:  # a bad flag ends the process
-        return int(left.code or 0)
+    return exit_code_of(preview.main, *arguments)
 
 
 def test_sub_images_are_drawn_from_the_nearest_to_the_bound_to_the_furthest(
