@@ -34,6 +34,7 @@ class Life:
         log: File for its standard error.
         environment: More variables.
         dies_at_file_event: Kill yourself, as SIGKILL does, before touching the run's files for the n-th time.
+        waits_before: Part of a path; wait for a kill before touching a file of the run whose path has it.
         keys: File to note the keys of each batch in; None for none.
     """
 
@@ -41,6 +42,7 @@ class Life:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     dies_at_file_event: int | None = None
+    waits_before: str = ""
     keys: Path | None = None
 
 
@@ -116,6 +118,8 @@ def _prepare(life: Life, rank: int) -> None:
         pipeline.run.session.batches = _noting(pipeline.run.session.batches, life.keys.with_suffix(f".{rank}"))
     if life.dies_at_file_event is not None and rank == 0:
         sys.addaudithook(_Reaper(life.dies_at_file_event))
+    if life.waits_before:
+        sys.addaudithook(_Brake(life.waits_before))
 
 
 class _Reaper:
@@ -125,10 +129,25 @@ class _Reaper:
         self._left = last
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event in _FILE_EVENTS and args and "run-" in str(args[0]):
+        if _touches(event, args, "run-"):
             self._left -= 1
             if self._left <= 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Brake:
+    """Stops a thread that is about to touch certain files, and lets the others run: what comes earlier is then done."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
+        while _touches(event, args, self._part):
+            time.sleep(1)
+
+
+def _touches(event: str, args: tuple[Any, ...], part: str) -> bool:
+    return event in _FILE_EVENTS and bool(args) and part in str(args[0])
 
 
 def _noting(batches: Any, file: Path) -> Any:

@@ -178,9 +178,10 @@ def test_run_when_killed_between_a_report_and_its_checkpoint_has_each_metric_onc
     amounts |= {"report.checkpoint-every-images": 240, "report.validate-every-images": 240}
     flags = [f"--{name}={value}" for name, value in amounts.items()]
     stage = life(data, run.name, flags, environment={"MLFLOW_TRACKING_URI": f"sqlite:///{database}"})
-    for goal in (2 * REPORT_IMAGES, 240 + 2 * REPORT_IMAGES):
-        kill_when_mlflow_is_at(goal, stage, database)
-        assert newest_checkpoint(run) < goal
+    for last in (0, 240):
+        waiting = dataclasses.replace(stage, waits_before=f"images-{last + 240:010d}")
+        kill_when_mlflow_is_at(last + 2 * REPORT_IMAGES, waiting, database)
+        assert newest_checkpoint(run) == last
     assert warm.join(warm.start(stage)) == [0], stage.log.read_text()
     assert in_mlflow(database, "SELECT status FROM runs") == [("FINISHED",)]
     points = in_mlflow(database, "SELECT key, step, value FROM metrics")

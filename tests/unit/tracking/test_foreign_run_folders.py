@@ -163,7 +163,7 @@ def test_documents_that_are_no_files_are_as_if_they_were_not_there(kind: str, ru
     unreadable(run.tracking / "run.json", kind)
     assert run.read_status() is None
     assert read_description(run.tracking) is None
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < MAX_SECONDS
 
 
 def test_metrics_file_of_a_terabyte_is_refused(store: str, run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
