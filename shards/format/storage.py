@@ -14,7 +14,6 @@ for S3.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import fnmatch
@@ -34,10 +33,11 @@ from shards.errors import InputError, ShardError
 from shards.format.endpoints import ANSWER_TIMEOUT_S, check_answers_once, check_listens_once, origin
 from shards.format.expansion import expand
 from shards.format.names import check_local
+from shards.format.s3 import PROTOCOLS as _S3
+from shards.format.s3 import is_missing_bucket, put_object, with_reason
 from shards.secrets import without_secrets
 
 _BLOCK_BYTES = 1 << 20
-_S3 = frozenset({"s3", "s3a"})
 _HTTP = frozenset({"http", "https"})
 _PORTS = {"ftp": 21, "sftp": 22, "ssh": 22, "smb": 445}
 _EXISTS = frozenset({errno.EEXIST, errno.EINVAL})  # what stores raise for `If-None-Match: *` if the object exists
@@ -123,11 +123,18 @@ class RemotePath:
         return any(True for _ in self.iterdir())
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """Yield the direct children, sorted."""
+        """Yield the direct children, sorted; none where nothing has this URL as a prefix.
+
+        Raises:
+            InputError: There is no such bucket.
+            OSError: The store is unreachable, or permission is denied.
+        """
         try:
             with _errors_of(self) as (store, key):
                 names = store.ls(key, detail=False)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_missing_bucket(error):
+                raise InputError(f"{self} cannot be used: {error.strerror}; create it, or check the URL") from error
             names = []
         own = self.url.partition("://")[2]
         for name in sorted(posixpath.basename(name.rstrip("/")) for name in names if name.strip("/") != own):
@@ -337,28 +344,21 @@ def _put(path: RemotePath, store: Any, key: str, stream: BinaryIO, digest: bytes
         mode = "create" if "IfNoneMatch" in condition else "overwrite"
         store.pipe_file(key, stream.read(), mode=mode)
         return
-    # One PUT instead of fsspec's multipart upload: the store checks one SHA-256 over all, and a killed writer leaves
-    # no partial upload.
-    bucket, name, _ = store.split_path(key)
-    checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": base64.b64encode(digest).decode("ascii")}
-    try:
-        store.call_s3("put_object", Bucket=bucket, Key=name, Body=stream, **checksum, **condition)
-    except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
-        stream.seek(0)
-        store.call_s3("put_object", Bucket=bucket, Key=name, Body=stream, **checksum)
+    put_object(store, key, stream, digest, condition)
 
 
 @contextlib.contextmanager
 def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
     """Yield the store and the key, and turn whatever its client raises into an `OSError` that names the URL."""
+    store, key = None, ""
     try:
         store, key = _open_store(path)
         yield store, key
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - each client has errors of its own, with no common base
+        if path.protocol in _S3 and store is not None:
+            error = with_reason(store, key, error)
         code = _code_of(error) if isinstance(error, OSError) else errno.EIO
         shown = OSError(code, _first_line(error, path), str(path))
         # A traceback shows causes as they are.

@@ -64,7 +64,7 @@ def verify_folder(folder: StoragePath) -> Contents:
     try:
         manifest = read_manifest(folder)
     except ShardError as error:
-        if not (folder / MANIFEST_FILE).is_file():
+        if not _is_there(folder / MANIFEST_FILE):
             raise
         faults.append(Fault(MANIFEST_FILE, "", str(error)))
         shards = tuple(_readable_entries(folder))
@@ -74,6 +74,13 @@ def verify_folder(folder: StoragePath) -> Contents:
         faults += [*_stray_files(folder, shards), *_generation_faults(folder, manifest)]
     faults += _document_faults(folder)
     return Contents(shards, settings, faults)
+
+
+def _is_there(path: StoragePath) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the store refuses, for the reason that reading has stated
+        return False
 
 
 def _readable_entries(folder: StoragePath) -> Iterator[ShardEntry]:

@@ -114,5 +114,5 @@ def test_job_when_the_bucket_is_missing_says_so_before_any_work(
     there = dataclasses.replace(config, output=RemotePath("s3://nobody-made-this/x"))
     assert run_job(jobs.shard.main, arguments(there)) == 2
     message = capfd.readouterr().err
-    assert message.startswith("error: cannot write to the output; got The specified bucket does not exist")
+    assert message.startswith("error: s3://nobody-made-this/x cannot be used: The specified bucket does not exist")
     assert "Traceback" not in message
