@@ -78,7 +78,10 @@ SUITE = (
     ),
     Task("checkpoint_pause", 1.0, "--repeats 7", "--repeats 1 --crop-px 32"),
     Task("report_cost", 1.0, "--repeats 100", "--repeats 2"),
-    Task("upscaling", 3.0, "--sizes 800x600 --repeats 3", "--sizes 24x16 --repeats 1", "--helper {Real-ESRGAN}"),
+    Task(
+        "upscaling", 4.0, "--sizes 800x600 --repeats 3", "--sizes 24x16 --file-size 24x16 --files 2 --repeats 1",
+        "--helper {Real-ESRGAN}",
+    ),
     Task("ops", 3.0, "--repeats 5", "--crop-px 32 --repeats 1"),
     Task("degradation", 0.5, "--parts memory", "--memory-batches 1"),
     Task("degradation", 2.5, "--parts time --reference {BasicSR} --model {Real-ESRGAN} --repeats 3", "--batch 1"),

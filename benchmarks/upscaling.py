@@ -2,6 +2,7 @@
 
 All have one network, the compact generator with 64 features and 16 blocks at x4, and return 8-bit pixels. Each works in
 a process of its own; they take turns, and the table has medians. spandrel passes the whole photo through the network.
+A second table has a folder of files, one after another and two at a time, as `jobs/upscale.py` does.
 
 Run:
     git clone https://github.com/xinntao/Real-ESRGAN /tmp/Real-ESRGAN
@@ -16,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from _measure import Step, StepProcess, import_script, peak_mib, time_repeats
 from _origin import add_json_argument, extremes, publish, speed_up
 from _tables import Column, Row, label, mib, ratio, row_of, seconds
 from numpy import ndarray
+from PIL import Image
+
+from pipeline.inference.tiles import DEFAULT_OVERLAP_PX
+from pipeline.models.generators import SRVGGNetCompact
 
 SCALE, NUM_FEATURES, NUM_BLOCKS = 4, 64, 16
 OURS, HELPER, SPANDREL = "ours, in tiles", "Real-ESRGAN's helper, in tiles", "spandrel's call, whole"
@@ -38,6 +43,8 @@ COLUMNS = (
     mib(),
     ratio("times our memory", "higher"),
 )
+TWO, ONE = "two at a time", "one after another"
+FOLDER_COLUMNS = (label("files"), label("order"), seconds("s"), ratio("speed-up"))
 Build = Callable[..., Step]
 
 
@@ -46,6 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--helper", type=Path, help="checkout of github.com/xinntao/Real-ESRGAN; else without it")
     parser.add_argument("--sizes", nargs="+", default=["510x340", "800x600"], help="of photos, WIDTHxHEIGHT in LQ px")
+    parser.add_argument("--files", type=int, default=6, help="in the folder")
+    parser.add_argument("--file-size", default="200x150", help="of each, WIDTHxHEIGHT in LQ px")
     parser.add_argument("--tile-px", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -54,7 +63,9 @@ def main() -> None:
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for size in options.sizes for row in measure(size, options, Path(folder))]
+        folder_rows = measure_folder(options, Path(folder))
     publish("upscaling", COLUMNS, rows, options, libraries=("torch", "spandrel"))
+    publish("upscaling-folder", FOLDER_COLUMNS, folder_rows, options)
 
 
 def measure(size: str, options: argparse.Namespace, folder: Path) -> list[Row]:
@@ -86,10 +97,52 @@ def measure(size: str, options: argparse.Namespace, folder: Path) -> list[Row]:
     return rows
 
 
-def build_network() -> torch.nn.Module:
-    """Return the generator, the same in every process."""
-    from pipeline.models.generators import SRVGGNetCompact
+def measure_folder(options: argparse.Namespace, folder: Path) -> list[Row]:
+    """Return the rows of a folder of PNG files, from files to files."""
+    width, height = map(int, options.file_size.split("x"))
+    sources = [folder / f"{number}.png" for number in range(options.files)]
+    for number, source in enumerate(sources):
+        pixels = np.random.RandomState(number).randint(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(source)
+    ways = (TWO, ONE)
+    processes = {
+        way: StepProcess(build_folder, way, sources, folder / way, options.tile_px, threads=options.threads, warmup=1)
+        for way in ways
+    }
+    wall = time_repeats({way: process.time for way, process in processes.items()}, options.repeats)[0]
+    for process in processes.values():
+        process.close()
+    rows = []
+    for way, wall_s in wall.items():
+        faster, faster_range = speed_up(wall[ONE], wall_s)
+        values = (f"{options.files} of {width}x{height} px", way, statistics.median(wall_s), faster)
+        rows.append(row_of(FOLDER_COLUMNS, *values, spread={"s": extremes(wall_s), "speed-up": faster_range}))
+    return rows
 
+
+def build_folder(way: str, sources: Sequence[Path], output: Path, tile_px: int) -> Step:
+    """Return a call that upscales files."""
+    from pipeline.inference.named_model import NamedModel
+    from pipeline.inference.upscale_files import upscale_file
+    from pipeline.inference.upscale_many import upscale_files
+
+    model = NamedModel(build_network(), SCALE, output, None)
+    pairs = [(source, output / source.name) for source in sources]
+    sizes = {"tile_px": tile_px, "overlap_px": DEFAULT_OVERLAP_PX}
+
+    def call() -> None:
+        if way == TWO:
+            for _ in upscale_files(model, pairs, **sizes, precision="float32"):
+                pass
+        else:
+            for source, target in pairs:
+                upscale_file(model, source, target, **sizes)
+
+    return call
+
+
+def build_network() -> SRVGGNetCompact:
+    """Return the generator, the same in every process."""
     torch.manual_seed(0)
     network = SRVGGNetCompact(NUM_FEATURES, NUM_BLOCKS, SCALE).eval()
     return network.to("cuda" if torch.cuda.is_available() else "cpu")

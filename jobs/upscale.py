@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
 
     from pipeline.data.evaluation import passed_over
     from pipeline.inference.model_names import check_model_exists
-    from pipeline.inference.upscale_files import clean_stale_pictures, plan_outputs, upscale_file
+    from pipeline.inference.upscale_files import clean_stale_pictures, plan_outputs
     from shards.format.rejects import NOTE_TEXTS
     from shards.format.storage import parse_local_path
 
@@ -68,25 +68,24 @@ def main(argv: list[str]) -> int:
         say(others)
     check_model_exists(config.model)  # before torch is imported
 
-    from pipeline.inference.device import autocast, best_device
+    from pipeline.inference.device import best_device
     from pipeline.inference.named_model import open_model
+    from pipeline.inference.upscale_many import upscale_files
 
     model = open_model(config.model, unfinished=True)
     say(f"generator: {model.weights}")
-    device = best_device()
-    model.generator.to(device)
+    model.generator.to(best_device())
     clean_stale_pictures(files)
     faults: list[str] = []
-    with autocast(device, config.precision), Progress("upscaling", len(files), "images") as progress:
-        for source, target in files:
-            try:
-                notes = upscale_file(model, source, target, tile_px=config.tile_px, overlap_px=config.overlap_px)
-                if notes:
-                    say(f"{source}: {', '.join(NOTE_TEXTS[note] for note in notes)}")
-            except InputError as error:
+    sizes = {"tile_px": config.tile_px, "overlap_px": config.overlap_px}
+    with Progress("upscaling", len(files), "images") as progress:
+        for source, outcome in upscale_files(model, files, **sizes, precision=config.precision):
+            if isinstance(outcome, InputError):
                 if not config.input.is_dir():
-                    raise
-                faults.append(str(error))
+                    raise outcome
+                faults.append(str(outcome))
+            elif outcome:
+                say(f"{source}: {', '.join(NOTE_TEXTS[note] for note in outcome)}")
             progress.advance(1)
     say(f"wrote {len(files) - len(faults)} image(s): {config.output}")
     return end_with_faults(faults, len(files), "images")

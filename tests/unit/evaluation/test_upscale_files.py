@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.data.evaluation import read_image
 from pipeline.inference.named_model import NamedModel
 from pipeline.inference.upscale_files import upscale_file
+from pipeline.inference.upscale_many import upscale_files
 from pipeline.models.generators import SRVGGNetCompact
 from shards.errors import InputError
 from shards.format.photos import Picture, read_picture
@@ -78,3 +79,33 @@ def test_animation_is_refused_by_name_in_upscaling_and_evaluation(model: NamedMo
     with pytest.raises(InputError, match=r"in\.webp is an animation or has several pages"):
         read_image(path)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_files_upscaled_two_at_a_time_are_those_of_one_after_another_in_order(
+    model: NamedModel, tmp_path: Path
+) -> None:
+    sources = []
+    for number in range(7):
+        source = tmp_path / f"{number}.png"
+        source.write_bytes(png(gradient(20 + number, 31)) if number != 3 else b"no image")
+        sources.append(source)
+    pairs = [(source, tmp_path / "two" / source.name) for source in sources]
+    outcomes = list(upscale_files(model, pairs, tile_px=12, overlap_px=4, precision="float32"))
+    assert [source for source, _ in outcomes] == sources
+    assert [number for number, (_, outcome) in enumerate(outcomes) if isinstance(outcome, InputError)] == [3]
+    for source, target in pairs:
+        if source.name != "3.png":
+            upscale_file(model, source, tmp_path / "one.png", tile_px=12, overlap_px=4)
+            assert target.read_bytes() == (tmp_path / "one.png").read_bytes()
+
+
+def test_files_when_the_caller_stops_are_not_upscaled_to_the_last(model: NamedModel, tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(png(gradient(300, 300)))
+    pairs = [(tmp_path / "in.png", tmp_path / "out" / f"{number}.png") for number in range(50)]
+    outcomes = upscale_files(model, pairs, tile_px=12, overlap_px=4, precision="float32")
+    next(outcomes)
+    outcomes.close()
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert "0.png" in names
+    assert len(names) < 5
+    assert not [name for name in names if name.startswith(".")]
