@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ class _OneAtATime(nn.Module):
 
 def upscale_files(
     model: NamedModel, pairs: Iterable[tuple[Path, Path]], *, tile_px: int, overlap_px: int, precision: str
-) -> Generator[tuple[Path, Outcome]]:
+) -> Generator[tuple[Path, Outcome], None, None]:
     """Upscale image files as `upscale_file` does; rows of tiles of two are in memory.
 
     Args:
