@@ -1,4 +1,4 @@
-"""Compute the semantic features of every crop that training draws, with Ray, and keep them beside the shards.
+"""Compute the semantic features of every crop that training draws, or of sub-images, with Ray, beside the shards.
 
 The features are bound to their shards, crop, extractor and weights by hash: training refuses a cache that belongs to
 something else. Rerun the same command to finish what is missing; finished tars are kept.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job
@@ -23,6 +24,7 @@ COMMAND = CommandLine(
     (
         "rrdb_sed_p_x4 --shards data/shards/df2k_x4 --output data/features/df2k_x4 --weights pretrained",
         "rrdb_sed_p_x4 --dry-run  # how large it will be",
+        "rrdb_sed_p_x4 --semantics.source mapped --output data/features/maps  # a map of each sub-image: approximate",
     ),
 )
 
@@ -50,7 +52,7 @@ class CacheFeaturesConfig:
         data = self.data if self.shards is None else replace(self.data, shards=self.shards)
         semantics = replace(
             self.semantics,
-            source="cached",
+            source=_stored(self.semantics.source),
             cache=self.semantics.cache if self.output is None else self.output,
             weights=self.semantics.weights if self.weights is None else self.weights,
         )
@@ -114,7 +116,11 @@ def main(argv: list[str]) -> int:
 def _from_preset(name: str) -> CacheFeaturesConfig:
     train = PRESETS.load(name, Preset).train
     # Explicit: `auto` would look for the cache that this job is about to write.
-    return CacheFeaturesConfig(train.data, replace(train.semantics, source="cached"))
+    return CacheFeaturesConfig(train.data, replace(train.semantics, source=_stored(train.semantics.source)))
+
+
+def _stored(source: str) -> Literal["cached", "mapped"]:
+    return "mapped" if source == "mapped" else "cached"
 
 
 if __name__ == "__main__":

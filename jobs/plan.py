@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from jobs.command_line import PRESETS, CommandLine
 from jobs.terminal import run_job
 from pipeline.config.schema import DataConfig, Preset, ScheduleConfig, SemanticsConfig, TrainConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, positive, refuse
 from pipeline.inference.feature_cost import Cluster, Work, describe, estimate, rates_of
 from pipeline.inference.machine_profile import MachineProfile, load_profile
 from pipeline.models.grid import SEMANTIC_STRIDE_PX
@@ -31,6 +31,7 @@ COMMAND = CommandLine(
         "rrdb_sed_p_x4 --data.shards s3://bucket/df2k_x4 --measure",
         "rrdb_sed_p_x4 --cluster.num-nodes 4 --cluster.gpus-per-node 8 --cluster.price-per-gpu-hour 2.5",
         "rrdb_sed_p_x4 --cluster.read-mb-per-second 500  # what if the storage were slower",
+        "rrdb_sed_p_x4 --samples 2000000  # what if there were so many sub-images",
     ),
 )
 _FLOAT32_BYTES = 4
@@ -50,6 +51,12 @@ class PlanConfig:
     """Measure this machine first: extractor, step, loader, codecs and storage; writes `profile`."""
     profile: Path = Path("machine-profile.json")
     """What --measure wrote; used where it exists."""
+    samples: int | None = None
+    """Plan for as many sub-images like those of the shards, which may be of a few photos of a larger dataset."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        refuse(positive(samples=self.samples) if self.samples is not None else [])
 
     def train(self, preset: str) -> TrainConfig:
         """Return the run: the preset's, with these settings."""
@@ -75,7 +82,8 @@ def main(argv: list[str]) -> int:
     profile = _profile(config, run, images, extractor.name)
     side = config.data.crop_px // SEMANTIC_STRIDE_PX
     rates = rates_of(config.cluster, profile, (extractor.num_channels, side, side))
-    work = Work(images, config.schedule.total_images, config.data.batch_size)
+    data = config.data
+    work = Work(images, config.schedule.total_images, data.batch_size, data.crop_px, config.samples)
     checkpoint_bytes = _FLOAT32_BYTES * (
         _COPIES_OF_GENERATOR * num_parameters(hollow.generator)
         + _COPIES_OF_DISCRIMINATOR * sum(map(num_parameters, hollow.discriminators.values()))

@@ -111,9 +111,9 @@ class TrainConfig:
         )
 
     def _cache_fault(self) -> str | None:
-        if self.semantics.source != "cached" or not self.uses_semantics or self.data.why_not_cached is None:
+        if self.semantics.mode is None or not self.uses_semantics or self.data.why_not_cached is None:
             return None
-        return f'semantics.source="cached": {self.data.why_not_cached}; set it to "online"'
+        return f'semantics.source="{self.semantics.source}": {self.data.why_not_cached}; set it to "online"'
 
     @property
     def num_steps(self) -> int:

@@ -23,8 +23,10 @@ class SemanticsConfig:
     weights: str
     """pretrained (the library's download), package (for timm:tf_efficientnet_lite0; the extra `demo` has it), a file,
     or random (seeded: for tests only)."""
-    source: Literal["online", "cached", "auto"] = "online"
-    """online: the extractor runs every step; cached: read from `cache`; auto: cached where `cache` exists."""
+    source: Literal["online", "cached", "mapped", "auto"] = "online"
+    """online: the extractor runs every step; cached: read from `cache`; mapped: cut out of the sub-images' maps in
+    `cache`, with crops on the grid of 16 px, which approximates (docs/features.md); auto: cached where `cache`
+    exists."""
     cache: StoragePath = Path("data/features")
     """Folder or URL (s3://bucket/prefix) written by jobs/cache_features.py."""
     seed: int = 0
@@ -34,6 +36,11 @@ class SemanticsConfig:
     shuffled: bool = False
     """Each sample gets the semantics of its neighbour in the batch: a control that keeps how the maps look and takes
     away what they say of the image. Needs an even number of images per process."""
+
+    @property
+    def mode(self) -> str | None:
+        """The mode of the feature cache that is read; None where none is, or where that is still open."""
+        return {"cached": "crops", "mapped": "map"}.get(self.source)
 
     def __post_init__(self) -> None:
         """Take names of earlier versions, and check that features which depend on the batch are not cached."""

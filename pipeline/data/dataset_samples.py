@@ -13,9 +13,10 @@ import numpy as np
 from pipeline.config.data import DataConfig
 from pipeline.data.augmentation import UNCHANGED, DrawnAugmentation
 from pipeline.data.datasets import Dataset
+from pipeline.data.feature_modes.mode import draw_sample_crop
 from pipeline.data.features import FeatureStore
 from pipeline.data.prefetch import Prefetcher
-from shards.degradation.crops import Crop, draw_crop
+from shards.degradation.crops import Crop
 from shards.degradation.parameters import SampleParameters, draw_parameters
 from shards.degradation.recipe import Recipe
 from shards.degradation.recorded import recorded_recipe
@@ -69,18 +70,6 @@ def check_crop(data: DataConfig, dataset: Dataset) -> None:
             f"{dataset.folder}; set --data.{'crop-px' if images.has_lq else 'canvas-px'} to a multiple of "
             f"{images.scale}, such as {nearest_px}"
         )
-
-
-def draw_sample_crop(record: SampleRecord, seed: str, crop_px: int) -> Crop:
-    """Draw a variant's crop: the one rule that training and the feature cache share.
-
-    Args:
-        record: The sample's.
-        seed: The variant's, from `record.seed`.
-        crop_px: Side of the HR patch.
-    """
-    height_px, width_px = record.size_px
-    return draw_crop(seed, height_px=height_px, width_px=width_px, crop_px=crop_px, multiple_px=record.scale)
 
 
 class DatasetSamples:
@@ -143,13 +132,14 @@ class DatasetSamples:
 
     def _read(self, index: int, position: int) -> Item:
         epoch = position // len(self.images)
-        variant = epoch if self._features is None else epoch % self._features.settings.num_variants
+        features = self._features
+        variant = epoch if features is None else features.variant(epoch)
         sample = self.images.sample(index)
         record = sample.record
         _check_record(record, sample.key, self._settings)
         seed = record.seed(variant, self._settings.seed)
-        crop = draw_sample_crop(record, seed, self._patch_px)
-        semantics = None if self._features is None else self._features.read(index, sample.key, variant)
+        crop = draw_sample_crop(record, seed, self._patch_px, 1 if features is None else features.cell_px)
+        semantics = None if features is None else features.read(index, sample.key, variant, crop)
         hr = self._decode(sample, "png", crop)
         key = f"{sample.key}#{variant}"
         if self._recipe is None:

@@ -1,8 +1,9 @@
 """The cache of semantic features: written once by `jobs/cache_features.py`, bound to its shards by hash.
 
-A feature is the extractor's output for exactly the crop that training draws for (sample, variant): the crop comes
-from the recorded seed, so cached and online features agree within the codec's bound. A cache made from other shards,
-another crop, another extractor or other weights is refused.
+A feature of the mode `crops` is the extractor's output for exactly the crop that training draws for (sample, variant):
+the crop comes from the recorded seed, so cached and online features agree within the codec's bound. One of the mode
+`map` is of the whole sub-image, and crops are cut out of it. A cache of another mode, made from other shards, another
+crop, another extractor or other weights is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from pipeline.data.feature_modes import FEATURE_MODES
 from pipeline.models.semantics.names import present_extractor
+from shards.degradation.crops import Crop
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.codecs import FP16
 from shards.format.feature_coding import open_coding
@@ -71,6 +74,7 @@ class FeatureStore:
     Attributes:
         shards: Its tars, in the order of the image shards, with the same samples in each.
         settings: Everything that the features depend on.
+        cell_px: Offsets of the crops that can be read are multiples of it.
 
     Args:
         folder: Folder or URL written by jobs/cache_features.py.
@@ -93,6 +97,8 @@ class FeatureStore:
         self.settings = self.shards.manifest.features
         self._coding = open_coding(folder, self.settings)
         self._extensions = self.settings.extensions
+        self._mode = FEATURE_MODES[self.settings.mode]
+        self.cell_px = self._mode.cell_px
 
     def require(self, expected: FeatureSettings) -> None:
         """Refuse a cache of other shards, another crop, extractor or weights.
@@ -112,7 +118,8 @@ class FeatureStore:
             raise ShardError(
                 f"the features in {self._folder} belong to something else:\n  "
                 + "\n  ".join(differing)
-                + "\n  Write them again with jobs/cache_features.py to another folder, or set --semantics.source online"
+                + "\n  Write them again with jobs/cache_features.py to another folder, or set --semantics.source: "
+                "cached reads the mode crops, mapped the mode map, online none"
             )
 
     def require_shards_of(self, images: Manifest) -> None:
@@ -159,13 +166,18 @@ class FeatureStore:
                 return f"{path} has {found} bytes, not {entry.size_bytes}"
         return None
 
-    def read(self, index: int, key: str, variant: int) -> Float[np.ndarray, "c grid grid"]:
-        """Return one feature.
+    def variant(self, epoch: int) -> int:
+        """Return the variant of every sample in an epoch."""
+        return self._mode.variant(epoch, self.settings.num_variants)
+
+    def read(self, index: int, key: str, variant: int, crop: Crop) -> Float[np.ndarray, "c grid grid"]:
+        """Return the features of a crop.
 
         Args:
             index: Index of the sample in the image shards; the cache has the same order.
             key: Key of the sample, checked.
-            variant: From 0 to `num_variants` - 1.
+            variant: From `variant`.
+            crop: Drawn for it, on the grid of `cell_px`.
 
         Returns:
             Little-endian float16, or float32 where the codec computes the values.
@@ -174,12 +186,13 @@ class FeatureStore:
             DamageError: The member is damaged.
             ShardError: It belongs to another sample, or is missing.
         """
-        if variant >= len(self._extensions):
-            raise ShardError(f"{self._folder} has {len(self._extensions)} variant(s) of a sample, not number {variant}")
-        owner, payload = self.shards.member(index, self._extensions[variant])
+        number = self._mode.number(variant)
+        if number >= len(self._extensions):
+            raise ShardError(f"{self._folder} has {len(self._extensions)} variant(s) of a sample, not number {number}")
+        owner, payload = self.shards.member(index, self._extensions[number])
         if owner != key:
             raise ShardError(f"{self._folder}: feature {index} belongs to {owner}, expected {key}")
         try:
-            return self._coding.decode(payload)
+            return self._mode.cut(self._coding.decode(payload), crop)
         except ValueError as error:
             raise DamageError(f"{self._folder}: feature {index} {error}") from error

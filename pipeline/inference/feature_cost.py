@@ -10,12 +10,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.data.feature_modes import FEATURE_MODES
 from pipeline.errors import not_negative, positive, refuse
 from pipeline.inference.machine_profile import MachineProfile
 from shards.format.codecs import CODECS, DEFAULT_CODEC, Shape
 from shards.format.manifest import Manifest
 
-ONLINE = "online"
+ONLINE, MAP = "online", "map"
 _ASSUMED = {
     "step_images_per_second": 10.0,
     "extractor_images_per_second": 400.0,
@@ -121,11 +122,20 @@ class Work:
         images: The image shards; each sample has as many cached variants as it has recorded seeds.
         total_images: Length of the run.
         batch_size: Images per step over all GPUs.
+        crop_px: Side of the HR crops.
+        assumed_samples: Plan for as many samples like those of the shards; None for the shards themselves.
     """
 
     images: Manifest
     total_images: int
     batch_size: int
+    crop_px: int
+    assumed_samples: int | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch."""
+        return self.assumed_samples or self.images.num_samples
 
     @property
     def sample_bytes(self) -> float:
@@ -135,7 +145,18 @@ class Work:
     @property
     def num_crops(self) -> int:
         """Crops of a whole cache."""
-        return self.images.num_samples * self.images.images.variants
+        return self.num_samples * self.images.images.variants
+
+    @property
+    def crops_per_map(self) -> float:
+        """Cells of a sub-image's map, in crops."""
+        return (FEATURE_MODES["map"].window_px(self.images.images, self.crop_px) / self.crop_px) ** 2
+
+    def num_positions(self, mode: str) -> int:
+        """Return the number of places in a sub-image where a mode's crops may lie."""
+        settings = self.images.images
+        multiple_px = math.lcm(settings.scale, FEATURE_MODES[mode].cell_px)
+        return max(0, (settings.sub_image_px - self.crop_px) // multiple_px + 1) ** 2
 
 
 @dataclass(frozen=True)
@@ -143,9 +164,11 @@ class ModeCost:
     """The cost of one mode; times are those of the whole run on the whole cluster."""
 
     name: str
-    """`online`, or the codec of a cache."""
+    """`online`, the codec of a cache of crops, or `map`, whose codec is the default one."""
+    feature_bytes: float
+    """What is read for each image."""
     cache_bytes: float
-    """Size of the cache: all samples and variants."""
+    """Size of the cache: all samples, and all variants."""
     images_per_second: float
     """Throughput of the cluster while it trains."""
     read_mb_per_second_per_gpu: float
@@ -169,27 +192,39 @@ class ModeCost:
         return self.fill_hours + self.train_hours
 
 
+@dataclass(frozen=True)
+class _Cache:
+    """What a cache holds: so many features, each as large as so many crops'."""
+
+    name: str
+    codec: str
+    num_features: int
+    crops_each: float
+
+
 def estimate(cluster: Cluster, rates: Rates, work: Work) -> list[ModeCost]:
-    """Return the cost of every mode, `online` first."""
-    online = _cost_of(cluster, rates, work, ONLINE, None)
-    codecs = [codec for codec in CODECS.names if codec in rates.feature_bytes]
-    return [online, *(_cost_of(cluster, rates, work, codec, online) for codec in codecs)]
+    """Return the cost of every mode, `online` first and `map` last."""
+    online = _cost_of(cluster, rates, work, _Cache(ONLINE, "", 0, 0.0), None)
+    caches = [_Cache(codec, codec, work.num_crops, 1.0) for codec in CODECS.names if codec in rates.feature_bytes]
+    caches.append(_Cache(MAP, DEFAULT_CODEC, work.num_samples, work.crops_per_map))
+    return [online, *(_cost_of(cluster, rates, work, cache, online) for cache in caches)]
 
 
-def _cost_of(cluster: Cluster, rates: Rates, work: Work, name: str, online: ModeCost | None) -> ModeCost:
-    feature_bytes = rates.feature_bytes.get(name, 0.0)
+def _cost_of(cluster: Cluster, rates: Rates, work: Work, cache: _Cache, online: ModeCost | None) -> ModeCost:
+    feature_bytes = cache.crops_each * rates.feature_bytes.get(cache.codec, 0.0)
     step_s, extract_s = 1 / rates.step_images_per_second, 1 / rates.extractor_images_per_second
-    decode_s = 0.0 if online is None else 1 / rates.decode_images_per_second[name]
+    decode_s = 0.0 if online is None else cache.crops_each / rates.decode_images_per_second[cache.codec]
     # Per machine, whose loaders read an image, and with it its features.
     trainable = cluster.gpus_per_node / (step_s + extract_s if online is None else step_s)
     read_bytes = feature_bytes + work.sample_bytes
     per_node = min(trainable, rates.read_mb_per_second * 1e6 / read_bytes)
     per_second, per_gpu = cluster.num_nodes * per_node, per_node / cluster.gpus_per_node
-    fill_s = 0.0 if online is None else work.num_crops * extract_s / cluster.num_gpus
+    fill_s = cache.num_features * cache.crops_each * extract_s / cluster.num_gpus
     saved_s = 0.0 if online is None else 1 / online.images_per_second - 1 / per_second  # per image of the cluster
     return ModeCost(
-        name=name,
-        cache_bytes=feature_bytes * work.num_crops,
+        name=cache.name,
+        feature_bytes=feature_bytes,
+        cache_bytes=feature_bytes * cache.num_features,
         images_per_second=per_second,
         read_mb_per_second_per_gpu=per_gpu * read_bytes / 1e6,
         saved_ms_per_step=1e3 * saved_s * work.batch_size,
@@ -222,17 +257,19 @@ def choose(costs: list[ModeCost]) -> tuple[ModeCost, str]:
 
 def describe(costs: list[ModeCost], cluster: Cluster, rates: Rates, work: Work, checkpoint_bytes: float) -> str:
     """Return the comparison as text."""
-    images, variants = work.images, work.images.images.variants
+    variants = work.images.images.variants
     chosen, why = choose(costs)
     lines = [
-        f"{images.num_samples:,} samples, {work.total_images / images.num_samples:.1f} epochs, "
+        f"{work.num_samples:,} samples, {work.total_images / work.num_samples:.1f} epochs, "
         f"{cluster.num_nodes} machine(s) of {cluster.gpus_per_node} GPU(s), batch {work.batch_size}",
         *([f"assumed, not measured: {'; '.join(rates.assumed)}"] if rates.assumed else []),
         f"cached: {variants} crop(s) per sample, repeated every {variants} epoch(s); online: new ones in every epoch",
+        f"map: crops at {work.num_positions(MAP):,} places of a sub-image, on the grid of 16 px, instead of "
+        f"{work.num_positions('crops'):,}; new in every epoch; approximate (docs/features.md), so never chosen here",
         "",
-        f"{'mode':<12}{'KiB/crop':>9}{'stored GiB':>12}{'MB/s per GPU':>14}{'saved ms/step':>15}{'break-even':>14}"
+        f"{'mode':<12}{'KiB read':>9}{'stored GiB':>12}{'MB/s per GPU':>14}{'saved ms/step':>15}{'break-even':>14}"
         f"{'write h':>9}{'train h':>9}{'all h':>9}{'images/s':>10}",
-        *(_line(cost, rates, work) for cost in costs),
+        *(_line(cost, work) for cost in costs),
         "",
         f"take {chosen.name}: {why}",
         f"whole run: {chosen.hours:,.1f} h at {chosen.images_per_second:,.1f} images/s, "
@@ -242,11 +279,11 @@ def describe(costs: list[ModeCost], cluster: Cluster, rates: Rates, work: Work, 
     return "\n".join(lines)
 
 
-def _line(cost: ModeCost, rates: Rates, work: Work) -> str:
-    epochs = cost.break_even_images / work.images.num_samples
+def _line(cost: ModeCost, work: Work) -> str:
+    epochs = cost.break_even_images / work.num_samples
     pays = "-" if cost.name == ONLINE else f"{epochs:,.1f} epochs" if math.isfinite(epochs) else "never"
     return (
-        f"{cost.name:<12}{rates.feature_bytes.get(cost.name, 0) / 2**10:>9.1f}{cost.cache_bytes / 2**30:>12.2f}"
+        f"{cost.name:<12}{cost.feature_bytes / 2**10:>9.1f}{cost.cache_bytes / 2**30:>12.2f}"
         f"{cost.read_mb_per_second_per_gpu:>14.1f}{cost.saved_ms_per_step:>15.2f}{pays:>14}{cost.fill_hours:>9.2f}"
         f"{cost.train_hours:>9.2f}{cost.hours:>9.2f}{cost.images_per_second:>10.1f}"
         + ("  (storage limits)" if cost.is_read_bound else "")

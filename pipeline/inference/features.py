@@ -1,7 +1,7 @@
 """Writes the cache of semantic features: one feature tar for every image tar, with the same keys in the same order.
 
-Each feature is the extractor's output for exactly the crop that training will cut for (sample, variant). A tar that
-exists with the right header is not written again.
+Each feature is the extractor's output for exactly the window that the cache's mode names: the crop that training will
+cut for (sample, variant), or the sub-image. A tar that exists with the right header is not written again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from pipeline.config.schema import DataConfig, SemanticsConfig
-from pipeline.data.dataset_samples import draw_sample_crop
 from pipeline.data.datasets import image_manifest
+from pipeline.data.feature_modes import FEATURE_MODES
 from pipeline.data.features import FEATURES, codec_of
 from pipeline.errors import ConfigError
 from pipeline.inference.semantics import build_extractor
@@ -69,12 +69,14 @@ class FeatureTask:
         return self.settings.to_plain() | bound
 
 
-def feature_settings(images: Manifest, extractor: SemanticExtractor, crop_px: int) -> FeatureSettings:
+def feature_settings(
+    images: Manifest, extractor: SemanticExtractor, crop_px: int, mode: str = "crops"
+) -> FeatureSettings:
     """Return what the features of some image shards depend on.
 
     Raises:
-        ConfigError: The shards are of the real-world task, whose canvas is larger than the crop, or the crop does
-            not fit.
+        ConfigError: The shards are of the real-world task, whose canvas is larger than the crop, the crop does not
+            fit, or the extractor takes crops alone and the mode shows it sub-images.
     """
     settings = images.images
     if not settings.has_lq:
@@ -87,15 +89,24 @@ def feature_settings(images: Manifest, extractor: SemanticExtractor, crop_px: in
             f"crop_px={crop_px} must be a multiple of {extractor.stride_px} and at most the sub-images' "
             f"{settings.sub_image_px} px"
         )
-    side = crop_px // extractor.stride_px
+    of = FEATURE_MODES[mode]
+    window_px = of.window_px(settings, crop_px)
+    if window_px != crop_px and extractor.backbone.model.only_px:
+        raise ConfigError(
+            f"{extractor.name}, is built for crops, and the mode {of.name} shows it {window_px} px; "
+            "set --semantics.source cached, or another --semantics.architecture"
+        )
+    side = window_px // extractor.stride_px
     return FeatureSettings(
         image_manifest=images.digest,
-        crop_px=crop_px,
-        num_variants=settings.variants,
+        crop_px=window_px,
+        num_variants=of.num_features(settings),
         extractor=extractor.name,
         weights_sha256=extractor.weights_sha256,
         shape=(extractor.channels, side, side),
         preprocessing=extractor.preprocessing,
+        mode=of.name,
+        orientations=of.orientations,
     )
 
 
@@ -121,7 +132,8 @@ def plan_features(
     """
     images = image_manifest(data.shards)
     check_output_folder(output, (data.shards,), _OUTPUT_NAMES)
-    settings = feature_settings(images, extractor, data.crop_px).coded_by(_chosen_codec(output, codec))
+    settings = feature_settings(images, extractor, data.crop_px, semantics.mode or "crops")
+    settings = settings.coded_by(_chosen_codec(output, codec))
     folder = data.shards.resolve()
     return [
         FeatureTask(folder, entry, number, output.resolve(), semantics, settings, data.cache)
@@ -213,8 +225,19 @@ def write_features(task: FeatureTask) -> ShardEntry:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = _worker_extractor(task.semantics, task.settings.crop_px, device)
+    _require_same(extractor, task.settings)
     images, coding = ShardSet.open(task.images, task.cache), _worker_coding(task.output, task.settings)
     return publish_shard(task.output, task.name, _members(task, images, extractor, coding, device), task.header)
+
+
+def _require_same(extractor: SemanticExtractor, planned: FeatureSettings) -> None:
+    """Refuse an extractor that this machine builds from another file than the one that planned."""
+    found = (extractor.name, extractor.weights_sha256)
+    if found != (planned.extractor, planned.weights_sha256):
+        raise ShardError(
+            f"this worker built the extractor {found[0]} with weights {found[1][:12]}, the job planned for "
+            f"{planned.extractor} with {planned.weights_sha256[:12]}; give every machine the same file of weights"
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -251,11 +274,12 @@ def extract_variants(
     record, image = sample.record, decode_png(sample.part("png"), sample.key, dataset.sub_image_px)
     if fault := record.fault(dataset):
         raise ShardError(f"sample {sample.key}: its record {fault}; write the shards again")
-    crops = [
-        draw_sample_crop(record, record.seed(variant, dataset.seed), wanted.crop_px).apply(image)
-        for variant in range(wanted.num_variants)
+    mode = FEATURE_MODES[wanted.mode]
+    windows = [
+        mode.window(record, record.seed(number, dataset.seed), wanted.crop_px).apply(image)
+        for number in range(wanted.num_variants)
     ]
-    batch = torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 255
+    batch = torch.from_numpy(np.stack(windows)).to(device).permute(0, 3, 1, 2).float() / 255
     features = extractor(batch).half()
     if not torch.isfinite(features).all():
         raise ShardError(f"{sample.key}: a feature does not fit float16; use --semantics.source online")

@@ -79,7 +79,7 @@ def cost_of(config: TrainConfig) -> Cost:
             semantics = hollow_semantics(config, gt)
         adversarial = _count(gan, StepInput(lq, gt, gt, semantics), is_adversarial=True) if gan.adversaries else 0
         pixel_only = _count(gan, StepInput(lq, gt, gt, None), is_adversarial=False)
-    if config.semantics.source != "cached":
+    if config.semantics.mode is None:
         adversarial += extracting.get_total_flops()
     num_images = config.num_steps * batch
     in_pixel_stage = min(schedule.pixel_only_images, num_images) if gan.adversaries else num_images

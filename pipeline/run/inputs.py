@@ -53,19 +53,18 @@ def open_semantics(config: TrainConfig, datasets: Datasets, device: torch.device
         return None
     semantics = config.semantics
     extractor = build_extractor(semantics, config.data.crop_px)
-    is_cached = semantics.source == "cached"
-    if is_cached:
-        _check_cache(config, datasets, extractor)
+    if semantics.mode is not None:
+        _check_cache(config, datasets, extractor, semantics.mode)
     description = f"{extractor.description}, {semantics.source}{', shuffled' if semantics.shuffled else ''}"
     channels, digest = extractor.channels, extractor.weights_sha256
-    trained_with = None if is_cached else extractor.to(device)
+    trained_with = extractor.to(device) if semantics.mode is None else None
     return SemanticSource(trained_with, channels, digest, description, semantics.shuffled, extractor)
 
 
-def _check_cache(config: TrainConfig, datasets: Datasets, extractor: SemanticExtractor) -> None:
+def _check_cache(config: TrainConfig, datasets: Datasets, extractor: SemanticExtractor, mode: str) -> None:
     (dataset,) = datasets.members  # a configuration with more is refused
     store = FeatureStore(config.semantics.cache, config.data.cache)
-    store.require(feature_settings(dataset.manifest, extractor, config.data.crop_px))
+    store.require(feature_settings(dataset.manifest, extractor, config.data.crop_px, mode))
     store.require_shards_of(dataset.manifest)
     store.require_files()
 

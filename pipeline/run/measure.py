@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from pipeline.config.schema import TrainConfig
-from pipeline.data.dataset_samples import draw_sample_crop
 from pipeline.data.datasets import Dataset
+from pipeline.data.feature_modes.mode import draw_sample_crop
 from pipeline.data.samples import TrainingSamples
 from pipeline.inference.machine_profile import MachineProfile
 from pipeline.inference.semantics import build_extractor

@@ -89,9 +89,9 @@ class FeatureSettings:
     image_manifest: Sha256
     """Digest of the manifest of the image shards."""
     crop_px: SidePx
-    """Side of the HR crop."""
+    """Side of the HR square that a feature is of."""
     num_variants: Annotated[int, Range(1, MAX_VARIANTS)]
-    """Variants of each sample; training takes variant `epoch % num_variants`."""
+    """Features of each sample; those of crops are of variant `epoch % num_variants`."""
     extractor: str
     """Architecture and layer."""
     weights_sha256: Sha256
@@ -108,10 +108,11 @@ class FeatureSettings:
     """How a feature becomes the bytes of a member; see `shards.format.codecs`."""
     codec_state_sha256: Sha256 | None = None
     """Hash of the file with what the codec learned from the data (`shards.format.feature_coding`), if it learned."""
-    mode: Literal["crops"] = "crops"
-    """What a feature is of. crops: the very pixels that training draws for a variant, turned as it turns them."""
+    mode: Literal["crops", "map"] = "crops"
+    """What a feature is of. crops: the very pixels that training draws for a variant, turned as it turns them; map: the
+    whole cells of a sub-image, out of which training cuts crops on the grid of cells."""
     orientations: tuple[Orientation, ...] = ALL_ORIENTATIONS
-    """The symmetries that crops are drawn from, as `shards.degradation.crops.Crop` numbers them."""
+    """The symmetries in which features are computed, as `shards.degradation.crops.Crop` numbers them."""
 
     def __post_init__(self) -> None:
         """Check that codec and what is said of it fit.

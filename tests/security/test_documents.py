@@ -28,6 +28,7 @@ from pipeline.data.features import FeatureStore
 from pipeline.data.samples import TrainingSamples
 from pipeline.errors import CheckpointError
 from pipeline.train.report import MetricsFile, RunningMeans
+from shards.degradation.crops import Crop
 from shards.errors import InputError
 from shards.format.documents import digest_of
 from shards.format.manifest import Manifest, read_manifest, write_manifest
@@ -92,7 +93,7 @@ def verify(folder: Path) -> None:
 
 def read_features(folder: Path) -> None:
     store = FeatureStore(folder)
-    store.read(0, store.shards.sample(0).key, 1)
+    store.read(0, store.shards.sample(0).key, 1, Crop(0, 0, 48, 0))
 
 
 def read_checkpoint(folder: Path) -> None:

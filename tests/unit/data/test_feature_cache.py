@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pipeline.config.schema import Preset
-from pipeline.data.dataset_samples import draw_sample_crop
 from pipeline.data.datasets import Dataset, Datasets, image_manifest
+from pipeline.data.feature_modes.mode import draw_sample_crop
 from pipeline.data.features import FeatureStore, has_features
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
@@ -26,6 +26,7 @@ from pipeline.inference.features import (
 )
 from pipeline.inference.semantics import build_extractor
 from pipeline.run.inputs import open_semantics
+from shards.degradation.crops import Crop
 from shards.errors import InputError, ShardError
 from shards.format.codecs import CODECS, DEFAULT_CODEC
 from shards.format.documents import digest_of
@@ -33,6 +34,8 @@ from shards.format.feature_coding import STATE_FILE
 from shards.format.manifest import Manifest, read_manifest, write_manifest
 from shards.read.reader import ShardSet
 from shards.write.execution import SERIAL
+
+ANY_CROP = Crop(0, 0, 48, 0)
 
 
 def write_cache(preset: Preset, output: Path, num_shards: int | None = None, codec: str = "fp16") -> Path:
@@ -205,18 +208,18 @@ def test_features_when_a_byte_of_the_tar_is_flipped_are_refused(preset: Preset, 
         (copy / file.name).write_bytes(file.read_bytes())
     images = ShardSet.open(preset.train.data.shards)
     store = FeatureStore(copy)
-    assert store.read(0, images.sample(0).key, 1).shape == (256, 3, 3)
+    assert store.read(0, images.sample(0).key, 1, ANY_CROP).shape == (256, 3, 3)
     tar = copy / "features-000000.tar"
     damaged = bytearray(tar.read_bytes())
     damaged[512 + 100] ^= 1  # the tar's first header has 512 bytes
     tar.write_bytes(damaged)
     with pytest.raises(ShardError, match=r"features-000000\.tar member .*000\.f16 has a wrong CRC"):
-        FeatureStore(copy).read(0, images.sample(0).key, 0)
+        FeatureStore(copy).read(0, images.sample(0).key, 0, ANY_CROP)
 
 
 def test_feature_when_asked_for_another_key_is_refused(cache: Path) -> None:
     with pytest.raises(ShardError, match=r"feature 0 belongs to .*, expected another"):
-        FeatureStore(cache).read(0, "another", 0)
+        FeatureStore(cache).read(0, "another", 0, ANY_CROP)
 
 
 def test_cache_when_unfinished_is_no_cache(preset: Preset, tmp_path: Path) -> None:

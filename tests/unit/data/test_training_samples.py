@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.config.schema import Preset
 from pipeline.data.batch import Batch
-from pipeline.data.dataset_samples import draw_sample_crop
+from pipeline.data.feature_modes.mode import draw_sample_crop
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.degrade import degrade
 from pipeline.run.inputs import StepInputs

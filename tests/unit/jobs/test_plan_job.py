@@ -31,7 +31,7 @@ CLUSTER = Cluster(
 SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=3)
 IMAGES = Manifest("0" * 64, SETTINGS, (ShardEntry("images-000000", "0" * 64, 36_000 * 10**6, 36_000),))
 SHAPE = (1024, 16, 16)
-WORK = Work(IMAGES, total_images=7_200_000, batch_size=16)
+WORK = Work(IMAGES, total_images=7_200_000, batch_size=16, crop_px=256)
 PROFILE = MachineProfile(
     device="a GPU",
     date="2026-11-27",
@@ -97,9 +97,32 @@ def test_cheap_extractor_is_not_worth_a_cache() -> None:
 
 def test_loaders_have_to_decode_too() -> None:
     rates = Rates(100.0, 100.0, 1e6, 50.0, {"uint8-zstd": 100.0}, {"uint8-zstd": 1000.0})
-    online, cached = estimate(Cluster(gpus_per_node=1), rates, WORK)
+    online, cached, mapped = estimate(Cluster(gpus_per_node=1), rates, WORK)
     assert online.workers_per_gpu == 1  # 50 images/s
     assert cached.workers_per_gpu == 3  # 100 images/s of 1/50 + 1/100 s
+    assert mapped.workers_per_gpu == 6  # 100 images/s of 1/50 + 3.5/100 s
+
+
+def test_map_costs_the_cells_of_a_sub_image_once_and_reads_them_for_every_crop() -> None:
+    rates = rates_of(CLUSTER, PROFILE, SHAPE)
+    mapped = estimate(CLUSTER, rates, WORK)[-1]
+    crops = (480 / 256) ** 2
+    assert mapped.name == "map"
+    assert mapped.cache_bytes == pytest.approx(36_000 * crops * 100_000)
+    assert mapped.fill_hours == pytest.approx(36_000 * crops / (8 * 90) / 3600)
+    assert mapped.read_mb_per_second_per_gpu == pytest.approx(10 * (1 + crops * 0.1))
+    text = describe(estimate(CLUSTER, rates, WORK), CLUSTER, rates, WORK, 2**30)
+    assert "map: crops at 225 places of a sub-image, on the grid of 16 px, instead of 3,249" in text
+    assert "take map" not in text
+
+
+def test_plan_for_a_larger_dataset_scales_what_depends_on_the_number_of_samples() -> None:
+    small, large = costs_on(CLUSTER), costs_on(CLUSTER, dataclasses.replace(WORK, assumed_samples=10 * 36_000))
+    for mode in ("uint8-zstd", "map"):
+        assert large[mode].cache_bytes == pytest.approx(10 * small[mode].cache_bytes)
+        assert large[mode].fill_hours == pytest.approx(10 * small[mode].fill_hours)
+        assert large[mode].train_hours == small[mode].train_hours
+        assert large[mode].read_mb_per_second_per_gpu == small[mode].read_mb_per_second_per_gpu
 
 
 def test_rates_are_those_given_else_measured_else_assumed_and_named() -> None:
@@ -153,6 +176,10 @@ def test_job_when_given_shards_prints_every_mode(
     rows = {line.split()[0]: line.split() for line in said.splitlines() if line.startswith(("online", "fp16", "uint8"))}
     assert rows["fp16"][1] == "512.0"
     assert "take " in said
+    assert plan.main(["rrdb_sed_p_x4", "--data.shards", str(tmp_path), "--samples", "2000000"]) == 0
+    assert "2,000,000 samples" in capsys.readouterr().out
+    with pytest.raises(InputError, match="samples=0 must be above 0"):
+        plan.main(["rrdb_sed_p_x4", "--data.shards", str(tmp_path), "--samples", "0"])
     with pytest.raises(ConfigError, match="rrdb_psnr_x4 uses no semantics"):
         plan.main(["rrdb_psnr_x4", "--data.shards", str(tmp_path)])
 
