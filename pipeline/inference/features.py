@@ -7,8 +7,10 @@ cut for (sample, variant), or the sub-image. A tar that exists with the right he
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +22,10 @@ from pipeline.data.datasets import image_manifest
 from pipeline.data.feature_modes import FEATURE_MODES
 from pipeline.data.features import FEATURES, codec_of
 from pipeline.errors import ConfigError
+from pipeline.inference.feature_batches import cut_windows, extract, features_of, in_order, require_finite
 from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor
+from pipeline.runtime.host_memory import keep_freed_memory
 from shards.errors import ShardError
 from shards.format.codecs import CODECS, DEFAULT_CODEC, Coding
 from shards.format.documents import digest_of
@@ -29,17 +33,17 @@ from shards.format.feature_coding import STATE_FILE, find_state, open_coding, wr
 from shards.format.files import clean_stale
 from shards.format.manifest import Manifest, write_manifest
 from shards.format.outputs import check_output_folder
-from shards.format.png import decode_png
-from shards.format.settings import FeatureSettings, ImageSettings
+from shards.format.settings import FeatureSettings
 from shards.format.sidecars import ShardEntry
 from shards.format.storage import StoragePath
 from shards.format.tars import publish_shard
 from shards.read.cache import ShardCache
-from shards.read.reader import Sample, ShardSet
+from shards.read.reader import ShardSet
 from shards.write.execution import Executor
 from shards.write.missing import finished_entries, missing_tasks, require_all
 
 _WORKER_BYTES = 1500 * 2**20
+_MAX_THREADS, _AHEAD_PER_THREAD = 16, 2
 _OUTPUT_NAMES = re.compile(rf"\..*|{FEATURES}-\d{{6}}\.(tar|json)|manifest\.json|status\.json|{re.escape(STATE_FILE)}")
 # Enough cells for a covariance of 1,024 channels (256 each at 256 px), from few shards: each may have to be fetched.
 _FIT_SHARDS, _FIT_SAMPLES_PER_SHARD = 8, 16
@@ -177,7 +181,8 @@ def _sample_of(task: FeatureTask, extractor: SemanticExtractor) -> Iterator[np.n
     for shard in _spread(range(len(images.manifest.shards)), _FIT_SHARDS):
         for index in _spread(images.range_of(shard), _FIT_SAMPLES_PER_SHARD):
             sample = images.sample(index)
-            yield extract_variants(sample, one_variant, images.manifest.images, extractor, torch.device("cpu"))[0]
+            windows = cut_windows(sample, one_variant, images.manifest.images)
+            yield require_finite(sample.key, extract(windows, extractor, torch.device("cpu")))[0]
 
 
 def _spread(numbers: range, count: int) -> list[int]:
@@ -206,14 +211,15 @@ def write_feature_dataset(
     if entries:
         executor.say(f"reusing {len(entries)} of {len(tasks)} feature tars")
     missing = missing_tasks(tasks, entries)
-    num_samples = sum(task.image_shard.num_samples for task in missing)
+    settings = tasks[0].settings
+    num_features = settings.num_variants * sum(task.image_shard.num_samples for task in missing)
+    unit = {"crops": "crops", "map": "maps"}[settings.mode]
     if missing:
-        with executor.progress("caching features", num_samples, "samples") as progress:
+        with executor.progress("caching features", num_features, unit) as progress:
             for _, entry in executor.map(write_features, missing, num_gpus=num_gpus, memory_bytes=_WORKER_BYTES):
-                progress.advance(entry.num_samples, size_bytes=entry.size_bytes)
+                progress.advance(settings.num_variants * entry.num_samples, size_bytes=entry.size_bytes)
         clean_stale(output)  # left by killed workers
         entries = require_all(output, tasks)
-    settings = tasks[0].settings
     manifest = Manifest(digest_of(settings.to_plain()), settings, tuple(entries[task.name] for task in tasks))
     write_manifest(output, manifest)
     executor.say(f"{output}: {manifest.num_samples} samples, {manifest.size_bytes / 2**20:.1f} MiB")
@@ -223,6 +229,7 @@ def write_feature_dataset(
 def write_features(task: FeatureTask) -> ShardEntry:
     """Write one feature tar. Runs in a worker process, which keeps its extractor between tasks."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = _worker_extractor(task.semantics, task.settings.crop_px, device)
     _require_same(extractor, task.settings)
@@ -253,34 +260,23 @@ def _worker_coding(folder: StoragePath, settings: FeatureSettings) -> Coding:
 def _members(
     task: FeatureTask, images: ShardSet, extractor: SemanticExtractor, coding: Coding, device: torch.device
 ) -> Iterator[tuple[str, bytes]]:
-    for sample in images.samples_of(task.number):
-        features = extract_variants(sample, task.settings, images.manifest.images, extractor, device)
-        for extension, feature in zip(task.settings.extensions, features, strict=True):
-            yield f"{sample.key}.{extension}", coding.encode(feature)
+    settings, dataset = task.settings, images.manifest.images
+    num_threads = _num_threads(device)
+
+    def encode(feature: tuple[str, np.ndarray]) -> tuple[str, bytes]:
+        member, values = feature
+        return member, coding.encode(values)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        features = features_of(images.samples_of(task.number), settings, dataset, extractor, device, pool)
+        members = (
+            (f"{key}.{extension}", one)
+            for key, own in features
+            for extension, one in zip(settings.extensions, own, strict=True)
+        )
+        yield from in_order(pool, encode, members, _AHEAD_PER_THREAD * num_threads)
 
 
-@torch.inference_mode()
-def extract_variants(
-    sample: Sample, wanted: FeatureSettings, dataset: ImageSettings, extractor: SemanticExtractor, device: torch.device
-) -> np.ndarray:
-    """Return the features of every variant of one sample.
-
-    Returns:
-        (variants, c, h, w), little-endian float16.
-
-    Raises:
-        ShardError: The sample is damaged or of another size than its dataset's, or a value does not fit float16.
-    """
-    record, image = sample.record, decode_png(sample.part("png"), sample.key, dataset.sub_image_px)
-    if fault := record.fault(dataset):
-        raise ShardError(f"sample {sample.key}: its record {fault}; write the shards again")
-    mode = FEATURE_MODES[wanted.mode]
-    windows = [
-        mode.window(record, record.seed(number, dataset.seed), wanted.crop_px).apply(image)
-        for number in range(wanted.num_variants)
-    ]
-    batch = torch.from_numpy(np.stack(windows)).to(device).permute(0, 3, 1, 2).float() / 255
-    features = extractor(batch).half()
-    if not torch.isfinite(features).all():
-        raise ShardError(f"{sample.key}: a feature does not fit float16; use --semantics.source online")
-    return features.cpu().numpy().astype("<f2", copy=False)
+def _num_threads(device: torch.device) -> int:
+    """Return the threads that cut and encode: a GPU outruns many, and a CPU's extractor has the core to itself."""
+    return min(_MAX_THREADS, os.cpu_count() or 1) if device.type == "cuda" else 1

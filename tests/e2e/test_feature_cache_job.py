@@ -37,11 +37,14 @@ def undisturbed(preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output
 
 
-def write(preset: Preset, output: Path, executor: Executor = SERIAL, codec: str | None = CODEC) -> None:
+def write(
+    preset: Preset, output: Path, executor: Executor = SERIAL, codec: str | None = CODEC, source: str = "cached"
+) -> None:
     """Do what the job does, in this process."""
     train = preset.train
     extractor = build_extractor(train.semantics, train.data.crop_px)
-    tasks = plan_features(output, train.data, train.semantics, extractor, codec)
+    semantics = dataclasses.replace(train.semantics, source=source)
+    tasks = plan_features(output, train.data, semantics, extractor, codec)
     output.mkdir(exist_ok=True)
     write_feature_dataset(output, fit_codec(tasks, extractor), executor, num_gpus=0)
 
@@ -84,6 +87,22 @@ def test_cache_by_one_process_and_by_three_is_the_same_bytes(
     with ray_session(num_cpus=num_cpus) as session:
         write(preset, tmp_path / "features", session.executor)
     assert contents(tmp_path / "features") == contents(undisturbed)
+
+
+@pytest.mark.slow
+def test_maps_by_one_process_and_by_three_are_the_same_bytes_and_can_be_trained_with(
+    preset: Preset, tmp_path: Path
+) -> None:
+    write(preset, tmp_path / "alone", source="mapped")
+    with ray_session(num_cpus=3) as session:
+        write(preset, tmp_path / "features", session.executor, source="mapped")
+    assert contents(tmp_path / "features") == contents(tmp_path / "alone")
+    changes = {"semantics.source": "mapped", "semantics.cache": str(tmp_path / "features"), "report.trackers": []}
+    changes["data.shards"] = str(preset.train.data.shards)
+    run_session(tiny_preset(tmp_path, **changes, **{"report.validation_sets": []}), tmp_path / "run")
+    losses = [line["discriminator/real"] for line in lines_of(tmp_path / "run") if "discriminator/real" in line]
+    assert np.isfinite(losses).all()
+    assert len(losses) >= 2
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from pipeline.data.feature_modes.mode import draw_sample_crop
 from pipeline.data.features import FeatureStore, has_features
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError
+from pipeline.inference.feature_batches import in_order
 from pipeline.inference.features import (
     FeatureTask,
     feature_settings,
@@ -121,6 +124,21 @@ def test_features_in_every_orientation_equal_online_ones_within_the_bound_of_the
         cached = torch.tensor(item.semantics)[None].float()
         assert ((cached - online).abs() <= bound_of(codec, online)).all()
     assert orientations == set(range(8))
+
+
+def test_results_of_threads_come_in_order_and_few_are_computed_early() -> None:
+    started: list[int] = []
+
+    def late_where_even(number: int) -> int:
+        time.sleep(0.002 * (number % 2 == 0))
+        return number
+
+    with ThreadPoolExecutor(4) as pool:
+        results = in_order(pool, late_where_even, (started.append(number) or number for number in range(40)), ahead=5)
+        for expected, result in enumerate(results):
+            assert result == expected
+            assert len(started) <= expected + 6
+    assert started == list(range(40))
 
 
 def test_components_are_fitted_once_and_their_features_are_near_online_ones(preset: Preset, tmp_path: Path) -> None:
