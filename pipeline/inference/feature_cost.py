@@ -268,7 +268,7 @@ def describe(costs: list[ModeCost], cluster: Cluster, rates: Rates, work: Work, 
         f"{work.num_positions('crops'):,}; new in every epoch; approximate (docs/features.md), so never chosen here",
         "",
         f"{'mode':<12}{'KiB read':>9}{'stored GiB':>12}{'MB/s per GPU':>14}{'saved ms/step':>15}{'break-even':>14}"
-        f"{'write h':>9}{'train h':>9}{'all h':>9}{'images/s':>10}",
+        f"{'write h':>10}{'train h':>12}{'all h':>12}{'images/s':>10}",
         *(_line(cost, work) for cost in costs),
         "",
         f"take {chosen.name}: {why}",
@@ -284,8 +284,8 @@ def _line(cost: ModeCost, work: Work) -> str:
     pays = "-" if cost.name == ONLINE else f"{epochs:,.1f} epochs" if math.isfinite(epochs) else "never"
     return (
         f"{cost.name:<12}{cost.feature_bytes / 2**10:>9.1f}{cost.cache_bytes / 2**30:>12.2f}"
-        f"{cost.read_mb_per_second_per_gpu:>14.1f}{cost.saved_ms_per_step:>15.2f}{pays:>14}{cost.fill_hours:>9.2f}"
-        f"{cost.train_hours:>9.2f}{cost.hours:>9.2f}{cost.images_per_second:>10.1f}"
+        f"{cost.read_mb_per_second_per_gpu:>14.1f}{cost.saved_ms_per_step:>15.2f}{pays:>14}{cost.fill_hours:>10,.2f}"
+        f"{cost.train_hours:>12,.2f}{cost.hours:>12,.2f}{cost.images_per_second:>10.4g}"
         + ("  (storage limits)" if cost.is_read_bound else "")
     )
 
