@@ -93,7 +93,6 @@ SUITE = (
     Task(
         "feature_codecs", 1.5, "--photos {photos} --crops 32 --architecture open_clip:RN50 --weights random",
     ),
-    Task("feature_maps", 1.0, "--photos {photos} --crops 32"),
     Task("discriminator_step", 3.5, "--reference {SeD} --batch 1 --repeats 2"),
     Task("training_step", 6.0, "--reference {SeD} --parts step --repeats 3"),
     Task("training_step", 1.0, "--parts ranks --networks P+SeD --crop-px 128 --repeats 5"),
