@@ -98,7 +98,7 @@ class Backend:
         launch.check_world(self._accelerator.num_processes, self._accelerator.process_index)
         # Flags and sums of a few numbers go over the CPU, so that asking never waits for the device.
         self._control_group = _gloo_group(runtime.timeout_s) if world_size > 1 else None
-        self._roll_call = RollCall(self._control_group, runtime.timeout_s) if self._control_group else None
+        self._roll_call = RollCall.of_group(self._control_group, runtime.timeout_s) if self._control_group else None
 
     def _open_accelerator(self) -> Accelerator:
         try:
