@@ -47,7 +47,8 @@ _BYTES_PER_PIXEL = 2.0
 _RECORD_BYTES = 300
 _SEED_BYTES = 35
 _MEMBER_BYTES = 768
-_MAX_SHARDS = 10**6
+MAX_SHARDS = 10**6
+"""Of a dataset: names have 6 digits."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,10 @@ def plan_generation(
     """
     ordered = sorted(photos, key=lambda photo: _order_key(settings, photo))
     counts = [num_sub_images(photo, settings) for photo in ordered]
-    sample_bytes = _predict_sample_bytes(settings)
+    sample_bytes = predict_sample_bytes(settings)
     per_shard = max(1, int(settings.shard_size_mib * 2**20 / sample_bytes))
     bounds = _bounds(ordered, counts, per_shard) if settings.keep_together == "folder" else _even(counts, per_shard)
-    if len(bounds) > _MAX_SHARDS + 1:
+    if len(bounds) > MAX_SHARDS + 1:
         raise InputError(f"{len(bounds) - 1:,} shards are more than names of 6 digits can number; raise shard_size_mib")
     shards = tuple(
         ShardPlan(f"{SHARD_PREFIX}-{number:06d}", pieces, sum(piece.count for piece in pieces) * sample_bytes)
@@ -250,7 +251,8 @@ def _hash(seed: int, text: str, purpose: bytes) -> bytes:
     return hashlib.blake2b(seed.to_bytes(8, "big") + text.encode(), digest_size=16, person=purpose).digest()
 
 
-def _predict_sample_bytes(settings: ImageSettings) -> int:
+def predict_sample_bytes(settings: ImageSettings) -> int:
+    """Return the expected size of a sub-image in a tar, with its LQ and its record."""
     num_pixels = settings.sub_image_px**2
     num_members = 2
     if settings.has_lq:
@@ -316,9 +318,9 @@ class _Document:
     """The file's schema."""
 
     kind: Literal["plan"]
-    generation: Annotated[int, Range(0, _MAX_SHARDS)]
+    generation: Annotated[int, Range(0, MAX_SHARDS)]
     previous: Annotated[str, Pattern("([0-9a-f]{64})?", "a SHA-256, or empty")]
-    first_shard: Annotated[int, Range(0, _MAX_SHARDS)]
+    first_shard: Annotated[int, Range(0, MAX_SHARDS)]
     settings: ImageSettings
     photos: tuple[Photo, ...]
     rejects: tuple[Reject, ...]
