@@ -14,7 +14,7 @@ from pipeline.data.feature_modes import FEATURE_MODES
 from pipeline.errors import not_negative, positive, refuse
 from pipeline.inference.machine_profile import MachineProfile
 from shards.format.codecs import CODECS, DEFAULT_CODEC, Shape
-from shards.format.manifest import Manifest
+from shards.format.settings import ImageSettings
 
 ONLINE, MAP = "online", "map"
 _ASSUMED = {
@@ -119,42 +119,34 @@ class Work:
     """What is to be trained.
 
     Attributes:
-        images: The image shards; each sample has as many cached variants as it has recorded seeds.
+        images: Settings of the image shards; each sample has as many cached variants as it has recorded seeds.
+        num_samples: Samples of an epoch.
+        sample_bytes: What a loader reads of an image.
         total_images: Length of the run.
         batch_size: Images per step over all GPUs.
         crop_px: Side of the HR crops.
-        assumed_samples: Plan for as many samples like those of the shards; None for the shards themselves.
     """
 
-    images: Manifest
+    images: ImageSettings
+    num_samples: int
+    sample_bytes: float
     total_images: int
     batch_size: int
     crop_px: int
-    assumed_samples: int | None = None
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of an epoch."""
-        return self.assumed_samples or self.images.num_samples
-
-    @property
-    def sample_bytes(self) -> float:
-        """What a loader reads of an image."""
-        return self.images.size_bytes / self.images.num_samples
 
     @property
     def num_crops(self) -> int:
         """Crops of a whole cache."""
-        return self.num_samples * self.images.images.variants
+        return self.num_samples * self.images.variants
 
     @property
     def crops_per_map(self) -> float:
         """Cells of a sub-image's map, in crops."""
-        return (FEATURE_MODES["map"].window_px(self.images.images, self.crop_px) / self.crop_px) ** 2
+        return (FEATURE_MODES["map"].window_px(self.images, self.crop_px) / self.crop_px) ** 2
 
     def num_positions(self, mode: str) -> int:
         """Return the number of places in a sub-image where a mode's crops may lie."""
-        settings = self.images.images
+        settings = self.images
         multiple_px = math.lcm(settings.scale, FEATURE_MODES[mode].cell_px)
         return max(0, (settings.sub_image_px - self.crop_px) // multiple_px + 1) ** 2
 
@@ -257,7 +249,7 @@ def choose(costs: list[ModeCost]) -> tuple[ModeCost, str]:
 
 def describe(costs: list[ModeCost], cluster: Cluster, rates: Rates, work: Work, checkpoint_bytes: float) -> str:
     """Return the comparison as text."""
-    variants = work.images.images.variants
+    variants = work.images.variants
     chosen, why = choose(costs)
     lines = [
         f"{work.num_samples:,} samples, {work.total_images / work.num_samples:.1f} epochs, "

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import not_negative, positive, refuse
 from pipeline.inference.feature_cost import Cluster
@@ -21,18 +21,19 @@ from shards.format.settings import ImageSettings
 from shards.write.plan import predict_sample_bytes
 
 DAY_S = 86_400.0
-# Measured by benchmarks/cluster_scale.py on one core.
-DRIVER_BYTES_PER_PHOTO = 1_800.0
-DRIVER_BYTES_PER_SHARD = 1_500.0
-PLAN_BYTES_PER_PHOTO = 340.0
-MANIFEST_BYTES_PER_SHARD = 220.0
-MANIFEST_S_PER_SHARD = 20e-6
-SIDECAR_BYTES_PER_SAMPLE = 600.0
-SIDECAR_S_PER_SAMPLE = 40e-6
+# Measured by benchmarks/cluster_scale.py on one core: plan and manifest as they are made, sidecars as they are checked.
+DRIVER_BYTES_PER_PHOTO = 2_650.0
+DRIVER_BYTES_PER_SHARD = 2_170.0
+PLAN_BYTES_PER_PHOTO = 294.0
+MANIFEST_BYTES_PER_SHARD = 170.0
+MANIFEST_S_PER_SHARD = 14e-6
+RANK_BYTES_PER_SHARD = 1_740.0
+SIDECAR_BYTES_PER_SAMPLE = 404.0
+SIDECAR_S_PER_SAMPLE = 32e-6
 GLOO_REQUESTS_PER_PAIR = 2
 # What a rank reads of the store about each other one grows with their number: every rank publishes an address for each.
 _GLOO_BYTES_PER_PAIR, _GLOO_BYTES_PER_RANK = 154.0, 8.0
-# Measured on one core: a manifest's pickle to a loader process and back, what it takes there, a store's answers.
+# Measured on one core: a manifest's pickle to a loader process and back, what it takes there, requests to a store.
 LOADER_BYTES_PER_SHARD = 500.0
 LOADER_S_PER_SHARD = 3.7e-6
 _STORE_REQUESTS_PER_S = 20_000.0
@@ -75,6 +76,7 @@ class LargeCluster(Cluster):
 class DatasetSize:
     """A dataset, written or planned."""
 
+    settings: ImageSettings
     num_samples: int
     num_shards: int
     size_bytes: float
@@ -84,14 +86,20 @@ class DatasetSize:
     @classmethod
     def of_manifest(cls, manifest: Manifest, *, is_remote: bool) -> DatasetSize:
         """Return that of shards that exist."""
-        return cls(manifest.num_samples, len(manifest.shards), manifest.size_bytes, is_remote)
+        return cls(manifest.images, manifest.num_samples, len(manifest.shards), manifest.size_bytes, is_remote)
 
     @classmethod
     def planned(cls, num_samples: int, settings: ImageSettings, *, is_remote: bool) -> DatasetSize:
         """Return that of shards which are not written yet, by the plan's own estimate."""
         sample_bytes = predict_sample_bytes(settings)
         per_shard = max(1, int(settings.shard_size_mib * 2**20 / sample_bytes))
-        return cls(num_samples, math.ceil(num_samples / per_shard), num_samples * sample_bytes, is_remote)
+        return cls(settings, num_samples, math.ceil(num_samples / per_shard), num_samples * sample_bytes, is_remote)
+
+    def with_samples(self, num_samples: int) -> DatasetSize:
+        """Return that of so many samples like these."""
+        num_shards = math.ceil(num_samples / self.samples_per_shard)
+        size_bytes = num_samples * self.sample_bytes
+        return replace(self, num_samples=num_samples, num_shards=num_shards, size_bytes=size_bytes)
 
     @property
     def sample_bytes(self) -> float:
@@ -209,8 +217,8 @@ class RunScale:
     @property
     def node_bytes(self) -> float:
         """Memory of a machine for what its processes know of the shards: a manifest per rank and loader process."""
-        processes = self.cluster.gpus_per_node * (1 + self.training.num_workers)
-        return processes * self.dataset.num_shards * LOADER_BYTES_PER_SHARD
+        per_rank = RANK_BYTES_PER_SHARD + self.training.num_workers * LOADER_BYTES_PER_SHARD
+        return self.cluster.gpus_per_node * self.dataset.num_shards * per_rank
 
     @property
     def first_batch_s(self) -> float:

@@ -31,7 +31,7 @@ CLUSTER = Cluster(
 SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=3)
 IMAGES = Manifest("0" * 64, SETTINGS, (ShardEntry("images-000000", "0" * 64, 36_000 * 10**6, 36_000),))
 SHAPE = (1024, 16, 16)
-WORK = Work(IMAGES, total_images=7_200_000, batch_size=16, crop_px=256)
+WORK = Work(SETTINGS, 36_000, sample_bytes=10**6, total_images=7_200_000, batch_size=16, crop_px=256)
 PROFILE = MachineProfile(
     device="a GPU",
     date="2026-11-27",
@@ -117,7 +117,7 @@ def test_map_costs_the_cells_of_a_sub_image_once_and_reads_them_for_every_crop()
 
 
 def test_plan_for_a_larger_dataset_scales_what_depends_on_the_number_of_samples() -> None:
-    small, large = costs_on(CLUSTER), costs_on(CLUSTER, dataclasses.replace(WORK, assumed_samples=10 * 36_000))
+    small, large = costs_on(CLUSTER), costs_on(CLUSTER, dataclasses.replace(WORK, num_samples=10 * 36_000))
     for mode in ("uint8-zstd", "map"):
         assert large[mode].cache_bytes == pytest.approx(10 * small[mode].cache_bytes)
         assert large[mode].fill_hours == pytest.approx(10 * small[mode].fill_hours)
@@ -178,7 +178,7 @@ def test_job_when_given_shards_prints_every_mode(
     assert "take " in said
     assert plan.main(["rrdb_sed_p_x4", "--data.shards", str(tmp_path), "--samples", "2000000"]) == 0
     assert "2,000,000 samples" in capsys.readouterr().out
-    with pytest.raises(InputError, match="samples=0 must be above 0"):
+    with pytest.raises(InputError, match=r"samples=0\.0 must be above 0"):
         plan.main(["rrdb_sed_p_x4", "--data.shards", str(tmp_path), "--samples", "0"])
     with pytest.raises(ConfigError, match="rrdb_psnr_x4 uses no semantics"):
         plan.main(["rrdb_psnr_x4", "--data.shards", str(tmp_path)])

@@ -16,6 +16,7 @@ from pipeline.inference.run_scale import (
     DAY_S,
     DRIVER_BYTES_PER_PHOTO,
     DRIVER_BYTES_PER_SHARD,
+    RANK_BYTES_PER_SHARD,
     SIDECAR_BYTES_PER_SAMPLE,
     DatasetSize,
     LargeCluster,
@@ -23,10 +24,12 @@ from pipeline.inference.run_scale import (
     Training,
     daly_interval_s,
 )
+from shards.errors import InputError
 from shards.format.settings import ImageSettings
 
 CLUSTER = LargeCluster(num_nodes=10, gpus_per_node=8, hours_between_failures=240.0, restart_minutes=2.0)
-IN_PLACE = DatasetSize(num_samples=4_000_000, num_shards=10_000, size_bytes=2e12, is_remote=False)
+SETTINGS = ImageSettings("reject", "classical", "png", 10**8, "bicubic-1", 4, 0, 192.0, 240, 480, variants=4)
+IN_PLACE = DatasetSize(SETTINGS, num_samples=4_000_000, num_shards=10_000, size_bytes=2e12, is_remote=False)
 REMOTE = dataclasses.replace(IN_PLACE, is_remote=True)
 TRAINING = Training(
     images_per_second=10.0,
@@ -57,7 +60,7 @@ def training(**changes: float) -> RunScale:
 def test_sizes_equal_a_calculation_by_hand() -> None:
     assert SCALE.images_per_second == 800
     assert SCALE.driver_bytes == 100_000 * DRIVER_BYTES_PER_PHOTO + 10_000 * DRIVER_BYTES_PER_SHARD
-    assert SCALE.node_bytes == 8 * 5 * 10_000 * 500
+    assert SCALE.node_bytes == 8 * 10_000 * (RANK_BYTES_PER_SHARD + 4 * 500)
     assert SCALE.checkpoint_s == 600
     assert SCALE.pause_s == pytest.approx(0.05)
     assert SCALE.failures_per_day == pytest.approx(1.0)
@@ -115,20 +118,18 @@ def test_reading_in_place_takes_samples_and_the_sidecars_of_their_shards() -> No
     sidecar = 400 * SIDECAR_BYTES_PER_SAMPLE
     assert without_windows.requests_per_second == pytest.approx(2 * 800)
     assert without_windows.read_mb_per_second == pytest.approx(80 * (500_000 + sidecar) / 1e6)
-    few = dataclasses.replace(without_windows, dataset=DatasetSize(400_000, 1000, 2e11, is_remote=False))
+    few = dataclasses.replace(without_windows, dataset=DatasetSize(SETTINGS, 400_000, 1000, 2e11, is_remote=False))
     assert few.requests_per_second < 2 * 800  # loaders keep all sidecars
     alone = RunScale(dataclasses.replace(CLUSTER, num_nodes=1, gpus_per_node=1), IN_PLACE, TRAINING)
-    assert alone.requests_per_second == pytest.approx(
-        10 * (1 + 4 / 400), rel=0.01
-    )  # each of 4 loaders opens each shard
+    # Each of the 4 loaders opens each shard.
+    assert alone.requests_per_second == pytest.approx(10 * (1 + 4 / 400), rel=0.01)
 
 
 def test_machines_copy_whole_shards_from_an_object_store() -> None:
     remote = dataclasses.replace(SCALE, dataset=REMOTE)
     # One machine copies each shard once per epoch, a thousand nearly as many as they use images.
-    assert on(1, remote).read_mb_per_second == pytest.approx(
-        80 * (2e8 / 400 + SIDECAR_BYTES_PER_SAMPLE) / 1e6, rel=0.01
-    )
+    sample_bytes = 500_000 + SIDECAR_BYTES_PER_SAMPLE
+    assert on(1, remote).read_mb_per_second == pytest.approx(80 * sample_bytes / 1e6, rel=0.01)
     many = on(1000, remote)
     assert 0.8 < many.read_mb_per_second / (80 * 400 * sample_bytes / 1e6) < 1
     assert limits_of(many)[0].name in {"bandwidth", "requests"}
@@ -160,14 +161,21 @@ def test_job_plans_without_shards(
     command = ["rrdb_sed_p_x4", "--samples", "1e9", "--cluster.num-nodes", "1000", "--shard-size-mib", "192"]
     assert plan.main(command) == 0
     said = capsys.readouterr().out
+    assert said.startswith("1,000,000,000 samples, ")
     assert "assumed, not measured: step_images_per_second 10" in said
     assert "scale: 1,000,000,000 samples in 2,444,988 shards of 192 MiB" in said
     assert "breaks first: batch: 8,000 of 32 images per step" in said
     assert "breaks too: shards: 2.445e+06 of 1e+06" in said
 
 
-def test_job_when_it_cannot_plan_says_why() -> None:
+def test_job_when_it_cannot_plan_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"samples=0\.0 must be above 0"):
         plan.main(["rrdb_sed_p_x4", "--samples", "0"])
-    with pytest.raises(ConfigError, match="measure reads shards, and samples plans without any"):
-        plan.main(["rrdb_sed_p_x4", "--samples", "1e6", "--measure"])
+    with pytest.raises(InputError, match="no shards here yet"):  # which a measurement reads
+        plan.main(["rrdb_sed_p_x4", "--data.shards", str(tmp_path), "--samples", "1e6", "--measure"])
+
+
+def test_samples_like_those_of_shards_are_in_shards_as_large() -> None:
+    more = IN_PLACE.with_samples(4_000_001)
+    assert (more.num_shards, more.samples_per_shard) == (10_001, pytest.approx(400, rel=1e-3))
+    assert more.sample_bytes == pytest.approx(IN_PLACE.sample_bytes)
