@@ -66,10 +66,15 @@ def _training_limits(scale: RunScale) -> Iterator[Limit]:
     run, cluster = scale.training, scale.cluster
     batch = f"--data.batch-size {_IMAGES_PER_GPU * cluster.num_gpus}, {_IMAGES_PER_GPU} images per GPU"
     yield Limit("batch", cluster.num_gpus, run.batch_size, "images per step, one per process at least", batch)
-    sockets = "ulimit -n 65536: gloo connects every rank with all others"
-    yield Limit("open files", cluster.num_gpus + run.window_shards, cluster.open_files, "per process", sockets)
-    square = "fewer ranks, or a longer runtime.timeout_s: gloo's group costs the square of the ranks (docs/scale.md)"
-    yield Limit("rendezvous", scale.rendezvous_s, run.timeout_s, "s of runtime.timeout_s", square)
+    lazy = "TORCH_GLOO_LAZY_INIT=1 for every rank: gloo connects each with all others otherwise"
+    yield Limit(
+        "open files",
+        cluster.num_gpus + run.window_shards,
+        cluster.open_files,
+        "per process",
+        f"ulimit -n 65536, or {lazy}",
+    )
+    yield Limit("rendezvous", scale.rendezvous_s, run.timeout_s, "s of runtime.timeout_s", f"{lazy} (docs/scale.md)")
     every = f"--report.checkpoint-every-images {scale.best_interval_s * scale.images_per_second:.0f} or so"
     yield Limit("checkpoint", scale.write_s, scale.checkpoint_s, "s between two", every)
     yield Limit("lost work", 100 * scale.lost_share(scale.checkpoint_s), 100 * _MOST_LOST, "% of the run", every)

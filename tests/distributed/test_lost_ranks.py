@@ -45,12 +45,19 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-FAULTS = {"dies in a vote": (die, vote), "hangs in a vote": (hang, vote), "hangs in a step": (hang, step)}
+FAULTS = {
+    "dies in a vote": (die, vote),
+    "hangs in a vote": (hang, vote),
+    "hangs in a step": (hang, step),
+    "dies, connected on demand": (die, vote),
+}
 
 
 def on_rank(rank: int, port: int, fault: str, lost: int, folder: str) -> None:
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 3, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in ranks.items()}
+    if fault.endswith("on demand"):
+        os.environ["TORCH_GLOO_LAZY_INIT"] = "1"  # as docs/scale.md recommends to many ranks
     torch.set_num_threads(1)
     pipeline.runtime.roll_call.WINDOW_S = 3.0
     backend = Backend(runtime_config(timeout_s=3), batch_size=3)
@@ -75,6 +82,7 @@ def on_rank(rank: int, port: int, fault: str, lost: int, folder: str) -> None:
         ("dies in a vote", 2),
         pytest.param("hangs in a vote", 0, marks=pytest.mark.slow),
         pytest.param("hangs in a step", 1, marks=pytest.mark.slow),
+        pytest.param("dies, connected on demand", 1, marks=pytest.mark.slow),
     ],
 )
 def test_rank_when_lost_is_named_by_the_others(tmp_path: Path, fault: str, lost: int) -> None:
