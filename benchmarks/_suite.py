@@ -88,7 +88,7 @@ SUITE = (
     Task("degradation", 2.5, "--parts time --reference {BasicSR} --model {Real-ESRGAN} --repeats 3", "--batch 1"),
     Task("shard_writing", 0.5, "--plan 100000", "--plan 100"),
     Task("generators", 4.0, "--repeats 1", "--only compact spandrel:SAFMN"),
-    Task("shard_writing", 5.0, "{photos} --repeats 3", optional="--reference {BasicSR}", module="cv2"),
+    Task("shard_writing", 3.8, "{photos} --repeats 2", optional="--reference {BasicSR}", module="cv2"),
     Task("reading", 2.0, "--reference {SeD} --photos {photos} --repeats 3 --crops 512", module="cv2"),
     Task("feature_codecs", 1.0, "--photos {photos} --crops 32"),
     Task(
