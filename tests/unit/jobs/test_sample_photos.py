@@ -37,7 +37,8 @@ def test_validation_photos_when_asked_for_are_an_evaluation_set() -> None:
 def test_training_photos_when_asked_for_are_a_source_without_the_held_out_ones() -> None:
     prepare_training_photos([TRAIN])
     names = {file.path.name for file in discover([TRAIN])}
-    assert len(names) == 9
+    assert len(names) == 11
+    assert read_image(TRAIN / "nemo.png").pixels.shape == (728, 1296, 3)
     assert not names & set(HELD_OUT)
     assert not VALIDATION.exists()
 
