@@ -59,7 +59,7 @@ def on_rank(rank: int, port: int, fault: str, lost: int, folder: str) -> None:
     if fault.endswith("on demand"):
         os.environ["TORCH_GLOO_LAZY_INIT"] = "1"  # as docs/scale.md recommends to many ranks
     torch.set_num_threads(1)
-    pipeline.runtime.roll_call.WINDOW_S = 3.0
+    pipeline.runtime.roll_call.WINDOW_S = 8.0  # on a busy machine the others notice seconds apart
     backend = Backend(runtime_config(timeout_s=3), batch_size=3)
     misbehave, collective_of = FAULTS[fault]
     collective = collective_of(backend)
