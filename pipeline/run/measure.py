@@ -54,6 +54,8 @@ def measure_machine(config: TrainConfig, dataset: Dataset) -> MachineProfile:
     config = _without_weights(config)
     backend = Backend(config.runtime, batch_size=config.data.batch_size)
     config = resolve_micro_batch(config, backend)
+    if backend.device.type == "cpu":  # where compiling takes minutes, and training is for trying out
+        config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, compile=False))
     try:
         extractor = build_extractor(config.semantics, config.data.crop_px).to(backend.device)
         crops = _read_crops(config, dataset)
@@ -213,6 +215,9 @@ def _uncached_blocks(path: Path) -> Iterator[int]:
 
 def _seconds(work: Callable[[], Any], device: torch.device, budget_s: float = _BUDGET_S) -> float:
     """Return the median seconds of a call: as many as fit into the budget, the first only where it is the last."""
+    if device.type == "cuda":  # which compiles and tunes in its first call, however long that takes
+        work()
+        _wait_for(device)
     spent, until_s = [], time.perf_counter() + budget_s
     while len(spent) < _MAX_CALLS and (not spent or time.perf_counter() < until_s):
         _wait_for(device)
