@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Life:
         log: File for its standard error.
         environment: More variables.
         dies_at_file_event: Kill yourself, as SIGKILL does, before touching the run's files for the n-th time.
-        waits_before: Part of a path; wait for a kill before touching a file of the run whose path has it.
+        waits_before: Part of a path; wait for a kill before touching a file of the run whose path has it, or another
+            one after that.
         keys: File to note the keys of each batch in; None for none.
     """
 
@@ -136,13 +138,19 @@ class _Reaper:
 
 
 class _Brake:
-    """Stops a thread that is about to touch certain files, and lets the others run: what comes earlier is then done."""
+    """Stops a thread that is about to touch certain files, and then training before it touches any other of the run.
+
+    Threads that send what came earlier run on.
+    """
 
     def __init__(self, part: str) -> None:
         self._part = part
+        self._is_on = False
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        while _touches(event, args, self._part):
+        self._is_on |= _touches(event, args, self._part)
+        is_training = threading.current_thread() is threading.main_thread()
+        while _touches(event, args, self._part) or (self._is_on and is_training and _touches(event, args, "run-")):
             time.sleep(1)
 
 

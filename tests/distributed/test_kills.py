@@ -155,6 +155,10 @@ def newest_checkpoint(run: Path) -> int:
     return max([0, *(int(path.name.removeprefix("images-")) for path in run.glob("checkpoints/images-*"))])
 
 
+def newest_in_mlflow(database: Path) -> int:
+    return max([0, *(step for (step,) in in_mlflow(database, "SELECT max(step) FROM metrics") if step)])
+
+
 def kill_when_mlflow_is_at(goal: int, stage: Life, database: Path) -> None:
     """Start, and kill when the report of a position has reached MLflow."""
     (process,) = warm.start(stage)
@@ -162,7 +166,8 @@ def kill_when_mlflow_is_at(goal: int, stage: Life, database: Path) -> None:
     while sent < goal:
         assert process.is_alive(), stage.log.read_text()
         time.sleep(0.01)
-        sent = max([0, *(step for (step,) in in_mlflow(database, "SELECT max(step) FROM metrics") if step)])
+        sent = newest_in_mlflow(database)
+    time.sleep(2)  # whatever else it would do meanwhile
     process.kill()
     process.join()
 
@@ -180,8 +185,10 @@ def test_run_when_killed_between_a_report_and_its_checkpoint_has_each_metric_onc
     stage = life(data, run.name, flags, environment={"MLFLOW_TRACKING_URI": f"sqlite:///{database}"})
     for last in (0, 240):
         waiting = dataclasses.replace(stage, waits_before=f"images-{last + 240:010d}")
-        kill_when_mlflow_is_at(last + 2 * REPORT_IMAGES, waiting, database)
+        goal = last + 2 * REPORT_IMAGES
+        kill_when_mlflow_is_at(goal, waiting, database)
         assert newest_checkpoint(run) == last
+        assert newest_in_mlflow(database) < 240 + goal, "the next life would find its goal there"
     assert warm.join(warm.start(stage)) == [0], stage.log.read_text()
     assert in_mlflow(database, "SELECT status FROM runs") == [("FINISHED",)]
     points = in_mlflow(database, "SELECT key, step, value FROM metrics")
