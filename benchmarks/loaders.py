@@ -8,7 +8,7 @@ behind a proxy that adds 20 ms to each request and counts bytes; copies on the d
 * resume: two processes stop in the middle of an epoch; four resume with the state that was saved, on the disk. The time
   is the one until the last of them has its first batch. Samples that the epoch then lacks, or has twice, are counted.
 * read: bytes from the store, over the bytes of the samples that were returned.
-* memory: of all processes, shared pages divided among them, after the last batch.
+* memory: of all processes, shared pages divided among them, in the middle.
 
 Run:
     pip install litdata mosaicml-streaming datasets pylance
@@ -72,7 +72,7 @@ class Epoch:
     num_samples: int
 
 
-def read_epoch(name: str, place: Place, sub_image_px: int, max_images: int) -> Epoch:
+def read_epoch(name: str, place: Place, sub_image_px: int, num_samples: int) -> Epoch:
     """Read from the start of an epoch, in a fresh process."""
     torch.set_num_threads(1)
     random.seed(0)
@@ -81,12 +81,15 @@ def read_epoch(name: str, place: Place, sub_image_px: int, max_images: int) -> E
     found = iter(side.loader(place, None, 0))
     num = len(side.keys(next(found)))
     first_s = time.perf_counter()
+    memory_mib = pause_s = 0.0
     for batch in found:
         num += len(side.keys(batch))
-        if num >= max_images:
-            break
-    end_s = time.perf_counter()
-    return Epoch(first_s - start_s, (num - place.batch) / (end_s - first_s), _memory_mib(), num)
+        if not memory_mib and num >= num_samples // 2:
+            pause_s = -time.perf_counter()
+            memory_mib = _memory_mib()
+            pause_s += time.perf_counter()
+    reading_s = time.perf_counter() - first_s - pause_s
+    return Epoch(first_s - start_s, (num - place.batch) / reading_s, memory_mib, num)
 
 
 def _memory_mib() -> float:
@@ -180,7 +183,7 @@ def measure(names: Sequence[str], folder: Path, options: argparse.Namespace) -> 
             reads: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(options.repeats):
                 for name in names:
-                    epoch, num_bytes = _one(name, source, folder, store, options)
+                    epoch, num_bytes = _one(name, source, folder, store, num_samples, options)
                     epochs[name].append(epoch)
                     reads[name].append(num_bytes / (size_bytes * epoch.num_samples / num_samples))
             resumed = {
@@ -213,11 +216,13 @@ def _place(name: str, source: str, folder: Path, store: SlowStore, options: argp
     return Place(f"s3://{BUCKET}/{quoted}", cache, f"{store.url}/{BUCKET}/{quoted}", **common)
 
 
-def _one(name: str, source: str, folder: Path, store: SlowStore, options: argparse.Namespace) -> tuple[Epoch, int]:
+def _one(
+    name: str, source: str, folder: Path, store: SlowStore, num_samples: int, options: argparse.Namespace
+) -> tuple[Epoch, int]:
     place = _place(name, source, folder, store, options)
     before = store.num_bytes
     with ProcessPoolExecutor(1, SPAWN) as pool:
-        epoch = pool.submit(read_epoch, name, place, options.sub_image_px, options.crops).result(timeout=600)
+        epoch = pool.submit(read_epoch, name, place, options.sub_image_px, num_samples).result(timeout=600)
     shutil.rmtree(place.cache, ignore_errors=True)
     print(f"{source} {name}: {epoch}, {(store.num_bytes - before) / 2**20:.0f} MiB from the store", flush=True)
     return epoch, store.num_bytes - before
@@ -275,7 +280,6 @@ def main() -> None:
     parser.add_argument("--stride-px", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crops", type=int, default=100_000, help="for each value; at most an epoch's")
     parser.add_argument("--latency-ms", type=float, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(SIDES), default=list(SIDES))
