@@ -5,7 +5,8 @@ Sub-images are not removed here: which of them break a rule follows from their s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from shards.format.curation import (
 from shards.format.rejects import Reject
 from shards.format.settings import ImageSettings
 from shards.write.execution import Executor, Progress
-from shards.write.near_hashes import HashIndex, Words, near_pairs, words_of
+from shards.write.perceptual_hash import HashIndex
 from shards.write.survey import Photo
 
 Split = tuple[list[Photo], list[Reject]]
@@ -28,8 +29,6 @@ Split = tuple[list[Photo], list[Reject]]
 
 _NEAR = f" of {HASH_BITS} bits from "
 _EVALUATION = "the evaluation image "
-# Photos whose hashes are searched for together.
-_BLOCK = 64
 _QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
@@ -89,13 +88,14 @@ def _reject_near_evaluation(
     photos: Sequence[Photo], evaluation: Mapping[str, str], bits: int, *, together: bool
 ) -> Split:
     """Reject photos that are like an evaluation image, with `together` all photos of their folders."""
-    index, names = HashIndex(bits), list(evaluation)
-    index.add(words_of(list(evaluation.values())))
+    index, names = HashIndex(len(evaluation)), list(evaluation)
+    for name in names:
+        index.add(evaluation[name])
     rejects: dict[str, Reject] = {}
-    for block in _blocks(photos):
-        for query, (distance, number) in index.near(_words_of(block)).nearest().items():
-            detail = f"{distance}{_NEAR}{_EVALUATION}{names[number]}"
-            rejects[block[query].name] = Reject(block[query].name, "near-duplicate", detail)
+    for photo in photos:
+        if near := _nearest(index.distances(_hash_of(photo)), bits):
+            detail = f"{near.distance}{_NEAR}{_EVALUATION}{names[near.number]}"
+            rejects[photo.name] = Reject(photo.name, "near-duplicate", detail)
     if together:
         frames = {photo.folder: photo.name for photo in photos if photo.name in rejects}
         for photo in photos:
@@ -117,37 +117,33 @@ def _reject_near_duplicates(
         newest = len(generations)  # no generation has a higher number, since each has a photo or a reject
         return generations.get(photo.name, newest), -photo.height_px * photo.width_px, photo.name
 
-    index, kept, rejects = HashIndex(bits), list[Photo](), list[Reject]()
+    index, kept, folders = HashIndex(len(photos)), list[Photo](), np.empty(len(photos), np.int64)
     folder_numbers = {folder: number for number, folder in enumerate(sorted({photo.folder for photo in photos}))}
-    folders = np.empty(len(photos), np.int64)  # of those kept
-    for block in _blocks(sorted(photos, key=order)):
-        words, own = _words_of(block), np.array([folder_numbers[photo.folder] for photo in block])
-        before, inside = index.near(words), near_pairs(words, words, bits)
+    rejects: list[Reject] = []
+    for photo in sorted(photos, key=order):
+        progress.advance(1)
+        folder, distances = folder_numbers[photo.folder], index.distances(_hash_of(photo))
         if together:
-            before = before.where(own[before.query] != folders[before.number])
-            inside = inside.where(own[inside.query] != own[inside.number])
-        near, first = before.nearest(), len(kept)
-        places: dict[int, int] = {}  # in `kept`, of those of the block
-        for query, photo in enumerate(block):
-            found = [near[query]] if query in near else []
-            found += [(bits_apart, places[other]) for bits_apart, other in inside.of(query) if other in places]
-            if found:
-                distance, number = min(found)
-                rejects.append(Reject(photo.name, "near-duplicate", f"{distance}{_NEAR}{kept[number].name}"))
-                continue
-            folders[len(kept)], places[query] = own[query], len(kept)
-            kept.append(photo)
-        index.add(_words_of(kept[first:]))
-        progress.advance(len(block))
+            distances[folders[: len(kept)] == folder] = HASH_BITS
+        if near := _nearest(distances, bits):
+            detail = f"{near.distance}{_NEAR}{kept[near.number].name}"
+            rejects.append(Reject(photo.name, "near-duplicate", detail))
+            continue
+        index.add(_hash_of(photo))
+        folders[len(kept)] = folder
+        kept.append(photo)
     return kept, rejects
 
 
-def _blocks(photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
-    return (photos[start : start + _BLOCK] for start in range(0, len(photos), _BLOCK))
+class _Near(NamedTuple):
+    number: int
+    distance: int
 
 
-def _words_of(photos: Sequence[Photo]) -> Words:
-    return words_of([_hash_of(photo) for photo in photos])
+def _nearest(distances: np.ndarray, bits: int) -> _Near | None:
+    """Return the first of the nearest, if it is near enough."""
+    number = int(distances.argmin()) if len(distances) else 0
+    return _Near(number, int(distances[number])) if len(distances) and distances[number] <= bits else None
 
 
 def _hash_of(photo: Photo) -> str:

@@ -9,11 +9,14 @@ every machine computes the same bits.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 from PIL import Image
+
+from shards.format.curation import HASH_BITS
 
 _SIDE_PX = 64
 _NUM_FREQUENCIES = 16
+_NUM_WORDS = HASH_BITS // 64
 _COSINE_BITS = 14
 
 
@@ -32,3 +35,32 @@ def perceptual_hash(luma: Image.Image) -> str:
     frequencies = (_COSINES @ small @ _COSINES.T).ravel()
     median = np.sort(frequencies)[len(frequencies) // 2 - 1]
     return np.packbits(frequencies > median).tobytes().hex()
+
+
+class HashIndex:
+    """Hashes to find the nearest of; compares with all of them.
+
+    Args:
+        capacity: Hashes that will be added at most.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        # One array per word: each is read from end to end.
+        self._words = np.empty((_NUM_WORDS, capacity), np.uint64)
+        self._size = 0
+
+    def add(self, hexadecimal: str) -> None:
+        """Add a hash; it gets the next number, from 0."""
+        self._words[:, self._size] = _words(hexadecimal)
+        self._size += 1
+
+    def distances(self, hexadecimal: str) -> np.ndarray:
+        """Return in how many bits each hash differs from one."""
+        total = np.zeros(self._size, np.uint16)
+        for held, word in zip(self._words, _words(hexadecimal), strict=True):
+            total += np.bitwise_count(held[: self._size] ^ word)
+        return total
+
+
+def _words(hexadecimal: str) -> UInt64[np.ndarray, " words"]:
+    return np.frombuffer(bytes.fromhex(hexadecimal), ">u8").astype(np.uint64)

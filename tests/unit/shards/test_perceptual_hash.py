@@ -10,7 +10,7 @@ import pytest
 from harness import photo
 from PIL import Image, ImageFilter
 
-from shards.write.perceptual_hash import perceptual_hash
+from shards.write.perceptual_hash import HashIndex, perceptual_hash
 
 NEAR_BITS = 40  # as docs/data.md suggests
 
@@ -68,3 +68,16 @@ def test_other_photos_and_mirrored_ones_are_far() -> None:
 
 def test_hash_has_as_many_ones_as_zeros() -> None:
     assert int(hash_of(picture(5)), 16).bit_count() == 128
+
+
+def test_index_returns_the_distance_to_every_hash() -> None:
+    rng = np.random.default_rng(0)
+    hashes = [rng.bytes(32).hex() for _ in range(20)]
+    index = HashIndex(30)
+    assert len(index.distances(hashes[0])) == 0
+    for one in hashes:
+        index.add(one)
+    opposite = f"{int(hashes[3], 16) ^ (2**256 - 1):064x}"
+    for wanted in (hashes[7], opposite):
+        assert index.distances(wanted).tolist() == [distance(one, wanted) for one in hashes]
+    assert index.distances(opposite)[3] == 256
