@@ -6,6 +6,7 @@ start or, with the state of an interrupted epoch, in its middle. Crops are decod
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import os
@@ -15,12 +16,12 @@ import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from _shards import SCALE
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
@@ -33,7 +34,7 @@ from shards.read.reader import ShardSet
 
 Row = Mapping[str, Any]
 """A sample: `key`, and the contents of its files, `hr` and `lq`."""
-CROP_PX, SCALE = 256, 4
+CROP_PX = 256
 SEED = 1
 FILE_BYTES = 1 << 23
 BUFFER = 256
@@ -53,6 +54,7 @@ class Place:
 
     Attributes:
         location: Folder or s3:// URL.
+        files: Names of the files in it.
         cache: Folder on this disk for copies.
         http: The same as `location` by HTTP; empty for a folder.
         rank: Of this process.
@@ -62,6 +64,7 @@ class Place:
     """
 
     location: str
+    files: tuple[str, ...]
     cache: Path
     http: str = ""
     rank: int = 0
@@ -91,16 +94,22 @@ def stack(rows: Sequence[Row], sub_image_px: int) -> list[Any]:
 class Side(ABC):
     """One way to write and read samples.
 
+    Attributes:
+        name: As the table has it.
+        distribution: What has to be installed.
+        module: What is then imported.
+
     Args:
         sub_image_px: Side of the HR images.
     """
 
     name: str
     distribution: str
+    module: str
 
     def __init__(self, sub_image_px: int) -> None:
         self._sub_image_px = sub_image_px
-        self._stack = partial(stack, sub_image_px=sub_image_px)
+        self._stack = functools.partial(stack, sub_image_px=sub_image_px)
 
     @abstractmethod
     def write(self, shards: Path, folder: Path) -> None:
@@ -121,16 +130,25 @@ class Side(ABC):
 
 def rows_of(shards: Path) -> Iterator[Row]:
     """Return the samples of shards."""
-    images = ShardSet.open(shards)
-    for sample in map(images.sample, range(len(images))):
-        yield {"key": sample.key, "hr": sample.members["png"], "lq": sample.members["lq.png"]}
+    for number in range(len(_opened(shards))):
+        yield _row((shards, number))
+
+
+def _row(place: tuple[Path, int]) -> Row:
+    sample = _opened(place[0]).sample(place[1])
+    return {"key": sample.key, "hr": sample.members["png"], "lq": sample.members["lq.png"]}
+
+
+@functools.cache
+def _opened(shards: Path) -> ShardSet:
+    return ShardSet.open(shards)
 
 
 class Ours(Side):
     """This project: random access by number; resuming is arithmetic."""
 
     name = "ours"
-    distribution = "torch"
+    distribution = module = "torch"
 
     def write(self, shards: Path, folder: Path) -> None:
         """Copy them."""
@@ -160,7 +178,7 @@ class Ours(Side):
 class WebDataset(Side):
     """Plain webdataset: tars in a random order, each read from its start, and a shuffle buffer."""
 
-    name = distribution = "webdataset"
+    name = distribution = module = "webdataset"
 
     def write(self, shards: Path, folder: Path) -> None:
         """Write tars of `FILE_BYTES`."""
@@ -181,11 +199,8 @@ class WebDataset(Side):
     def loader(self, place: Place, state: Any, num_seen: int) -> Iterable[Any]:
         """Open it; what was seen is read once more and passed over, for there is no state."""
         webdataset = peer("webdataset")
-        names = sorted(path.name for path in Path(os.environ["LOADER_FILES"]).glob("*.tar"))
-        if place.http:
-            urls = [f"pipe:curl -s -f {place.http}/{name}" for name in names]
-        else:
-            urls = [f"{place.location}/{name}" for name in names]
+        home = f"pipe:curl -s -f {place.http}" if place.http else place.location
+        urls = [f"{home}/{name}" for name in place.files]
         os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.world_size)}
         data = webdataset.WebDataset(
             urls, shardshuffle=100, seed=SEED, nodesplitter=webdataset.split_by_node, empty_check=False
@@ -211,13 +226,12 @@ class LitData(Side):
     """LitData: chunks, copied to the disk ahead of reading."""
 
     name = "LitData"
-    distribution = "litdata"
+    distribution = module = "litdata"
 
     def write(self, shards: Path, folder: Path) -> None:
         """Optimize the samples, by one process."""
         litdata = peer("litdata")
-        rows = ShardSet.open(shards)
-        inputs = [(str(shards), number) for number in range(len(rows))]
+        inputs = [(shards, number) for number in range(len(_opened(shards)))]
         litdata.optimize(_row, inputs, str(folder), chunk_bytes=FILE_BYTES, num_workers=1, verbose=False)
 
     def loader(self, place: Place, state: Any, num_seen: int) -> Iterable[Any]:
@@ -238,22 +252,12 @@ class LitData(Side):
         return loader.state_dict()
 
 
-def _row(place: tuple[str, int]) -> Row:
-    sample = _opened(place[0]).sample(place[1])
-    return {"key": sample.key, "hr": sample.members["png"], "lq": sample.members["lq.png"]}
-
-
-def _opened(folder: str, opened: dict[str, ShardSet] = {}) -> ShardSet:  # noqa: B006 - one per process
-    if folder not in opened:
-        opened[folder] = ShardSet.open(Path(folder))
-    return opened[folder]
-
-
 class Mosaic(Side):
     """MosaicML Streaming: shards, copied to the disk ahead of reading; its order holds for other numbers of ranks."""
 
     name = "MosaicML Streaming"
     distribution = "mosaicml-streaming"
+    module = "streaming"
 
     def write(self, shards: Path, folder: Path) -> None:
         """Write its shards."""
@@ -285,7 +289,7 @@ class HuggingFace(Side):
     """Hugging Face `datasets`: Parquet files, streamed, and a shuffle buffer."""
 
     name = "Hugging Face datasets"
-    distribution = "datasets"
+    distribution = module = "datasets"
 
     def write(self, shards: Path, folder: Path) -> None:
         """Write Parquet files of `FILE_BYTES`, each of few row groups."""
@@ -302,13 +306,18 @@ class HuggingFace(Side):
     def loader(self, place: Place, state: Any, num_seen: int) -> Iterable[Any]:
         """Open the stream, split over processes, and load its state."""
         datasets, distributed = peer("datasets"), peer("datasets.distributed")
-        names = sorted(path.name for path in Path(os.environ["LOADER_FILES"]).glob("*.parquet"))
-        files = [f"{place.location}/{name}" for name in names]
+        files = [f"{place.location}/{name}" for name in place.files]
         options = {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]} if place.http else {}
         data = datasets.load_dataset(
-            "parquet", data_files=files, split="train", streaming=True, storage_options=options,
+            "parquet",
+            data_files=files,
+            split="train",
+            streaming=True,
+            storage_options=options,
             cache_dir=str(place.cache),
-        ).shuffle(SEED, buffer_size=BUFFER, max_buffer_input_shards=4)  # fmt: skip
+        )
+        # With its default of 10 files that fill a buffer together, few remain to be split over processes.
+        data = data.shuffle(SEED, buffer_size=BUFFER, max_buffer_input_shards=4)
         data = distributed.split_dataset_by_node(data, place.rank, place.world_size)
         if state is not None:
             data.load_state_dict(state)
@@ -324,6 +333,7 @@ class Lance(Side):
 
     name = "Lance"
     distribution = "pylance"
+    module = "lance"
 
     def write(self, shards: Path, folder: Path) -> None:
         """Write one table."""

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _origin import add_json_argument, extremes, publish, speed_up
+from _shards import write_classical
 from _steps import build_our_step
 from _tables import Column, Row, label, ratio, row_of, seconds
 
@@ -40,11 +41,8 @@ from pipeline.inference.semantics import build_extractor
 from pipeline.models.semantics.extractor import SemanticExtractor
 from pipeline.run.inputs import SemanticSource, StepInputs
 from pipeline.runtime.host_memory import keep_freed_memory
-from shards.config import ShardConfig
 from shards.read.reader import ShardSet
-from shards.write.dataset import survey_and_plan, write
 from shards.write.execution import SERIAL
-from shards.write.sources import discover
 
 CPU = torch.device("cpu")
 SOURCES = ("cached", "mapped")
@@ -66,13 +64,6 @@ TRAINING = (
     seconds("with the step, s"),
     ratio("of online's step", "lower", ".3f"),
 )
-
-
-def write_shards(photos: Path, output: Path, shard_mib: float) -> None:
-    """Write classical shards of few samples each, in this process."""
-    config = ShardConfig((photos,), output, "classical", 4, 480, 240, 1, 0, shard_mib)
-    files = discover(config.source)
-    write(survey_and_plan(config, files, (), SERIAL), output, files, SERIAL)
 
 
 def in_turns(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, tuple[list[float], list[float]]]:
@@ -211,7 +202,7 @@ def main() -> None:
     name = f"{options.architecture} layer {options.layer}, {options.weights}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_shards(options.photos, folder / "shards", options.shard_mib)
+        write_classical(options.photos, folder / "shards", shard_mib=options.shard_mib)
         size = {"crop_px": options.crop_px, "canvas_px": options.crop_px, "batch_size": options.batch}
         data = dataclasses.replace(train.data, shards=folder / "shards", num_workers=0, **size)
         images = image_manifest(data.shards)

@@ -203,17 +203,22 @@ def measure(sample: Tensor, features: Tensor, effect: Callable[..., Effect]) -> 
         yield Outcome(codec.name, kib, encode_ms, decode_ms, *losses_of(features, after), *changes)
 
 
-def main() -> None:
-    """Extract once, measure every codec, publish the table and print the smallest within the bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least --crop-px")
+def add_effect_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the extractor, its crops, and the discriminator on which an effect is measured."""
     parser.add_argument("--architecture", default="timm:tf_efficientnet_lite0")
     parser.add_argument("--layer", type=int, default=3)
     parser.add_argument("--weights", default="package")
     parser.add_argument("--crop-px", type=int, default=256)
-    parser.add_argument("--crops", type=int, default=64, help="a multiple of 16: eight orientations in each half")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=50, help="of the discriminator, before it is measured")
+
+
+def main() -> None:
+    """Extract once, measure every codec, publish the table and print the smallest within the bound."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least --crop-px")
+    add_effect_arguments(parser)
+    parser.add_argument("--crops", type=int, default=64, help="a multiple of 16: eight orientations in each half")
     add_json_argument(parser)
     options = parser.parse_args()
     options.threads = 1

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from _origin import add_json_argument, publish
 from _tables import Column, Row, label, row_of
-from feature_codecs import Effect, effect_of, extract, train_discriminator
+from feature_codecs import Effect, add_effect_arguments, effect_of, extract, train_discriminator
 from PIL import Image
 from torch import Tensor
 
@@ -132,15 +132,10 @@ def main() -> None:
     """Train a discriminator on the crops' own maps, measure, publish the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos of at least --sub-image-px")
-    parser.add_argument("--architecture", default="timm:tf_efficientnet_lite0")
-    parser.add_argument("--layer", type=int, default=3)
-    parser.add_argument("--weights", default="package")
-    parser.add_argument("--crop-px", type=int, default=256)
+    add_effect_arguments(parser)
     parser.add_argument("--sub-image-px", type=int, default=480)
     parser.add_argument("--border", type=int, default=2, help="cells at each side of a crop")
     parser.add_argument("--crops", type=int, default=32, help="an even number, of which half are measured")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=50, help="of the discriminator, before it is measured")
     add_json_argument(parser)
     options = parser.parse_args()
     options.threads = 1

@@ -4,7 +4,8 @@ Six ways to stream the same PNG files (`_loader_sides.py`), with one function th
 processes, and about equal file sizes; each measurement in a fresh process, in turns. The store is a local S3 server
 behind a proxy that adds 20 ms to each request and counts bytes; copies on the disk are removed before.
 
-* crops/s and first batch: one training process, an epoch from its start; the first batch counts from opening on.
+* crops/s and first batch: one training process, an epoch from its start; the first batch counts from opening on, crops
+  from the batch after those that were prepared meanwhile.
 * resume: two processes stop in the middle of an epoch; four resume with the state that was saved, on the disk. The time
   is the one until the last of them has its first batch. Samples that the epoch then lacks, or has twice, are counted.
 * read: bytes from the store, over the bytes of the samples that were returned.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import collections
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import random
@@ -36,17 +38,15 @@ from typing import Any
 import psutil
 import torch
 import torch.distributed as dist
-from _loader_sides import SCALE, SIDES, Place, rows_of
+from _loader_sides import FILE_BYTES, SIDES, Place, rows_of
 from _origin import add_json_argument, extremes, publish, speed_up
+from _shards import write_classical
 from _slow_store import SlowStore, slow_store
 from _tables import Column, Row, label, mib, ratio, row_of, seconds
 
-from shards.config import ShardConfig
-from shards.write.dataset import survey_and_plan, write
-from shards.write.execution import SERIAL
-from shards.write.sources import discover
-
 BUCKET = "loaders"
+NUM_PREPARED = 16
+"""Batches after the first that do not count: processes prepare that many at most while the first is awaited."""
 SPAWN = multiprocessing.get_context("spawn")
 COLUMNS = (
     label("from"),
@@ -80,7 +80,9 @@ def read_epoch(name: str, place: Place, sub_image_px: int, num_samples: int) -> 
     start_s = time.perf_counter()
     found = iter(side.loader(place, None, 0))
     num = len(side.keys(next(found)))
-    first_s = time.perf_counter()
+    first_batch_s = time.perf_counter() - start_s
+    num += sum(len(side.keys(batch)) for batch in itertools.islice(found, NUM_PREPARED))
+    num_before, begin_s = num, time.perf_counter()
     memory_mib = pause_s = 0.0
     for batch in found:
         num += len(side.keys(batch))
@@ -88,8 +90,8 @@ def read_epoch(name: str, place: Place, sub_image_px: int, num_samples: int) -> 
             pause_s = -time.perf_counter()
             memory_mib = _memory_mib()
             pause_s += time.perf_counter()
-    reading_s = time.perf_counter() - first_s - pause_s
-    return Epoch(first_s - start_s, (num - place.batch) / reading_s, memory_mib, num)
+    reading_s = time.perf_counter() - begin_s - pause_s
+    return Epoch(first_batch_s, (num - num_before) / reading_s, memory_mib, num)
 
 
 def _memory_mib() -> float:
@@ -142,8 +144,8 @@ class Resumed:
     repeated: int
 
 
-def resume(name: str, place: Place, sub_image_px: int, num_samples: int, folder: Path) -> Resumed | None:
-    """Stop two processes in the middle of an epoch, resume with four; None where the loader refuses."""
+def resume(name: str, place: Place, sub_image_px: int, num_samples: int, folder: Path) -> Resumed:
+    """Stop two processes in the middle of an epoch, and resume with four."""
     num_batches = num_samples // 2 // place.batch
 
     def call(world_size: int, state: Any, num_seen: int, stop: int | None) -> list[tuple[list[str], float, Any]]:
@@ -156,11 +158,7 @@ def resume(name: str, place: Place, sub_image_px: int, num_samples: int, folder:
             return [one.result(timeout=300) for one in calls]
 
     before = call(2, None, 0, num_batches)
-    try:
-        after = call(4, before[0][2], num_batches * place.batch, None)
-    except Exception as error:  # whatever a peer raises  # noqa: BLE001
-        print(f"{name} cannot resume with four processes: {type(error).__name__}: {str(error)[:200]}")
-        return None
+    after = call(4, before[0][2], num_batches * place.batch, None)
     seen = collections.Counter(key for keys, _, _ in (*before, *after) for key in keys)
     first_s = max((first_s for keys, first_s, _ in after if keys), default=None)
     result = Resumed(first_s, num_samples - len(seen), seen.total() - len(seen))
@@ -174,7 +172,7 @@ def measure(names: Sequence[str], folder: Path, options: argparse.Namespace) -> 
     size_bytes = sum(len(row["hr"]) + len(row["lq"]) for row in rows_of(folder / "shards"))
     print(f"{num_samples} samples, {size_bytes / 2**20:.0f} MiB")
     rows = []
-    with slow_store(folder, BUCKET, options.latency_ms / 1000) as store:
+    with slow_store(BUCKET, options.latency_ms / 1000) as store:
         os.environ |= store.variables
         for name in names:
             store.upload(folder / name)
@@ -186,34 +184,22 @@ def measure(names: Sequence[str], folder: Path, options: argparse.Namespace) -> 
                     epoch, num_bytes = _one(name, source, folder, store, num_samples, options)
                     epochs[name].append(epoch)
                     reads[name].append(num_bytes / (size_bytes * epoch.num_samples / num_samples))
-            resumed = {
-                name: resume(
-                    name, _place(name, source, folder, store, options), options.sub_image_px, num_samples, folder
-                )
-                for name in names
-                if source == "disk"
-            }
-            rows += [
-                _row(
-                    source,
-                    name,
-                    epochs,
-                    None if source == "disk" else statistics.median(reads[name]),
-                    resumed.get(name),
-                )
-                for name in names
-            ]
+            for name in names:
+                if source == "disk":
+                    place = _place(name, source, folder, store, options)
+                    resumed, read = resume(name, place, options.sub_image_px, num_samples, folder), None
+                else:
+                    resumed, read = None, statistics.median(reads[name])
+                rows.append(_row(source, name, epochs, read, resumed))
     return rows
 
 
 def _place(name: str, source: str, folder: Path, store: SlowStore, options: argparse.Namespace) -> Place:
-    os.environ["LOADER_FILES"] = str(folder / name)
+    files = tuple(sorted(path.name for path in (folder / name).iterdir()))
+    key = store.key_of(folder / name)
+    location, http = (str(folder / name), "") if source == "disk" else (f"s3://{key}", f"{store.url}/{key}")
     cache = Path(tempfile.mkdtemp(dir=folder))
-    common = {"batch": options.batch, "workers": options.workers}
-    if source == "disk":
-        return Place(str(folder / name), cache, **common)
-    quoted = name.replace(" ", "_")
-    return Place(f"s3://{BUCKET}/{quoted}", cache, f"{store.url}/{BUCKET}/{quoted}", **common)
+    return Place(location, files, cache, http, batch=options.batch, workers=options.workers)
 
 
 def _one(
@@ -254,20 +240,11 @@ def _row(
     )
 
 
-def write_shards(photos: Path, output: Path, sub_image_px: int, stride_px: int) -> None:
-    """Write classical shards in this process."""
-    config = ShardConfig((photos,), output, "classical", SCALE, sub_image_px, stride_px, 1, 0, 8.0)
-    files = discover(config.source)
-    write(survey_and_plan(config, files, (), SERIAL), output, files, SERIAL)
-
-
 def installed() -> Iterator[str]:
     """Return the sides that can be imported here; print the others."""
-    modules = {"ours": "torch", "webdataset": "webdataset", "LitData": "litdata", "MosaicML Streaming": "streaming"}
-    modules |= {"Hugging Face datasets": "datasets", "Lance": "lance"}
-    for name in SIDES:
-        if importlib.util.find_spec(modules[name]) is None:
-            print(f"SKIPPED {name}: {SIDES[name].distribution} is not installed")
+    for name, side in SIDES.items():
+        if importlib.util.find_spec(side.module) is None:
+            print(f"SKIPPED {name}: {side.distribution} is not installed")
         else:
             yield name
 
@@ -290,7 +267,13 @@ def main() -> None:
     names = [name for name in installed() if name in options.only]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_shards(options.photos, folder / "shards", options.sub_image_px, options.stride_px)
+        write_classical(
+            options.photos,
+            folder / "shards",
+            sub_image_px=options.sub_image_px,
+            stride_px=options.stride_px,
+            shard_mib=FILE_BYTES / 2**20,
+        )
         for side in names:
             SIDES[side](options.sub_image_px).write(folder / "shards", folder / side)
         rows = measure(names, folder, options)

@@ -29,28 +29,18 @@ import numpy as np
 import torch
 from _measure import import_script
 from _origin import add_json_argument, extremes, publish, speed_up
+from _shards import SCALE, write_classical
 from _tables import Column, Row, label, ratio, row_of
 from torch.utils.data import DataLoader
 
 from pipeline.config.data import DataConfig
 from pipeline.data.samples import RankBatches, TrainingSamples, batches
-from shards.config import ShardConfig
 from shards.format.png import decode_png
 from shards.read.reader import ShardSet
-from shards.write.dataset import survey_and_plan, write
-from shards.write.execution import SERIAL
-from shards.write.sources import discover
 
-CROP_PX, SCALE = 256, 4
+CROP_PX = 256
 WAYS = ("reference", "ours", "ours, and to float as on the device")
 COLUMNS = (label("clock"), label("side"), Column("crops/s", ".0f", "higher"), ratio("speed-up"))
-
-
-def write_shards(photos: Path, output: Path) -> None:
-    """Write classical shards in this process."""
-    config = ShardConfig((photos,), output, "classical", SCALE, 480, 240, 1, 0, 64.0)
-    files = discover(config.source)
-    write(survey_and_plan(config, files, (), SERIAL), output, files, SERIAL)
 
 
 def write_folder(shards: Path, output: Path) -> None:
@@ -147,7 +137,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_shards(options.photos, folder / "shards")
+        write_classical(options.photos, folder / "shards")
         write_folder(folder / "shards", folder / "png")
         files = [path.stat().st_size for path in (folder / "png").rglob("*.png")]
         size_mib = ShardSet.open(folder / "shards").manifest.size_bytes / 2**20
