@@ -17,7 +17,7 @@ HOSTS = [f"node{rank // 8}" for rank in range(24)]
 
 @pytest.fixture(autouse=True)
 def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.runtime.roll_call, "WINDOW_S", 0.5)
+    monkeypatch.setattr(pipeline.runtime.roll_call, "WINDOW_S", 2.0)  # a busy machine starts 21 threads late
 
 
 def roll_calls(store: RollStore, ranks: list[int]) -> list[list[int]]:
