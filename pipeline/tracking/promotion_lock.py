@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.5
 _RENEWED_EVERY_S = 60.0
-_ABANDONED_AFTER_S = 300.0
-"""How long a lock may stay without a sign of life from its holder."""
+_ABANDONED_AFTER_POLLS = 600
+"""How often the server may show a lock without a sign of life from its holder: five minutes where it responds at once.
+
+Polls, not seconds: while the server does not respond, its holder cannot renew it either.
+"""
 _MAX_NAME_CHARACTERS = 200
 
 
@@ -74,13 +77,14 @@ def _release(client: MlflowClient, lock: str, token: str) -> None:
 
 
 def _acquire(client: MlflowClient, lock: str, token: str) -> None:
-    holder, since_s = "", time.monotonic()
+    holder, num_polls = "", 0
     while (found := _create(client, lock, token)) != token:
         if found != holder:
             if not holder:
                 _LOG.info("another promotion is under way; waiting for it")
-            holder, since_s = found, time.monotonic()
-        if _is_of_a_dead_process(holder) or time.monotonic() - since_s > _ABANDONED_AFTER_S:
+            holder, num_polls = found, 0
+        num_polls += 1
+        if _is_of_a_dead_process(holder) or num_polls > _ABANDONED_AFTER_POLLS:
             _remove(client, lock, holder)
         time.sleep(_POLL_S)
 

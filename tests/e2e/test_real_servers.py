@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing as mp
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,59 +186,85 @@ def test_champion_is_fetched_back_from_the_object_store(
         assert torch.equal(fetched(image), open_model(source).generator(image))
 
 
-def test_lock_of_a_killed_promotion_is_removed(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promotion_lock, "_ABANDONED_AFTER_S", 1.0)
-    client = MlflowClient()
-    client.create_registered_model(promotion_lock.lock_name("killed"), description="of a process that was killed")
+def pause_by(monkeypatch: pytest.MonkeyPatch, pause: Callable[[float], None]) -> None:
+    """Let whoever waits for a lock call a function between two polls, instead of sleeping."""
+    monkeypatch.setattr(promotion_lock, "time", SimpleNamespace(sleep=pause, time=time.time))
+
+
+def description_of(lock: str) -> str:
+    return MlflowClient().get_registered_model(lock).description
+
+
+def test_lock_without_a_sign_of_life_is_removed_after_so_many_polls(
+    server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion_lock, "_ABANDONED_AFTER_POLLS", 3)
+    pauses: list[float] = []
+    pause_by(monkeypatch, pauses.append)
+    lock = promotion_lock.lock_name("killed")
+    MlflowClient().create_registered_model(lock, description="of a process that was killed")
     with registry.exclusive("killed"):
-        assert "of a process" not in client.get_registered_model(promotion_lock.lock_name("killed")).description
-    assert not client.search_registered_models(f"name='{promotion_lock.lock_name('killed')}'")
+        assert "of a process" not in description_of(lock)
+    assert len(pauses) == 4
+    assert not MlflowClient().search_registered_models(f"name='{lock}'")
 
 
-def hold(name: str, until: Path, held: Path) -> None:
-    """Hold the lock of a registered model until a file is there, and note when it was released."""
-    promotion_lock._RENEWED_EVERY_S = 0.2
+def test_lock_that_is_renewed_between_polls_is_waited_for(
+    server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion_lock, "_ABANDONED_AFTER_POLLS", 2)
+    client, lock = MlflowClient(), promotion_lock.lock_name("slow")
+    client.create_registered_model(lock, description="slow 0")
+    pauses: list[float] = []
+
+    def renew(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 10:
+            client.delete_registered_model(lock)
+        elif len(pauses) % 2 == 0:
+            client.update_registered_model(lock, f"slow {len(pauses)}")
+
+    pause_by(monkeypatch, renew)
+    with registry.exclusive("slow"):
+        assert len(pauses) == 10
+
+
+def test_lock_is_renewed_while_it_is_held(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion_lock, "_RENEWED_EVERY_S", 0.1)
+    lock = promotion_lock.lock_name("renewed")
+    deadline_s = time.monotonic() + 60
+    with registry.exclusive("renewed"):
+        first = description_of(lock)
+        while description_of(lock) == first:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        assert description_of(lock).startswith(first)
+
+
+def hold(name: str, held: Path) -> None:
+    """Hold the lock of a registered model until this process is killed."""
     with registry.exclusive(name):
         held.touch()
-        while not until.exists():
-            time.sleep(0.02)
-        held.unlink()
-
-
-def start_holder(name: str, folder: Path) -> Any:
-    context: Any = mp.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=hold, args=(name, folder / "until", folder / "held"))
-    process.start()
-    while not (folder / "held").exists():
-        assert process.is_alive()
-        time.sleep(0.02)
-    return process
+        threading.Event().wait()
 
 
 def test_lock_of_a_promotion_that_was_killed_on_this_machine_is_removed_at_once(
-    server: MlflowServer, tmp_path: Path
-) -> None:
-    process = start_holder("died", tmp_path)
-    process.kill()
-    start_s = time.monotonic()
-    with registry.exclusive("died"):
-        assert time.monotonic() - start_s < promotion_lock._ABANDONED_AFTER_S / 10
-    assert not MlflowClient().search_registered_models(f"name='{promotion_lock.lock_name('died')}'")
-
-
-@pytest.mark.slow
-def test_lock_of_a_slow_promotion_is_not_taken_from_it(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion_lock, "_ABANDONED_AFTER_S", 10.0)  # a renewal may take seconds on a busy machine
-    monkeypatch.setattr(promotion_lock, "has_died", lambda _: False)  # as of another machine
-    process = start_holder("slow", tmp_path)
-    threading.Timer(13.0, (tmp_path / "until").touch).start()
-    with registry.exclusive("slow"):
-        assert not (tmp_path / "held").exists()
+    context: Any = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=hold, args=("died", tmp_path / "held"))
+    process.start()
+    while not (tmp_path / "held").exists():
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
     process.join()
-    assert process.exitcode == 0
+    pauses: list[float] = []
+    pause_by(monkeypatch, pauses.append)
+    with registry.exclusive("died"):
+        assert len(pauses) == 1
+    assert not MlflowClient().search_registered_models(f"name='{promotion_lock.lock_name('died')}'")
 
 
 @pytest.mark.slow
