@@ -55,11 +55,20 @@ def test_names_that_are_no_text_are_escaped_and_cost_nothing_else(
     run.metrics({"s\udce9t/psnr_y": 28.0, "generator/pixel": 0.5}, 4)
     run.picture("s\udce9t/baby", photo(0, 20, 30), 4)
     run.close("FINISHED")
+    if tracker == "wandb":
+        end_wandb()
     written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
     for name in (rb"s\udce9t/psnr_y", b"generator/pixel", rb"s\udce9t/baby"):
         assert name in written.replace(b"\\\\", b"\\")  # W&B writes names of pictures as JSON
     assert list((tmp_path / "run" / "tracking" / tracker / "outbox").iterdir()) == []
     assert warnings() == []
+
+
+def end_wandb() -> None:
+    """End W&B's own process, as a training process does at its end: it writes the rest of a file after `finish`."""
+    import wandb
+
+    wandb.teardown()
 
 
 def wandb_records(path: Path) -> Iterator[Any]:
@@ -91,6 +100,7 @@ def test_run_for_wandb_is_written_offline_and_continued(
     again = open_run(tmp_path / "run", trackers=["wandb"], record=first.reports)
     again.metrics({"generator/pixel": 0.25}, 8)
     again.close("FINISHED")
+    end_wandb()
     folder = tmp_path / "run" / "tracking" / "wandb"
     rows, run_ids = [], set()
     for path in sorted(folder.rglob("run-*.wandb")):
