@@ -15,7 +15,7 @@ from pipeline.inference.attention import NO_CROSS_ATTENTION, AttendingCrop
 from pipeline.inference.visualise.attention_figure import draw_attention
 from pipeline.inference.visualise.captions import CONDITIONS, attention_text, decisions_text, features_text, title_of
 from pipeline.inference.visualise.decision_figure import DecidedPhoto, draw_decisions
-from pipeline.inference.visualise.decisions import decide, numbers_of
+from pipeline.inference.visualise.decisions import decide, numbers_of, ordered_share
 from pipeline.inference.visualise.feature_figure import draw_features
 from pipeline.inference.visualise.features import ClassedCrops, Purities, features_by_condition, purities
 from pipeline.inference.visualise.opened import OpenRun
@@ -105,7 +105,8 @@ def _decisions(material: Material, name: str) -> Sight:
     picture = draw_decisions(title, text, decided, is_numbered=network.logit_stride_px is None)
     loss = run.config.losses.adversarial
     photos = {one.photo.name: numbers_of(one.hr, one.sr, loss) for one in decided}
-    return Sight(picture, {"loss": loss, "photos": photos})
+    ordered = {one.photo.name: ordered_share(one.hr, one.sr) for one in decided}
+    return Sight(picture, {"loss": loss, "photos": photos, "hr_above_sr": ordered})
 
 
 def _features(material: Material, name: str) -> Sight | str:

@@ -144,10 +144,10 @@ def _lines(name: str, sights: Mapping[str, Sight | str]) -> list[str]:
     lines: list[str] = []
     decisions, features = sights["decisions"], sights["features"]
     if isinstance(decisions, Sight):
-        lines.append(f"{name}: mean sigmoid of its logits, and the share of them that is right")
+        lines.append(f"{name}: mean sigmoid of its logits, the share that is right, and where HR's are above SR's")
         for photo, both in decisions.numbers["photos"].items():
-            shown = (f"{side.upper()} {one['mean_sigmoid']:.3f}, {one['accuracy']:.0%}" for side, one in both.items())
-            lines.append(f"  {'  '.join(shown)}  {photo}")
+            shown = [f"{side.upper()} {one['mean_sigmoid']:.3f}, {one['accuracy']:.0%}" for side, one in both.items()]
+            lines.append(f"  {'  '.join(shown)}  {decisions.numbers['hr_above_sr'][photo]:.0%}  {photo}")
     if isinstance(features, Sight):
         lines.append(f"{name}: neighbour purity of its features, mean over photos")
         lines += _purity_lines(features.numbers)

@@ -11,7 +11,7 @@ from harness import photo
 
 from pipeline.inference.upscale import to_tensor
 from pipeline.inference.visualise.decision_figure import DecidedPhoto, colour_reach
-from pipeline.inference.visualise.decisions import DecisionMap, decide, numbers_of
+from pipeline.inference.visualise.decisions import DecisionMap, decide, numbers_of, ordered_share
 from pipeline.inference.visualise.photos import Photo, lay_windows
 from pipeline.models.discriminators import ImageDiscriminator, PatchDiscriminator, UNetDiscriminator
 
@@ -92,3 +92,12 @@ def test_accuracy_is_the_fraction_on_the_right_side_of_the_loss_s_boundary(
     numbers = numbers_of(hr, sr, loss)
     assert (numbers["hr"]["accuracy"], numbers["sr"]["accuracy"]) == (on_hr, on_sr)
     assert numbers["hr"]["mean_logit"] == 0.8125
+
+
+def test_ordered_share_is_blind_to_what_hr_and_sr_have_in_common() -> None:
+    sr = DecisionMap(np.array([[-2.0, -1.0, 0.25, 2.0]], np.float32), 0, 0, 1)
+    hr = DecisionMap(sr.logits + np.array([[0.5, 0.5, -0.5, 0.0]], np.float32), 0, 0, 1)
+    assert ordered_share(hr, sr) == 0.625  # two of four, and half of the tie
+    biased = [DecisionMap(one.logits - 9, 0, 0, 1) for one in (hr, sr)]
+    assert numbers_of(*biased, "vanilla")["hr"]["accuracy"] == 0
+    assert ordered_share(*biased) == 0.625

@@ -69,6 +69,7 @@ def test_semantic_run_has_every_picture_and_the_same_bytes_for_a_seed(
     numbers = document(output)["discriminators"]["discriminator"]
     assert list(numbers["features"]["purity"]) == [OWN, ZEROS, SHUFFLED]
     assert set(numbers["decisions"]["photos"]) == {"photos/photo1", "photos/photo2"}
+    assert set(numbers["decisions"]["hr_above_sr"]) == {"photos/photo1", "photos/photo2"}
     assert len(numbers["attention"]["queries"]) == 2
 
 
