@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 
-.PHONY: help setup demo demo-compare test test-all browser servers check fix ui bench bench-gpu clean
+.PHONY: help setup demo demo-compare test test-all test-again browser servers check fix ui bench bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,6 +32,10 @@ test: setup  ## every test that needs no GPU, without the slow ones
 
 test-all: setup  ## the slow ones too, as CI runs them
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-again: setup  ## the tests that have just failed, one at a time, where three or fewer have
+	@$(BIN)/python -c 'import json, sys; num = len(json.load(open(".pytest_cache/v/cache/lastfailed"))); sys.exit(f"{num} tests failed: too many for races" if num > 3 else 0)'
+	$(TEST_ENV) $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --verbose
 
 browser:  ## Chromium for the tests of the HTML report (Debian, Ubuntu; as root); without it they are skipped
 	command -v chromium && command -v chromedriver || { apt-get update && apt-get install -y chromium chromium-driver; }
