@@ -6,10 +6,28 @@ import multiprocessing as mp
 import os
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 _START_AFTER_S = 10.0
+
+
+def forked(function: Callable[..., None], arguments: tuple[Any, ...], preload: Sequence[str]) -> BaseProcess:
+    """Start a module-level function in a process that has imports behind it, and our variables and folder.
+
+    A Python process has one fork server: that of an earlier test has that test's variables, folder and modules.
+
+    Args:
+        function: What the process calls.
+        arguments: Of the call.
+        preload: Modules that the server imports, where it is not yet there.
+    """
+    context: Any = mp.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    process = context.Process(target=_call, args=(dict(os.environ), Path.cwd(), function, arguments))
+    process.start()
+    return process
 
 
 def run_at_once(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]], preload: Sequence[str]) -> None:
@@ -18,26 +36,22 @@ def run_at_once(function: Callable[..., None], arguments: Sequence[tuple[Any, ..
     Args:
         function: What each process calls.
         arguments: Of each call.
-        preload: Modules that are imported once, before the processes begin.
+        preload: See `forked`.
     """
-    context: Any = mp.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
     start_s = time.time() + _START_AFTER_S
-    # The server of an earlier test has that test's variables and folder.
-    here = (dict(os.environ), Path.cwd())
-    processes = [context.Process(target=_call_at, args=(start_s, *here, function, some)) for some in arguments]
-    for process in processes:
-        process.start()
+    processes = [forked(_call_at, (start_s, function, some), preload) for some in arguments]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-def _call_at(
-    start_s: float, variables: dict[str, str], folder: Path, function: Callable[..., None], arguments: tuple[Any, ...]
-) -> None:
+def _call(variables: dict[str, str], folder: Path, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
+    function(*arguments)
+
+
+def _call_at(start_s: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     time.sleep(max(0.0, start_s - time.time()))
     function(*arguments)

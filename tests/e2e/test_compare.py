@@ -148,7 +148,7 @@ def test_experiment_when_killed_at_random_moments_ends_with_the_same_table(folde
 
 @pytest.mark.slow
 def test_experiment_on_ray_has_the_same_numbers(folder: Path, finished: Path) -> None:
-    done = run_command([*COMMAND[:3], "--output", "on-ray", "--ray"], folder)
+    done = run_command([*COMMAND[:3], "--output", "on-ray", "--ray"], folder, timeout_s=560)
     assert done.returncode == 0, done.stderr
     assert numbers(folder / "on-ray") == numbers(finished)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from harness import photo
 from mlflow import MlflowClient
 from other_mlflow import NEWER, OLDER
 from PIL import Image
-from processes import run_at_once
+from processes import forked, run_at_once
 from servers import Database, MlflowServer, ObjectStore, open_database, open_mlflow, open_object_store
 from tracked_runs import open_run
 
@@ -251,10 +249,7 @@ def hold(name: str, held: Path) -> None:
 def test_lock_of_a_promotion_that_was_killed_on_this_machine_is_removed_at_once(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context: Any = mp.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=hold, args=("died", tmp_path / "held"))
-    process.start()
+    process = forked(hold, ("died", tmp_path / "held"), PRELOAD)
     while not (tmp_path / "held").exists():
         assert process.is_alive()
         time.sleep(0.02)

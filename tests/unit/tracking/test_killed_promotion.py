@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy.event
 import torch
 from harness import write_photos
 from mlflow import MlflowClient
+from processes import forked
 
 from pipeline.inference.promotion import parse_rule, promote
 from pipeline.inference.shipped import package
@@ -52,10 +51,8 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def live(variables: dict[str, str], folder: Path, source: str, photos: Path, dies_before: str | int) -> None:
+def live(source: str, photos: Path, dies_before: str | int) -> None:
     """Promote, and die before the first call of a method of MLflow's client, or before the n-th commit."""
-    os.environ.update(variables)
-    os.chdir(folder)
     if isinstance(dies_before, str):
         setattr(MlflowClient, dies_before, die)
     else:
@@ -64,12 +61,10 @@ def live(variables: dict[str, str], folder: Path, source: str, photos: Path, die
     forced(source, photos)
 
 
-def life(store: str, folder: Path, source: str, photos: Path, dies_before: str | int) -> int | None:
+def life(source: str, photos: Path, dies_before: str | int) -> int | None:
     """Run such a process; return how it ended."""
-    context: Any = mp.get_context("forkserver")
-    context.set_forkserver_preload(["test_killed_promotion", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"])
-    process = context.Process(target=live, args=({"MLFLOW_TRACKING_URI": store}, folder, source, photos, dies_before))
-    process.start()
+    preload = ["test_killed_promotion", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"]
+    process = forked(live, (source, photos, dies_before), preload)
     process.join()
     return process.exitcode
 
@@ -99,7 +94,7 @@ def check_whole(store: str) -> None:
 def test_what_killed_promotions_left_is_removed_before_the_next(store: str, tmp_path: Path, photos: Path) -> None:
     source = generator(tmp_path / "one.safetensors", 1)
     for dies_before in DEATHS:
-        assert life(store, tmp_path, source, photos, dies_before) == -signal.SIGKILL
+        assert life(source, photos, dies_before) == -signal.SIGKILL
         with pytest.raises(AssertionError):
             check_whole(store)
         registry.clear(NAME, None)
@@ -116,7 +111,7 @@ def test_version_that_became_champion_before_its_promotion_was_killed_is_kept(
     store: str, tmp_path: Path, photos: Path
 ) -> None:
     source = generator(tmp_path / "one.safetensors", 1)
-    assert life(store, tmp_path, source, photos, "delete_model_version_tag") == -signal.SIGKILL
+    assert life(source, photos, "delete_model_version_tag") == -signal.SIGKILL
     assert forced(source, photos) == f"{NAME} version 1 is this model, and already the champion; nothing to do"
     check_whole(store)
 
@@ -177,7 +172,7 @@ def test_promotion_killed_before_any_commit_leaves_nothing_that_the_next_does_no
     champions: Sequence[str] = []
     for number, commit in enumerate(range(3, 200, 8)):
         source = generator(tmp_path / f"{number}.safetensors", number)
-        ended = life(store, tmp_path, source, photos, commit)
+        ended = life(source, photos, commit)
         if ended == 0:
             break
         assert ended == -signal.SIGKILL

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import multiprocessing as mp
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ import skimage.data
 import torch
 from mlflow import MlflowClient
 from PIL import Image
+from processes import run_at_once
 from torch import nn
 
 from pipeline.data.evaluation import EvaluationPair
@@ -262,9 +260,7 @@ def test_default_rule_is_perceptual() -> None:
     assert METRICS["psnr_y"] == rule.floor
 
 
-def challenge(source: str, photos: str, start_s: float) -> None:
-    while time.time() < start_s:
-        time.sleep(0.01)
+def challenge(source: str, photos: str) -> None:
     promote(source, NAME, [Path(photos)], BY_PSNR)
 
 
@@ -277,16 +273,8 @@ def test_concurrent_promotions_leave_one_champion_the_best(
     ]
     psnr = [np.mean(measure(open_model(one), [photos], "", BY_PSNR.metrics)["psnr_y"]) for one in sources]
     best = int(np.argmax(psnr))
-    context: Any = mp.get_context("forkserver")
-    context.set_forkserver_preload(["test_promotion", "mlflow.pyfunc"])
-    start_s = time.time() + 10
     order = [3, 7, 0, 5, 1, 6, 2, 4]
-    processes = [context.Process(target=challenge, args=(sources[rank], str(photos), start_s)) for rank in order]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * NUM_PROCESSES
+    run_at_once(challenge, [(sources[rank], str(photos)) for rank in order], ["test_promotion", "mlflow.pyfunc"])
     champion = registry.champion(NAME)
     assert champion is not None
     assert champion.tags["source"] == sources[best]
