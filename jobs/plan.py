@@ -20,7 +20,7 @@ from pipeline.models.grid import SEMANTIC_STRIDE_PX
 from pipeline.progress import say
 from shards.format.files import check_writable
 from shards.format.manifest import Manifest
-from shards.format.storage import RemotePath
+from shards.format.remote import RemotePath
 from shards.write.plan import settings_of
 
 if TYPE_CHECKING:

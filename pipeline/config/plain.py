@@ -10,7 +10,8 @@ from cattrs.errors import BaseValidationError
 
 from pipeline.errors import ConfigError
 from shards.errors import InputError, shown
-from shards.format.storage import RemotePath, StoragePath, parse_local_path, parse_path
+from shards.format.remote import RemotePath
+from shards.format.storage import StoragePath, parse_local_path, parse_path
 from shards.schema import KeyPath, explained, listed, strict_converter
 
 T = TypeVar("T")

@@ -23,8 +23,9 @@ from shards.degradation.recorded import recorded_recipe
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.png import Pixels, decode_crop
 from shards.format.records import SampleRecord
+from shards.format.remote import RemotePath
 from shards.format.settings import ImageSettings
-from shards.format.storage import RemotePath, StoragePath
+from shards.format.storage import StoragePath
 from shards.read.order import order_samples
 from shards.read.reader import Sample, ShardSet
 

@@ -30,7 +30,8 @@ from pipeline.train.gan_step import Turn
 from pipeline.train.micro_batches import StepInput
 from shards.format.codecs import CODECS
 from shards.format.png import decode_crop
-from shards.format.storage import RemotePath, child, open_regular, read_whole
+from shards.format.remote import RemotePath
+from shards.format.storage import child, open_regular, read_whole
 from shards.read.reader import ShardSet
 
 _BUDGET_S = 12.0

@@ -20,7 +20,8 @@ from typing import BinaryIO, cast
 
 from shards.errors import InputError
 from shards.format.names import MAX_NAME_BYTES
-from shards.format.storage import RemotePath, StoragePath, blocks
+from shards.format.remote import RemotePath
+from shards.format.storage import StoragePath, blocks
 
 _TEMPORARY_SUFFIX = ".sed-tmp"
 

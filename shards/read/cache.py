@@ -5,10 +5,10 @@ final name; a corrupt download is retried once; the folder stays below its limit
 process killed during a download leaves nothing that another process would take for a shard, and the system releases its
 locks.
 
-The folder is this user's own: what others put there is refused, and what an earlier process left is hashed before
-its first use. A tar is named by its hash, so several datasets and runs may share a folder. A tar that is corrupt a
-second time is kept as `HASH.damaged.tar` for a while: most of its samples may be intact, and each is checked when it is
-read.
+The folder is this user's own: what others put there is refused, and what was left before the machine's start, or was
+changed since it was hashed, is hashed before its first use. A tar is named by its hash, so several datasets and runs
+may share a folder. A tar that is corrupt a second time is kept as `HASH.damaged.tar` for a while: most of its samples
+may be intact, and each is checked when it is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import logging
 import os
 import re
@@ -30,8 +29,9 @@ from shards.errors import InputError, ShardError
 from shards.format.documents import MAX_DOCUMENT_BYTES
 from shards.format.files import open_atomic, sha256_of, write_atomically
 from shards.format.sidecars import ShardEntry, read_sidecar
-from shards.format.storage import StoragePath, blocks, child, read_whole
+from shards.format.storage import StoragePath, child, copy_to, read_whole
 from shards.read.private import make_private, open_own
+from shards.read.verified import is_verified, mark_verified, note_of
 
 T = TypeVar("T")
 
@@ -42,7 +42,6 @@ _LASTING = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, err
 # After this time a corrupt shard is downloaded again: it may have been repaired in the store.
 _DAMAGED_LIFETIME_S = 600.0
 _MAX_PREFETCHES = 4
-_BLOCK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -112,7 +111,7 @@ class ShardCache:
         """
         path = self.tar(home, entry)
         stream = open_own(path)
-        if path == self._whole(entry) and not _is_verified(stream, entry):
+        if path == self._whole(entry) and not is_verified(stream, path, entry):
             stream.close()
             raise FileNotFoundError(errno.ENOENT, "was replaced meanwhile", str(path))
         return stream
@@ -123,26 +122,30 @@ class ShardCache:
         Raises:
             ShardError: It cannot be fetched.
         """
-        copy = Path(str(child(self.folder, f"{entry.sha256}.json")))
+        copy = self._sidecar(entry)
         if not _is_sidecar_of(copy, entry):
             with self._lock(_slot(entry.sha256)):
-                source = child(home, entry.sidecar_name)
-                for _ in range(2):
-                    if not _is_sidecar_of(copy, entry):
-                        self._retried(lambda: write_atomically(copy, read_whole(source, MAX_DOCUMENT_BYTES)))
+                self._fetch_sidecar(home, entry)
         return copy
 
     def prefetch(self, home: StoragePath, entry: ShardEntry) -> None:
-        """Fetch a tar, unless it is cached or enough other prefetches run on this machine.
+        """Fetch a tar and its sidecar, unless cached, being fetched, or enough other prefetches run on this machine.
+
+        Never waits for another process, so that several fetch several tars.
 
         Raises:
-            ShardError: It cannot be fetched.
+            ShardError: One of them cannot be fetched.
         """
         with contextlib.ExitStack() as stack:
-            if self._cached_tar(entry) is None and any(
-                stack.enter_context(self._lock(f"prefetch-{slot}", wait=False)) for slot in range(_MAX_PREFETCHES)
-            ):
-                self.tar(home, entry)
+
+            def is_free(slot: str) -> bool:
+                return stack.enter_context(self._lock(slot, wait=False))
+
+            turns = (f"prefetch-{number}" for number in range(_MAX_PREFETCHES))
+            if is_free(_slot(entry.sha256)) and any(map(is_free, turns)):
+                self._fetch_sidecar(home, entry)
+                if self._cached_tar(entry) is None:
+                    self._fetch_tar(home, entry)
 
     def renew(self, home: StoragePath, entry: ShardEntry) -> bool:
         """Fetch a tar again if its local copy is corrupt.
@@ -157,7 +160,6 @@ class ShardCache:
             copy = self._whole(entry)
             if not copy.is_file() or sha256_of(copy) == entry.sha256:
                 return False
-            _forget(copy)
             _LOG.warning("%s is corrupt on this machine's disk; fetching it again", copy)
             copy.unlink()
             self._fetch_tar(home, entry)
@@ -167,6 +169,9 @@ class ShardCache:
         """Return the size of all tars, including those being fetched."""
         return sum(size for _, size, _ in self._tars())
 
+    def _sidecar(self, entry: ShardEntry) -> Path:
+        return Path(str(child(self.folder, f"{entry.sha256}.json")))
+
     def _whole(self, entry: ShardEntry) -> Path:
         return Path(str(child(self.folder, f"{entry.sha256}.tar")))
 
@@ -175,15 +180,22 @@ class ShardCache:
 
     def _cached_tar(self, entry: ShardEntry) -> Path | None:
         with contextlib.suppress(FileNotFoundError), open_own(self._whole(entry)) as stream:
-            if _is_verified(stream, entry):
-                with contextlib.suppress(PermissionError):  # root's
-                    os.utime(stream.fileno())  # most recently used
+            if is_verified(stream, self._whole(entry), entry):
+                with contextlib.suppress(FileNotFoundError, PermissionError):  # evicted meanwhile; root's
+                    os.utime(note_of(self._whole(entry)))  # most recently used
                 return self._whole(entry)
             _LOG.warning("%s does not have the SHA-256 in the manifest; fetching it again", self._whole(entry))
         with contextlib.suppress(FileNotFoundError):
             if time.time() - self._damaged(entry).stat().st_mtime < _DAMAGED_LIFETIME_S:
                 return self._damaged(entry)
         return None
+
+    def _fetch_sidecar(self, home: StoragePath, entry: ShardEntry) -> None:
+        """Fetch a sidecar that is not there or damaged, once more if it arrives so. The caller holds its lock."""
+        copy, source = self._sidecar(entry), child(home, entry.sidecar_name)
+        for _ in range(2):
+            if not _is_sidecar_of(copy, entry):
+                self._retried(lambda: _copy_document(source, copy))
 
     def _fetch_tar(self, home: StoragePath, entry: ShardEntry) -> Path:
         """Fetch, check and publish a tar. The caller holds its lock."""
@@ -198,7 +210,7 @@ class ShardCache:
                 return damaged
         damaged.replace(whole)
         with contextlib.suppress(FileNotFoundError), open_own(whole) as stream:
-            _VERIFIED.add(_identity(stream))
+            mark_verified(stream, whole)
         self._make_room(0)  # other processes may have fetched meanwhile
         return whole
 
@@ -213,8 +225,8 @@ class ShardCache:
             for _, size, path in tars:
                 if used_bytes + size_bytes <= self.limit_bytes:
                     break
-                path.unlink(missing_ok=True)
-                path.with_name(f"{path.name.partition('.')[0]}.json").unlink(missing_ok=True)
+                for one in (path, note_of(path), path.with_name(f"{path.name.partition('.')[0]}.json")):
+                    one.unlink(missing_ok=True)
                 used_bytes -= size
 
     def _tars(self) -> list[tuple[float, int, Path]]:
@@ -222,8 +234,8 @@ class ShardCache:
         found = []
         for path in self.folder.glob("*.tar"):
             with contextlib.suppress(FileNotFoundError):
-                facts = path.stat()
-                found.append((facts.st_mtime, facts.st_size, path))
+                used = note_of(path) if note_of(path).exists() else path
+                found.append((used.stat().st_mtime, path.stat().st_size, path))
         return found
 
     @contextlib.contextmanager
@@ -263,35 +275,6 @@ class ShardCache:
         raise AssertionError
 
 
-_VERIFIED: set[tuple[int, int]] = set()
-"""Device and inode of the tars that this process has hashed."""
-
-
-def _identity(stream: BinaryIO) -> tuple[int, int]:
-    status = os.fstat(stream.fileno())
-    return status.st_dev, status.st_ino
-
-
-def _is_verified(stream: BinaryIO, entry: ShardEntry) -> bool:
-    """Return whether an open tar is the entry's; its first use in a process hashes it whole."""
-    identity = _identity(stream)
-    if identity not in _VERIFIED:
-        if os.fstat(stream.fileno()).st_size != entry.size_bytes:
-            return False
-        digest = hashlib.sha256()
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-        if digest.hexdigest() != entry.sha256:
-            return False
-        _VERIFIED.add(identity)
-    return True
-
-
-def _forget(copy: Path) -> None:
-    with contextlib.suppress(FileNotFoundError), open_own(copy) as stream:
-        _VERIFIED.discard(_identity(stream))
-
-
 def _slot(digest: str) -> str:
     # Hashes share 256 lock files, which are never deleted: there is no safe time to do so.
     return digest[:2]
@@ -308,11 +291,13 @@ def _is_sidecar_of(copy: Path, entry: ShardEntry) -> bool:
         return False
 
 
+def _copy_document(source: StoragePath, target: Path) -> None:
+    write_atomically(target, read_whole(source, MAX_DOCUMENT_BYTES), durable=False)
+
+
 def _download(source: StoragePath, target: Path) -> str:
     """Copy a file; return the SHA-256 of the bytes received."""
-    digest = hashlib.sha256()
-    with open_atomic(target) as stream:
-        for block in blocks(source):
-            digest.update(block)
-            stream.write(block)
-    return digest.hexdigest()
+    # Not durable: what a power cut leaves of a copy is noticed by its hash, at its first use.
+    with open_atomic(target, durable=False) as stream:
+        copy_to(source, Path(stream.name))
+        return sha256_of(Path(stream.name))

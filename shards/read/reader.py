@@ -24,8 +24,9 @@ from isal import isal_zlib
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import Manifest, read_manifest
 from shards.format.records import SampleRecord, parse_record
+from shards.format.remote import RemotePath
 from shards.format.sidecars import Member, read_sidecar
-from shards.format.storage import RemotePath, StoragePath, child, open_regular
+from shards.format.storage import StoragePath, child, open_regular
 from shards.read.cache import ShardCache
 from shards.schema import SchemaError
 

@@ -26,8 +26,9 @@ from typing import Any
 
 from shards.format.documents import canonical_json, digest_of
 from shards.format.files import open_atomic
+from shards.format.remote import RemotePath
 from shards.format.settings import ImageSettings
-from shards.format.storage import RemotePath, StoragePath
+from shards.format.storage import StoragePath
 from shards.write.cutting import CutPhoto, SubImage
 
 _FOLDER = ".spool"

@@ -16,7 +16,7 @@ from harness import write_photos, write_shards
 import jobs.verify
 from jobs.terminal import EXIT_BAD_INPUT, run_job
 from shards.config import ShardConfig
-from shards.format.storage import RemotePath
+from shards.format.remote import RemotePath
 from shards.read.cache import ShardCache
 from shards.read.reader import ShardSet
 

@@ -22,7 +22,7 @@ from jobs.ray_tasks import ray_session
 from jobs.terminal import run_job
 from shards.config import ShardConfig
 from shards.format.manifest import read_manifest
-from shards.format.storage import RemotePath
+from shards.format.remote import RemotePath
 
 
 @pytest.fixture

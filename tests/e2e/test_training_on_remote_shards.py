@@ -9,7 +9,7 @@ import pytest
 from harness import job, prepare_tiny_data, run_command, write_preset
 
 from shards.format.manifest import read_manifest
-from shards.format.storage import RemotePath
+from shards.format.remote import RemotePath
 
 
 @pytest.mark.slow

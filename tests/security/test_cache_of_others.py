@@ -15,8 +15,8 @@ from harness import small_shard_config, write_photos, write_shards
 
 from shards.errors import InputError, ShardError
 from shards.format.manifest import read_manifest
+from shards.format.remote import RemotePath
 from shards.format.sidecars import ShardEntry
-from shards.format.storage import RemotePath
 from shards.read.cache import ShardCache
 from shards.read.private import default_cache_dir
 from shards.read.reader import ShardSet
@@ -93,7 +93,7 @@ def test_folder_that_another_user_made_first_is_refused(remote: RemotePath, tmp_
 
 
 @needs_root
-@pytest.mark.parametrize("suffix", ["tar", "json", "damaged.tar"])
+@pytest.mark.parametrize("suffix", ["tar", "json", "checked", "damaged.tar"])
 def test_file_that_another_user_created_is_refused(
     suffix: str, dataset: Path, remote: RemotePath, tmp_path: Path
 ) -> None:

@@ -27,7 +27,8 @@ from pipeline.tracking.environment import prepare
 from pipeline.tracking.source import source_tags
 from shards.errors import InputError
 from shards.format.manifest import read_manifest
-from shards.format.storage import RemotePath, parse_path
+from shards.format.remote import RemotePath
+from shards.format.storage import parse_path
 from shards.secrets import command_without_secrets, without_secrets
 
 CANARY = "c4n4ry-p4ssw0rd"

@@ -24,7 +24,8 @@ from shards.config import ShardConfig
 from shards.errors import InputError
 from shards.format.expansion import expand
 from shards.format.files import clean_stale, fit_name, open_atomic, write_atomically
-from shards.format.storage import RemotePath, StoragePath, parse_local_path, parse_path
+from shards.format.remote import RemotePath
+from shards.format.storage import StoragePath, parse_local_path, parse_path
 
 
 @dataclass(frozen=True)

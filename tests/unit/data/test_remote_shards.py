@@ -13,7 +13,8 @@ from pipeline.config.plain import structure, to_plain
 from pipeline.config.schema import Preset
 from pipeline.data.samples import Item, TrainingSamples
 from shards.format.manifest import read_manifest
-from shards.format.storage import RemotePath, parse_path
+from shards.format.remote import RemotePath
+from shards.format.storage import parse_path
 from shards.read.cache import ShardCache
 
 WINDOW = 2
@@ -64,6 +65,7 @@ def test_shards_when_a_window_begins_are_fetched_ahead_of_the_reader(
     assert copies == {entries[shard].sha256 for window in windows[:2] for shard in window}
     for shard in windows[1]:
         (remote / entries[shard].tar_name).unlink()
+        (remote / entries[shard].sidecar_name).unlink()
     second = next(
         position for position in range(100) if samples.members[0].order.windows_from(position, 1)[0] == windows[1]
     )

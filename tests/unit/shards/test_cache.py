@@ -6,18 +6,21 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import pytest
 
 from shards.errors import DamageError, InputError, ShardError
 from shards.format.manifest import read_manifest
-from shards.format.storage import RemotePath
+from shards.format.remote import RemotePath
 from shards.read import cache as cache_module
+from shards.read import verified
 from shards.read.cache import ShardCache
 from shards.read.reader import ShardSet
+from shards.read.verified import note_of
 
 MIB = 2**20
 
@@ -103,15 +106,64 @@ def test_cache_when_full_drops_what_was_used_longest_ago(
     cache = ShardCache(tmp_path / "cache", sum(entry.size_bytes for entry in entries[:3]))
     cache.prepare(0)
     for number, entry in enumerate((*entries[:3], entries[0], entries[3])):
-        age(cache.tar(remote, entry), 100 - number)
+        age(note_of(cache.tar(remote, entry)), 100 - number)
         assert cache.size_bytes() <= cache.limit_bytes
     # The second was used longest ago; the first had been used again.
-    assert not (cache.folder / f"{entries[1].sha256}.tar").exists()
+    assert not list(cache.folder.glob(f"{entries[1].sha256}.*"))
     assert (cache.folder / f"{entries[0].sha256}.tar").exists()
     assert len(fetched) == 4
     images = ShardSet.open(remote, cache)
     assert contents(images) == contents(ShardSet.open(dataset))
     assert cache.size_bytes() <= cache.limit_bytes
+
+
+def test_tar_is_hashed_once_until_it_changes_or_the_machine_starts_again(
+    dataset: Path, remote: RemotePath, cache: ShardCache, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    sha256 = verified._sha256_of
+
+    def recording(stream: BinaryIO) -> str:
+        hashed.append("a tar")
+        return sha256(stream)
+
+    def as_in_another_process() -> int:
+        monkeypatch.setattr(verified, "_KNOWN", set())
+        del hashed[:]
+        cache.open(remote, entry).close()
+        return len(hashed)
+
+    monkeypatch.setattr(verified, "_sha256_of", recording)
+    entry = read_manifest(dataset).shards[0]
+    copy = cache.folder / f"{entry.sha256}.tar"
+    cache.prepare(0)
+    assert as_in_another_process() == 0  # the download was hashed
+    assert as_in_another_process() == 0
+    age(copy, 5)
+    assert as_in_another_process() == 1
+    assert as_in_another_process() == 0
+    monkeypatch.setattr(verified, "_boot", lambda: "another start")
+    assert as_in_another_process() == 1
+    assert as_in_another_process() == 0
+    monkeypatch.setattr(verified, "_boot", lambda: "")
+    assert as_in_another_process() == 1
+    assert as_in_another_process() == 1
+    assert len(fetched) == 1
+    copy.write_bytes(flipped(copy.read_bytes(), 600))
+    as_in_another_process()
+    assert len(fetched) == 2
+
+
+def test_prefetch_waits_for_nobody(dataset: Path, remote: RemotePath, cache: ShardCache, fetched: list[str]) -> None:
+    first, second = read_manifest(dataset).shards[:2]
+    cache.prepare(0)
+    with cache._lock(first.sha256[:2]):  # as while another process fetches it
+        cache.prefetch(remote, first)
+        cache.prefetch(remote, second)
+    assert fetched == [second.tar_name]
+    cache.prefetch(remote, first)
+    cache.prefetch(remote, first)
+    assert fetched == [second.tar_name, first.tar_name]
 
 
 def age(path: Path, seconds: float) -> None:
@@ -121,12 +173,14 @@ def age(path: Path, seconds: float) -> None:
 def test_file_when_wrong_once_is_fetched_again(
     dataset: Path, remote: RemotePath, cache: ShardCache, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = cache_module.blocks
+    copy_to = cache_module.copy_to
 
-    def torn_first(path: RemotePath) -> Iterator[bytes]:
-        yield from (b"torn",) if len(fetched) == 1 else blocks(path)
+    def torn_first(source: RemotePath, target: Path) -> None:
+        copy_to(source, target)
+        if len(fetched) == 1:
+            target.write_bytes(b"torn")
 
-    monkeypatch.setattr(cache_module, "blocks", torn_first)
+    monkeypatch.setattr(cache_module, "copy_to", torn_first)
     entry = read_manifest(dataset).shards[0]
     cache.prepare(0)
     assert cache.tar(remote, entry).read_bytes() == (dataset / entry.tar_name).read_bytes()
@@ -238,14 +292,12 @@ def fetch_and_count(remote: RemotePath, cache: ShardCache, log: Path) -> None:
 
 
 def fetch_and_hang(remote: RemotePath, cache: ShardCache) -> None:
-    blocks = cache_module.blocks
 
-    def hanging(path: RemotePath) -> Iterator[bytes]:
-        yield next(iter(blocks(path)))[:1000]
-        yield b"x" * 10**6  # more than a buffer, so that half a file lies on the disk
+    def hanging(source: RemotePath, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:1001])
         time.sleep(600)
 
-    cache_module.blocks = hanging
+    cache_module.copy_to = hanging
     cache.prepare(0)
     cache.tar(remote, read_manifest(remote).shards[0])
 

@@ -11,7 +11,7 @@ import pytest
 import s3fs
 
 from shards.format.endpoints import check_answers
-from shards.format.storage import RemotePath
+from shards.format.remote import RemotePath
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import shards.write.survey
 from shards.config import ShardConfig
 from shards.errors import ShardError
 from shards.format.photos import DecodeError
+from shards.format.remote import RemotePath
 from shards.format.settings import ImageSettings
-from shards.format.storage import RemotePath
 from shards.write.cutting import CutPhoto
 from shards.write.plan import Plan, make_plan, settings_of, write_plan
 from shards.write.sources import discover

@@ -17,7 +17,8 @@ from pipeline.config.plain import structure, to_plain
 from shards.config import ShardConfig
 from shards.errors import InputError
 from shards.format.files import check_writable, open_atomic, sha256_of, write_atomically
-from shards.format.storage import RemotePath, blocks, parse_path, size_bytes
+from shards.format.remote import RemotePath
+from shards.format.storage import blocks, parse_path, size_bytes
 
 
 def facts(path: RemotePath) -> dict[str, object]:
