@@ -98,6 +98,7 @@ class Side(ABC):
         name: As the table has it.
         distribution: What has to be installed.
         module: What is then imported.
+        reads_from_store: Whether it gets through an epoch from the store in minutes.
 
     Args:
         sub_image_px: Side of the HR images.
@@ -106,6 +107,7 @@ class Side(ABC):
     name: str
     distribution: str
     module: str
+    reads_from_store: bool = True
 
     def __init__(self, sub_image_px: int) -> None:
         self._sub_image_px = sub_image_px
@@ -334,6 +336,7 @@ class Lance(Side):
     name = "Lance"
     distribution = "pylance"
     module = "lance"
+    reads_from_store = False  # several requests for each row of a random order: over ten minutes
 
     def write(self, shards: Path, folder: Path) -> None:
         """Write one table."""

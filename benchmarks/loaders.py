@@ -177,14 +177,15 @@ def measure(names: Sequence[str], folder: Path, options: argparse.Namespace) -> 
         for name in names:
             store.upload(folder / name)
         for source in ("disk", "object store"):
-            epochs: dict[str, list[Epoch]] = {name: [] for name in names}
-            reads: dict[str, list[float]] = {name: [] for name in names}
+            able = [name for name in names if source == "disk" or SIDES[name].reads_from_store]
+            epochs: dict[str, list[Epoch]] = {name: [] for name in able}
+            reads: dict[str, list[float]] = {name: [] for name in able}
             for _ in range(options.repeats):
-                for name in names:
+                for name in able:
                     epoch, num_bytes = _one(name, source, folder, store, num_samples, options)
                     epochs[name].append(epoch)
                     reads[name].append(num_bytes / (size_bytes * epoch.num_samples / num_samples))
-            for name in names:
+            for name in able:
                 if source == "disk":
                     place = _place(name, source, folder, store, options)
                     resumed, read = resume(name, place, options.sub_image_px, num_samples, folder), None

@@ -143,7 +143,8 @@ class ShardCache:
 
             turns = (f"prefetch-{number}" for number in range(_MAX_PREFETCHES))
             if is_free(_slot(entry.sha256)) and any(map(is_free, turns)):
-                self._fetch_sidecar(home, entry)
+                if not self._sidecar(entry).exists():  # whoever reads it notices damage
+                    self._fetch_sidecar(home, entry)
                 if self._cached_tar(entry) is None:
                     self._fetch_tar(home, entry)
 
