@@ -76,7 +76,8 @@ def _read_note(tar: Path) -> str:
 
 def _identity(stream: BinaryIO) -> str:
     status = os.fstat(stream.fileno())
-    return f"{_boot()} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    # The time of the last change, which nobody can set back, rather than of the last modification.
+    return f"{_boot()} {status.st_dev} {status.st_ino} {status.st_size} {status.st_ctime_ns}"
 
 
 def _boot() -> str:

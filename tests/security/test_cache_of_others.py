@@ -130,16 +130,19 @@ def test_second_user_of_a_private_cache_is_told_which_cache(remote: RemotePath, 
     assert as_other_user(read) == 0
 
 
+@pytest.mark.parametrize("in_place", [True, False])
 def test_copy_of_other_bytes_and_the_same_length_is_fetched_again(
-    dataset: Path, remote: RemotePath, tmp_path: Path
+    in_place: bool, dataset: Path, remote: RemotePath, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
     expected = read_all(remote, cache)
     for copy in cache.glob("*.tar"):
-        content = bytearray(copy.read_bytes())
+        content, status = bytearray(copy.read_bytes()), copy.stat()
         content[600:700] = bytes(100)
-        copy.unlink()
+        if not in_place:
+            copy.unlink()
         copy.write_bytes(content)
+        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert read_all(remote, cache) == expected
     assert {copy.read_bytes() for copy in cache.glob("*.tar")} == {copy.read_bytes() for copy in dataset.glob("*.tar")}
 

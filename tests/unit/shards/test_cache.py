@@ -139,7 +139,7 @@ def test_tar_is_hashed_once_until_it_changes_or_the_machine_starts_again(
     cache.prepare(0)
     assert as_in_another_process() == 0  # the download was hashed
     assert as_in_another_process() == 0
-    age(copy, 5)
+    os.utime(copy, ns=(copy.stat().st_atime_ns, copy.stat().st_mtime_ns))  # as who hides a change sets the time back
     assert as_in_another_process() == 1
     assert as_in_another_process() == 0
     monkeypatch.setattr(verified, "_boot", lambda: "another start")
