@@ -336,7 +336,7 @@ class Lance(Side):
     name = "Lance"
     distribution = "pylance"
     module = "lance"
-    reads_from_store = False  # several requests for each row of a random order: over ten minutes
+    reads_from_store = False  # over ten minutes; why was not examined
 
     def write(self, shards: Path, folder: Path) -> None:
         """Write one table."""

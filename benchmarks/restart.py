@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import itertools
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -77,15 +76,22 @@ def train(arguments: list[str], events: Path) -> None:
     sys.exit(train_sed.main(arguments))
 
 
-def begin(arguments: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """Start the job; return it and the file of its events."""
-    events = Path(tempfile.mkstemp(dir=folder)[1])
+@contextlib.contextmanager
+def started(arguments: list[str], events: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the job, which writes its events to a file in its folder; kill it at the end of the block."""
+    folder = events.parent
+    events.touch()
     script = "import sys; sys.path[:0] = sys.argv[2:4]; import restart; from pathlib import Path; "
     script += "restart.train(sys.argv[4:], Path(sys.argv[1]))"
     command = [sys.executable, "-c", script, str(events), str(Path(__file__).parent), str(ROOT), *arguments]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": "1"}
     with (folder / "output.txt").open("ab") as output:
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output), events
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for(process: subprocess.Popen[bytes], events: Path, num_reports: int) -> dict[str, list[float]]:
@@ -102,14 +108,6 @@ def wait_for(process: subprocess.Popen[bytes], events: Path, num_reports: int) -
         time.sleep(0.005)
 
 
-def kill(process: subprocess.Popen[bytes]) -> float:
-    """Kill it as the system does; return the time."""
-    process.send_signal(signal.SIGKILL)
-    killed_s = time.time()
-    process.wait()
-    return killed_s
-
-
 def measure(preset: str, options: argparse.Namespace) -> Row:
     """Kill and restart a run of a preset."""
     parts: list[tuple[float, float, float, float, float]] = []
@@ -120,13 +118,11 @@ def measure(preset: str, options: argparse.Namespace) -> Row:
             _write_photo(folder / "photos" / "0.png")
             write_classical(folder / "photos", folder / "shards", sub_image_px=128, stride_px=64)
             arguments = [preset, *_settings(folder, options)]
-            process, events = begin(arguments, folder)
-            reports = wait_for(process, events, NUM_STEPS)["report"]
-            killed_s = kill(process)
-            process, events = begin(arguments, folder)
-            with contextlib.ExitStack() as stack:
-                stack.callback(kill, process)
-                again = wait_for(process, events, 1)
+            with started(arguments, folder / "first") as process:
+                reports = wait_for(process, folder / "first", NUM_STEPS)["report"]
+                killed_s = time.time()
+            with started(arguments, folder / "second") as process:
+                again = wait_for(process, folder / "second", 1)
             main, batch, report = (again[event][0] for event in EVENTS)
             later_s = statistics.median(after - before for before, after in itertools.pairwise(reports))
             parts.append((main - killed_s, batch - main, report - batch, report - killed_s, later_s))

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 
 from shards.errors import InputError
 from shards.format.names import MAX_NAME_BYTES
-from shards.format.remote import RemotePath
+from shards.format.remote import RemotePath, sha256
 from shards.format.storage import StoragePath, blocks
 
 _TEMPORARY_SUFFIX = ".sed-tmp"
@@ -100,10 +100,7 @@ def sync_folder(folder: Path) -> None:
 
 def sha256_of(path: StoragePath) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    for block in blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
+    return sha256(blocks(path)).hex()
 
 
 def clean_stale(folder: StoragePath) -> int:

@@ -195,7 +195,7 @@ class RemotePath:
         Raises:
             OSError: The store failed, or another writer changed the object at the same time.
         """
-        digest = _digest(blocks_of(stream))
+        digest = sha256(blocks_of(stream))
         if stream.tell() > _MAX_PUT_BYTES:
             raise InputError(f"{self} would have {stream.tell()} bytes, a store takes 5 GiB; lower shard_size_mib")
         try:
@@ -206,7 +206,7 @@ class RemotePath:
                 raise
             with _errors_of(self) as (store, key):
                 etag = store.info(key).get("ETag")
-                if _digest(self.blocks()) != digest:
+                if sha256(self.blocks()) != digest:
                     _put(self, store, key, stream, digest, {"IfMatch": etag} if etag else {})
 
 
@@ -238,7 +238,8 @@ def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def _digest(pieces: Iterator[bytes]) -> bytes:
+def sha256(pieces: Iterator[bytes]) -> bytes:
+    """Return the SHA-256 of bytes that come piece by piece."""
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -263,13 +264,14 @@ def _errors_of(path: RemotePath) -> Iterator[tuple[Any, str]]:
         yield store, key
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - each client has errors of its own, with no common base
+    except Exception as error:  # each client has errors of its own, with no common base
         if path.protocol in _S3 and store is not None:
             error = with_reason(store, key, error)
         code = _code_of(error) if isinstance(error, OSError) else errno.EIO
         shown = OSError(code, _first_line(error, path), str(path))
-        # A traceback shows causes as they are.
-        raise shown from error if without_secrets(error, path.url) == str(error) else None
+        if without_secrets(error, path.url) != str(error):
+            raise shown from None  # a traceback shows causes as they are
+        raise shown from error
 
 
 def _open_store(path: RemotePath) -> tuple[Any, str]:

@@ -1,20 +1,19 @@
 """Which cached tars have the SHA-256 of their names: hashed by one process, believed by the others.
 
-Else a dozen loader processes would hash each tar a dozen times, which costs them as much as decoding their share of it.
-Who has hashed a tar, or downloaded it, leaves a note beside it, which states what file that was. It no longer holds
-when the file changes, nor after a start of the machine: a power cut may leave other bytes than those that were hashed.
+Else a dozen loader processes would hash each tar a dozen times. Who has hashed a tar, or downloaded it, leaves a note
+beside it, which states what file that was. It no longer holds when the file changes, nor after a start of the machine:
+a power cut may leave other bytes than those that were hashed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
 
 from shards.format.files import write_atomically
-from shards.format.remote import blocks_of
+from shards.format.remote import blocks_of, sha256
 from shards.format.sidecars import ShardEntry
 from shards.read.private import open_own
 
@@ -38,7 +37,7 @@ def is_verified(stream: BinaryIO, tar: Path, entry: ShardEntry) -> bool:
     if identity not in _KNOWN and not (_boot() and _read_note(tar) == identity):
         if os.fstat(stream.fileno()).st_size != entry.size_bytes:
             return False
-        if _sha256_of(stream) != entry.sha256:
+        if sha256(blocks_of(stream)).hex() != entry.sha256:
             return False
         mark_verified(stream, tar)
     _KNOWN.add(identity)
@@ -57,13 +56,6 @@ def mark_verified(stream: BinaryIO, tar: Path) -> None:
         return
     with contextlib.suppress(OSError):  # without it others hash the tar, no more
         write_atomically(note_of(tar), identity.encode(), durable=False)
-
-
-def _sha256_of(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    for block in blocks_of(stream):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_note(tar: Path) -> str:

@@ -6,9 +6,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import fsspec
 import pytest
@@ -121,11 +120,11 @@ def test_tar_is_hashed_once_until_it_changes_or_the_machine_starts_again(
     dataset: Path, remote: RemotePath, cache: ShardCache, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    sha256 = verified._sha256_of
+    sha256 = verified.sha256
 
-    def recording(stream: BinaryIO) -> str:
+    def recording(pieces: Iterator[bytes]) -> bytes:
         hashed.append("a tar")
-        return sha256(stream)
+        return sha256(pieces)
 
     def as_in_another_process() -> int:
         monkeypatch.setattr(verified, "_KNOWN", set())
@@ -133,7 +132,7 @@ def test_tar_is_hashed_once_until_it_changes_or_the_machine_starts_again(
         cache.open(remote, entry).close()
         return len(hashed)
 
-    monkeypatch.setattr(verified, "_sha256_of", recording)
+    monkeypatch.setattr(verified, "sha256", recording)
     entry = read_manifest(dataset).shards[0]
     copy = cache.folder / f"{entry.sha256}.tar"
     cache.prepare(0)
