@@ -65,9 +65,12 @@ def _check_start(preset: Preset) -> None:
 
     from pipeline.checkpoint import CheckpointStore
     from pipeline.checkpoint.run_folder import RunFolder
+    from pipeline.run.backup import backup_of
 
     if "generator" in CheckpointStore(RunFolder(preset.train.run_dir).checkpoints).groups():
         return  # a resumed run needs none
+    if (backup := backup_of(preset.train)) is not None and backup.positions():
+        return  # nor does one that is restored
     for name in PRESETS.names():
         if RunFolder(PRESETS.load(name, Preset).train.run_dir).generator == file:
             raise ConfigError(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,12 +19,14 @@ class BackgroundWriter:
 
     Args:
         store: Destination; must not be saved to by anyone else meanwhile.
+        when_saved: Called by the thread after every checkpoint.
     """
 
-    def __init__(self, store: CheckpointStore) -> None:
+    def __init__(self, store: CheckpointStore, when_saved: Callable[[], None] = lambda: None) -> None:
         self._store = store
+        self._when_saved = when_saved
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[Path] | None = None
+        self._writing: Future[None] | None = None
         self._failure: SaveError | None = None
         self._host = _HostCopy()
 
@@ -36,7 +37,11 @@ class BackgroundWriter:
         """
         self.wait()
         if self._failure is None:
-            self._writing = self._thread.submit(self._store.save, self._host.of(checkpoint))
+            self._writing = self._thread.submit(self._write, self._host.of(checkpoint))
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        self._store.save(checkpoint)
+        self._when_saved()
 
     def wait(self) -> None:
         """Wait until nothing is being written."""

@@ -118,6 +118,19 @@ class RunFolder:
         return self.path / "pictures"
 
     @property
+    def records(self) -> list[Path]:
+        """The files beside its checkpoints that a run resumes with; some may not be there yet.
+
+        The last one is the run's ID in MLflow, kept by `pipeline.tracking.mlflow_run`.
+        """
+        return [self.config, self.metrics, self.machine, self.status, self.mlflow / "run_id"]
+
+    @property
+    def exports(self) -> list[Path]:
+        """The exported weights that are there."""
+        return sorted(self.generator.parent.glob("*.safetensors"))
+
+    @property
     def skipped_updates(self) -> Path:
         """Folder of what is known about updates that were skipped."""
         return self.path / "skipped_updates"
@@ -133,15 +146,12 @@ class RunFolder:
         check_writable(self.path)
         if not self.config.is_file():
             self._check_unclaimed(preset)
-        else:
-            differing = differences(to_plain(self.read_config()), to_plain(preset))
-            refused = [line for path, line in differing.items() if not path.startswith(_free_to_change(preset))]
-            if refused:
-                raise ConfigError(
-                    f"{self.path} holds a run with other settings:\n  "
-                    + "\n  ".join(refused)
-                    + f"\n  Resume with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
-                )
+        elif refused := refused_changes(self.read_config(), preset):
+            raise ConfigError(
+                f"{self.path} holds a run with other settings:\n  "
+                + "\n  ".join(refused)
+                + f"\n  Resume with its own: jobs/train_sed.py {self.path}; or start a new run: --run-dir OTHER"
+            )
 
     def _check_unclaimed(self, preset: Preset) -> None:
         """A run begins with its configuration: without one, what lies where it would write is somebody's."""
@@ -211,6 +221,12 @@ class RunFolder:
         """
         with saving(self.status):
             write_atomically(self.status, (json.dumps(asdict(status)) + "\n").encode())
+
+
+def refused_changes(run: Preset, preset: Preset) -> list[str]:
+    """Return a line for each setting that differs from those that a run began with, and may not change."""
+    differing = differences(to_plain(run), to_plain(preset))
+    return [line for path, line in differing.items() if not path.startswith(_free_to_change(preset))]
 
 
 def _free_to_change(preset: Preset) -> tuple[str, ...]:

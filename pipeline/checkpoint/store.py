@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ from pipeline.weights.files import load_safetensors
 from shards.errors import InputError
 from shards.format.documents import parse_sealed, read_sealed, seal
 from shards.format.files import sha256_of, sync_folder, write_atomically
-from shards.format.storage import child, read_whole
+from shards.format.storage import StoragePath, child, copy_to, read_whole
 from shards.schema import parse_json
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"images-(\d{10})")
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _FACTS = "facts.json"
 _REMEDY = "delete the folder to resume from the previous one"
 _MAX_FACTS_BYTES = 2**26
@@ -71,11 +71,7 @@ class CheckpointStore:
 
     def complete(self) -> list[Path]:
         """Return the folders of all complete checkpoints, oldest first."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(
-            path for path in self._folder.iterdir() if _NAME.fullmatch(path.name) and (path / _MANIFEST).is_file()
-        )
+        return [self._folder / _name(images_seen) for images_seen in checkpoints_in(self._folder)]
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, then delete those not retained. Only one process may call this.
@@ -102,6 +98,35 @@ class CheckpointStore:
         self.tidy(checkpoint.images_seen)
         return final
 
+    def adopt(self, source: StoragePath) -> Path:
+        """Copy a checkpoint from elsewhere, and verify the copy. Only one process may call this.
+
+        Args:
+            source: Its folder; none of its position may be here.
+
+        Raises:
+            CheckpointError: It is damaged.
+            OSError: It cannot be read, or there is no room.
+        """
+        final = self._folder / source.name
+        partial = _partial(final)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            copy_to(source / MANIFEST, partial / MANIFEST)
+            for name in named_files(partial):
+                copy_to(child(source, name), partial / name)
+            _checked_files(partial)
+        except (FileNotFoundError, InputError) as error:
+            raise CheckpointError(f"{source} is damaged: {error}") from error
+        partial.rename(final)
+        sync_folder(self._folder)
+        return final
+
+    def kept(self, positions: Collection[int]) -> set[int]:
+        """Return which checkpoints at these positions are retained, of which there is at least one."""
+        return self._retention.kept(positions)
+
     def tidy(self, images_seen: int) -> None:
         """Delete checkpoints up to this position that are not retained, and leftovers of kills.
 
@@ -112,11 +137,10 @@ class CheckpointStore:
         Args:
             images_seen: Position of the run.
         """
-        there = {_position(path): path for path in self.complete() if _position(path) <= images_seen}
+        there = {position for position in self.positions() if position <= images_seen}
         if there:
-            kept = self._retention.kept(there)
-            for position in there.keys() - kept:
-                _hide(there[position])
+            for position in there - self.kept(there):
+                _hide(self._folder / _name(position))
         self._sweep()
 
     def _sweep(self) -> None:
@@ -144,12 +168,11 @@ class CheckpointStore:
 
     def newest_position(self) -> int:
         """Return how many images the newest complete checkpoint has seen; 0 without one."""
-        folders = self.complete()
-        return _position(folders[-1]) if folders else 0
+        return max(self.positions(), default=0)
 
     def positions(self) -> list[int]:
         """Return how many images each complete checkpoint has seen, in order."""
-        return [_position(folder) for folder in self.complete()]
+        return list(checkpoints_in(self._folder))
 
     def groups(self) -> set[str]:
         """Return the groups of tensors that every complete checkpoint was written with; none without checkpoints.
@@ -159,7 +182,7 @@ class CheckpointStore:
         held = []
         for folder in self.complete():
             with contextlib.suppress(InputError):  # without a manifest that can be read it is not resumed from
-                held.append({Path(name).stem for name in _named_files(folder) if name.endswith(".safetensors")})
+                held.append({Path(name).stem for name in named_files(folder) if name.endswith(".safetensors")})
         return set.intersection(*held) if held else set()
 
     def weights(self, images_seen: int, group: str) -> dict[str, Tensor]:
@@ -199,11 +222,25 @@ class CheckpointStore:
         return None
 
 
+def checkpoints_in(folder: StoragePath) -> dict[int, StoragePath]:
+    """Return the folders of the complete checkpoints in a folder by how many images each has seen, in order.
+
+    Args:
+        folder: Of a run or of its backup; need not exist.
+    """
+    return {_position(path): path for path in sorted(checkpoint_folders(folder)) if (path / MANIFEST).is_file()}
+
+
+def checkpoint_folders(folder: StoragePath) -> list[StoragePath]:
+    """Return the folders in a folder that are named as checkpoints are, complete or not."""
+    return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+
+
 def _name(images_seen: int) -> str:
     return f"images-{images_seen:010d}"
 
 
-def _position(folder: Path) -> int:
+def _position(folder: StoragePath) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
@@ -225,7 +262,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     facts = dict(checkpoint.facts) | {"images_seen": checkpoint.images_seen}
     write_atomically(folder / _FACTS, json.dumps(facts, indent=1, sort_keys=True).encode())
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    write_atomically(folder / _MANIFEST, seal({"kind": "checkpoint", "files": files}))
+    write_atomically(folder / MANIFEST, seal({"kind": "checkpoint", "files": files}))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -252,16 +289,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def _checked_files(folder: Path) -> list[str]:
     """Return the names of a checkpoint's files, each hashed."""
-    files = _named_files(folder)
+    files = named_files(folder)
     for name, digest in files.items():
         if sha256_of(child(folder, name)) != digest:
             raise CheckpointError(f"{folder / name} does not have the hash in its manifest")
     return list(files)
 
 
-def _named_files(folder: Path) -> Mapping[str, str]:
+def named_files(folder: Path) -> Mapping[str, str]:
     """Return what a checkpoint's manifest says: its files, and the hash of each."""
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     files = parse_sealed(read_sealed(path, remedy=_REMEDY), Manifest, path, remedy=_REMEDY).files
     if _FACTS not in files:
         raise CheckpointError(f"{path} does not name {_FACTS}; {_REMEDY}")

@@ -67,6 +67,10 @@ def _structure_storage_path(value: object, _: type) -> StoragePath:
     return parse_path(value)
 
 
+def _structure_optional_storage_path(value: object, type_: type) -> StoragePath | None:
+    return None if value is None else _structure_storage_path(value, type_)
+
+
 def _structure_index_or_name(value: object, _: Any) -> int | str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"expected a whole number or a name, got {shown(value)}")
@@ -85,6 +89,7 @@ for _converter in (CONVERTER, RUN_FOLDER_CONVERTER):
     _converter.register_structure_hook(Path, _structure_path)
     _converter.register_unstructure_hook(Path, str)
     _converter.register_structure_hook(StoragePath, _structure_storage_path)
+    _converter.register_structure_hook(StoragePath | None, _structure_optional_storage_path)
     _converter.register_unstructure_hook(RemotePath, str)
     _converter.register_structure_hook(int | str, _structure_index_or_name)
     _converter.register_structure_hook(int | Literal["auto"], _structure_number_or_auto)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pipeline.config.plain import structure
 from pipeline.errors import ConfigError
-from shards.format.storage import parse_local_path, read_whole
+from shards.format.storage import StoragePath, parse_local_path, read_whole
 from shards.schema import KeyPath, SchemaError, parse_json
 
 if sys.version_info >= (3, 11):
@@ -136,7 +136,7 @@ class PresetFolder:
             raise ConfigError(f"base of {self.kind} {path}: {error}") from None
 
 
-def load_resolved(path: Path, type_: type[T]) -> T:
+def load_resolved(path: StoragePath, type_: type[T]) -> T:
     """Read and check a file that states every value itself, such as a run folder's `config.json`.
 
     Raises:
@@ -145,15 +145,15 @@ def load_resolved(path: Path, type_: type[T]) -> T:
     return structure(_read(path, "preset"), type_, str(path), from_run_folder=True)
 
 
-def _read(path: Path, kind: str) -> dict[str, Any]:
+def _read(path: StoragePath, kind: str) -> dict[str, Any]:
     try:
         text = read_whole(path, _MAX_BYTES).decode("utf-8")
-        document = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
+        document = parse_json(text) if path.name.endswith(".json") else tomllib.loads(text)
     except (OSError, SchemaError, ValueError, RecursionError) as error:  # TOML of a huge integer is a ValueError
         raise ConfigError(f"{kind} {path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{kind} {path} must hold tables; got {type(document).__name__}")
-    if path.suffix == ".json":
+    if path.name.endswith(".json"):
         document.pop(LAUNCH_TABLE, None)
     return document
 

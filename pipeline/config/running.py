@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import not_negative, positive, refuse
+from shards.format.storage import StoragePath
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class ReportConfig:
     machine is named at the start of the run and left out."""
     keep_every_images: int = 0
     """Checkpoints at multiples of this are kept permanently; a multiple of `checkpoint_every_images`; 0: none."""
+    backup: StoragePath | None = None
+    """Folder or URL (s3://bucket/runs/name) where the run is kept too, for machines that vanish or share no storage:
+    each checkpoint, the reports and the exports are copied there, and the same command on a machine that lacks them
+    starts from there. None: nowhere."""
     keep_best: str = ""
     """Keep the checkpoint with the best validation too, by one of `metrics`: lpips (mean over the sets) or Set5/lpips
     (one set). At the end its averaged generator is exported beside the last one. Empty: none."""

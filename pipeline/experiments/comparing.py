@@ -26,7 +26,7 @@ from pipeline.experiments.study import write_study
 from pipeline.experiments.study_file import STUDY_FILE
 from pipeline.inference.device import best_device
 from pipeline.progress import say
-from pipeline.run.checks import resolve_generator, resolve_semantics
+from pipeline.run.checks import resolve
 from pipeline.run.cost import Cost, cost_of
 from pipeline.tracking import MlflowTracker, Report, RunDescription, check_trackers, code, known_run_id, source_tags
 from shards.format.files import check_writable, clean_stale_kind, write_atomically
@@ -76,7 +76,7 @@ class Comparing:
         for folder in self.layout.own_folders:
             clean_stale_kind(folder, "")
         for run in self.plan.all_runs:
-            train = resolve_generator(resolve_semantics(run.preset.train))
+            train = resolve(run.preset.train)
             RunFolder(train.run_dir).check(replace(run.preset, train=train))
         # Now, so that runs which begin together find a database, and need not all make one.
         self._in_mlflow(lambda _: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,39 +20,56 @@ from pipeline.losses import ADVERSARIAL_LOSSES
 from pipeline.metrics import Metric
 from pipeline.models.generators import GENERATORS, FromFileOptions
 from pipeline.models.generators import resolve_generator as read_options
+from pipeline.run.backup import backup_of
 from pipeline.runtime.launch import launched_world_size, wants_deepspeed
 from shards.format.outputs import check_output_files
 
 
-def resolve_semantics(config: TrainConfig) -> TrainConfig:
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Replace what a configuration leaves to be found: by what the run began with, else by what is there now.
+
+    That is `semantics.source = "auto"`, and the options of a generator that its file decides.
+
+    Raises:
+        CheckpointError: The generator's file cannot be used.
+        InputError: The run's backup cannot be read.
+    """
+    began = began_with(config)
+    return resolve_generator(_resolve_semantics(config, began), began)
+
+
+def began_with(config: TrainConfig) -> TrainConfig | None:
+    """Return the configuration that a run began with, as its folder or else its backup has it; None of a new run."""
+    folder = RunFolder(config.run_dir)
+    if folder.config.is_file():
+        return folder.read_config().train
+    backup = backup_of(config)
+    kept = None if backup is None else backup.config()
+    return None if kept is None else kept.train
+
+
+def _resolve_semantics(config: TrainConfig, began: TrainConfig | None) -> TrainConfig:
     """Replace `semantics.source = "auto"`: what the run began with, else cached if there is a usable cache."""
     semantics = config.semantics
     if semantics.source != "auto" or not config.is_semantic:
         return config
-    folder = RunFolder(config.run_dir)
-    if folder.config.is_file():
-        source = folder.read_config().train.semantics.source
+    if began is not None:
+        source = began.semantics.source
     else:
         is_possible = has_features(semantics.cache) and config.data.why_not_cached is None
         source = "cached" if is_possible else "online"
     return replace(config, semantics=replace(semantics, source=source))
 
 
-def resolve_generator(config: TrainConfig) -> TrainConfig:
-    """Replace the options of a generator that its file decides: by what the run began with, else by what it holds.
-
-    Raises:
-        CheckpointError: The file cannot be used.
-    """
-    options, folder = config.generator, RunFolder(config.run_dir)
+def resolve_generator(config: TrainConfig, began: TrainConfig | None) -> TrainConfig:
+    """Replace the options of a generator that its file decides: by what the run began with, else by what it holds."""
+    options = config.generator
     if not options.from_file:
         return config
-    if folder.config.is_file():
-        began = folder.read_config().train.generator
-        if began.initial_weights == options.initial_weights:
-            # A run of an earlier version, or one whose preset names the file, was never asked to follow it.
-            follows = began.from_file or isinstance(options, FromFileOptions)
-            return replace(config, generator=began if follows else replace(options, from_file=False))
+    if began is not None and began.generator.initial_weights == options.initial_weights:
+        # A run of an earlier version, or one whose preset names the file, was never asked to follow it.
+        follows = began.generator.from_file or isinstance(options, FromFileOptions)
+        return replace(config, generator=began.generator if follows else replace(options, from_file=False))
     return replace(config, generator=read_options(options))
 
 
@@ -105,6 +124,12 @@ def _check_step(config: TrainConfig) -> None:
         raise ConfigError(
             f"runtime.cuda_graphs=true is for one process on a GPU, without DeepSpeed; this is {this}; "
             "set --runtime.no-cuda-graphs"
+        )
+    compiler = os.environ.get("CXX", "g++")
+    if runtime.compile and not has_gpu and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"runtime.compile=true needs a C++ compiler on a CPU, and {compiler} is not there; install it (Debian: apt "
+            "install g++), name another one in CXX, or set --runtime.no-compile"
         )
     losses = config.losses
     needs_both = ADVERSARIAL_LOSSES[losses.adversarial].needs_real_logits or losses.r1_weight or losses.r2_weight

@@ -20,7 +20,8 @@ from pipeline.data.datasets import open_datasets
 from pipeline.losses import PERCEPTUAL_LOSSES
 from pipeline.models.discriminators import Discriminator, initial_discriminator_weights
 from pipeline.models.generators import initial_generator_weights
-from pipeline.run.checks import check_settings, check_shards, resolve_generator
+from pipeline.run.backup import backup_of
+from pipeline.run.checks import began_with, check_settings, check_shards, resolve_generator
 from pipeline.run.hollow import HollowRun, build_hollow, num_parameters
 from pipeline.run.memory import estimate_memory
 from pipeline.run.paper import departures
@@ -39,7 +40,7 @@ def describe(preset: Preset) -> str:
             is unknown, or the run would refuse its settings, the launcher or the machine.
         InputError: The run's export would replace its initial weights, or these do not fit.
     """
-    config = resolve_generator(preset.train)
+    config = resolve_generator(preset.train, began_with(preset.train))
     preset = replace(preset, train=config)
     per_device = check_launch(config.runtime, config.data.batch_size)
     check_settings(config)
@@ -117,7 +118,19 @@ def _start_lines(config: TrainConfig, name: str, file: Path | None, read: Callab
 
 
 def _restored(config: TrainConfig) -> set[str]:
-    return CheckpointStore(RunFolder(config.run_dir).checkpoints).groups()
+    """Return the networks that a checkpoint will restore: of the run folder, else of the backup, which holds all."""
+    groups = CheckpointStore(RunFolder(config.run_dir).checkpoints).groups()
+    is_in_backup = not groups and (backup := backup_of(config)) is not None and backup.positions()
+    return {"generator", *config.discriminators} if is_in_backup else groups
+
+
+def _backup_lines(config: TrainConfig) -> list[str]:
+    backup = backup_of(config)
+    if backup is None:
+        return []
+    positions = backup.positions()
+    held = f"{len(positions)} checkpoint(s), the newest at {positions[-1]:,} images" if positions else "no checkpoint"
+    return [f"backup           {config.report.backup}: {held}"]
 
 
 def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, together: int) -> list[str]:
@@ -246,6 +259,7 @@ def _path_lines(config: TrainConfig) -> list[str]:
         *(f"reads            {path}{'' if mark.exists() else '  (not there yet)'}" for path, mark in reads),
         f"writes           {folder.path}: {folder.metrics.name}, {folder.checkpoints.name}/, "
         f"{folder.generator.relative_to(folder.path)}; MLflow experiment {config.report.experiment!r}",
+        *_backup_lines(config),
     ]
 
 

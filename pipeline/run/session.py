@@ -18,7 +18,8 @@ from pipeline.data.samples import RankBatches, TrainingSamples, batches
 from pipeline.errors import ConfigError, SaveError
 from pipeline.metrics.criterion import best_position
 from pipeline.run.assembly import build_gan, build_losses, build_state, memory_format_of, start_networks
-from pipeline.run.checks import check_data, resolve_generator, resolve_semantics
+from pipeline.run.backup import BackupUpdates
+from pipeline.run.checks import check_data, resolve
 from pipeline.run.export import Provenance, export_best, export_networks, exported_position
 from pipeline.run.inputs import StepInputs, open_semantics
 from pipeline.run.memory import naming_memory, resolve_micro_batch
@@ -65,7 +66,7 @@ class Session:
     """
 
     def __init__(self, preset: Preset, backend: Backend) -> None:
-        config = resolve_generator(resolve_semantics(preset.train))
+        config = resolve(preset.train)
         self._preset = replace(preset, train=config)
         self._config = config = resolve_micro_batch(config, backend)
         self._backend = backend
@@ -82,6 +83,7 @@ class Session:
         self._metrics, self._machine = MetricsFile(self._folder.metrics), MetricsFile(self._folder.machine)
         self._validation = Validation(config, self._validation_metrics, self._metrics, backend)
         self._store = CheckpointStore(self._folder.checkpoints, retention_of(config, self._validation.scores))
+        self._backup = BackupUpdates(config, self._store, backend)
         self._restored = self._store.groups()
         networks = start_networks(config, channels, self._restored)
         self._left_out = networks.left_out
@@ -135,7 +137,7 @@ class Session:
             CheckpointError: All checkpoints are damaged, or they belong to another run.
             NonFiniteError: Losses or gradients stayed NaN or infinite.
             DamagedDataError: Too many samples are corrupt.
-            SaveError: A checkpoint could not be written.
+            SaveError: A checkpoint could not be written, or in the end the backup not be brought up to date.
             RankLostError: Another process of the run died or hangs.
         """
         means = RunningMeans()
@@ -143,10 +145,12 @@ class Session:
         if self._is_at_end() and not self._state.validation_due:
             self._finish_export(facts)
             self._write_status("finished")
+            self._backup.finish()
             return Outcome(is_finished=True, has_trained=False, images_seen=self._state.images_seen)
         new_facts = facts_of(self._config, self._datasets, self._backend, facts, self._left_out)
         tracker = self._open_tracker(new_facts)
         self._write_status("running")
+        self._backup.update()
         parts = self._loop_parts(facts, new_facts, tracker, progress_of, must_stop)
         if self._state.images_seen == 0:
             self._validation.show_start(self._state.average.module, tracker)
@@ -165,6 +169,9 @@ class Session:
             self._record_ending(ending)
             tracker.close(TRACKED_STATUS[ending])
             self._record_ending(ending)  # again: a short run learns its ID in MLflow only now
+            if ending == "failed":
+                self._backup.update()
+        self._backup.finish()
         return Outcome(is_finished, has_trained=True, images_seen=self._state.images_seen)
 
     def _is_at_end(self) -> bool:
@@ -223,7 +230,7 @@ class Session:
             validate=lambda images_seen: self._validate(images_seen, tracker, must_stop),
             compare=self._validation.lines,
             is_exhausted=self._validation.is_exhausted,
-            checkpoints=BackgroundWriter(self._store),
+            checkpoints=BackgroundWriter(self._store, self._backup.update),
             facts=facts,
             metrics=self._metrics,
             machine=self._machine,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from types import TracebackType
 
 from pipeline.checkpoint.run_folder import RunFolder
 from pipeline.config.schema import Preset, TrainConfig
 from pipeline.progress import Progress, say
+from pipeline.run.backup import restore_backup
+from pipeline.run.checks import resolve
 from pipeline.run.session import Outcome, Session
 from pipeline.runtime.backend import Backend
 from pipeline.runtime.signals import StopRequest
@@ -84,6 +87,7 @@ def train(preset: Preset) -> Outcome:
         config.runtime, batch_size=config.data.batch_size, gradient_clip_norm=config.schedule.gradient_clip_norm
     )
     logging.getLogger("pipeline").setLevel(logging.INFO if backend.is_leader else logging.ERROR)
+    restore_backup(replace(preset, train=resolve(config)), backend)
     session = Session(preset, backend)
     if backend.is_leader:
         for line in session.notes:

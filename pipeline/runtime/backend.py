@@ -152,6 +152,11 @@ class Backend:
         return self._accelerator.num_processes
 
     @property
+    def is_local_leader(self) -> bool:
+        """Whether this is the first rank of its machine."""
+        return self._accelerator.is_local_main_process
+
+    @property
     def is_leader(self) -> bool:
         """Whether this process writes the files and talks to MLflow: rank 0 of all, not of each node."""
         return self.rank == 0

@@ -117,6 +117,16 @@ def test_cuda_graphs_without_a_gpu_are_refused(here: Path, prepared: Path, dry_r
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["run", "dry run"])
+def test_compilation_without_a_compiler_is_refused(here: Path, prepared: Path, dry_run: tuple[str, ...]) -> None:
+    flags = ["--run-dir", "run", "--runtime.compile", *dry_run]
+    done = run_command(
+        ["python", job("train_sed.py"), str(prepared / "preset.json"), *flags], here, CXX="no-such-compiler"
+    )
+    assert_bad_input(done, "compile=true needs a C++ compiler", "no-such-compiler", "set --runtime.no-compile")
+    assert list(here.iterdir()) == []
+
+
 def test_training_when_a_validation_image_is_damaged_is_refused_before_the_first_step(
     refuse: Callable[..., None], prepared: Path, here: Path
 ) -> None:

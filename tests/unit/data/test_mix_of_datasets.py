@@ -28,7 +28,7 @@ from pipeline.config.schema import Preset
 from pipeline.data.datasets import open_datasets
 from pipeline.data.samples import RankBatches, TrainingSamples, batches, collate
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.run.checks import check_shards, resolve_semantics
+from pipeline.run.checks import check_shards, resolve
 from pipeline.run.dry_run import describe
 from pipeline.run.inputs import StepInputs
 from pipeline.run.record import parameters_of
@@ -255,4 +255,4 @@ def test_cached_semantics_of_a_mix_are_refused_and_auto_computes_them(
     auto = dataclasses.replace(preset.train.semantics, source="auto", cache=tmp_path)
     for config, source in ((preset, "cached"), (mixed, "online")):
         train = changed(config, semantics=auto, run_dir=tmp_path / "none").train
-        assert resolve_semantics(train).semantics.source == source
+        assert resolve(train).semantics.source == source
