@@ -28,20 +28,24 @@ def restore_backup(preset: Preset, backend: Backend) -> None:
     """Bring the run folder of every machine to the newest checkpoint of any. All ranks must call.
 
     Raises:
-        InputError: The backup is another run's, or cannot be used.
+        InputError: The backup or a run folder is another run's, or cannot be used.
         SaveError: It cannot be brought up to the leader's run folder.
     """
-    backup = backup_of(preset.train)
+    backup, folder = backup_of(preset.train), RunFolder(preset.train.run_dir)
     if backup is None:
         return
 
+    def restore() -> int | None:
+        folder.check(preset)  # before anything in it is replaced
+        return backup.restore()
+
     def bring_up_to_date() -> None:
         backup.check(preset)
-        if backup.restore() is None:
+        if restore() is None:
             backup.add()  # it may have missed the last checkpoint, which the other machines are about to look for
 
     _on_some(backend.is_leader, bring_up_to_date, backend)
-    _on_some(backend.is_local_leader and not backend.is_leader, backup.restore, backend)
+    _on_some(backend.is_local_leader and not backend.is_leader, restore, backend)
 
 
 class BackupUpdates:

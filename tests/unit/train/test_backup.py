@@ -19,6 +19,8 @@ from pipeline.checkpoint.backup import Backup
 from pipeline.checkpoint.run_folder import RunFolder, RunStatus
 from pipeline.config.schema import Preset
 from pipeline.errors import CheckpointError, ConfigError, SaveError
+from pipeline.run.backup import restore_backup
+from pipeline.runtime.backend import Backend
 from shards.errors import InputError
 from shards.format.remote import RemotePath
 from shards.format.storage import StoragePath
@@ -161,6 +163,20 @@ def test_place_of_something_else_is_refused_and_left_alone(machine_of: MachineOf
         first.backup.check(first.preset)
     with pytest.raises(ConfigError, match="the run folder itself"):
         Backup(first.folder.path, first.folder, first.store).check(first.preset)
+
+
+def test_run_folder_of_another_run_is_refused_and_left_alone(machine_of: MachineOf, place: StoragePath) -> None:
+    first, second = machine_of("a").train(8), machine_of("b")
+    first.backup.push()
+    second.preset = changed(second.preset, seed=first.preset.train.seed + 1)
+    second.train(4)
+    before = second.files
+    report = dataclasses.replace(first.preset.train.report, backup=place)
+    preset = changed(first.preset, run_dir=second.folder.path, report=report)
+    backend = Backend(preset.train.runtime, batch_size=preset.train.data.batch_size)
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        restore_backup(preset, backend)
+    assert second.files == before
 
 
 def test_machine_that_vanishes_at_any_moment_leaves_a_backup_to_resume_from(
