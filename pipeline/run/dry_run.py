@@ -28,6 +28,7 @@ from pipeline.run.paper import departures
 from pipeline.run.record import describe_held
 from pipeline.run.validation import find_validation_metrics
 from pipeline.runtime.launch import launched_world_size
+from pipeline.runtime.precision import slow_precision
 from pipeline.runtime.surroundings import check_launch
 from pipeline.weights.initial import InitialWeights
 
@@ -156,6 +157,7 @@ def _schedule_lines(config: TrainConfig, world_size: int, per_device: int, toget
             else "none"
         ),
         f"precision        {config.runtime.precision}",
+        *filter(None, [slow_precision(config.runtime.precision)]),
     ]
 
 

@@ -53,10 +53,11 @@ def measure_machine(config: TrainConfig, dataset: Dataset) -> MachineProfile:
         InputError: The networks do not fit, or the shards cannot be read.
     """
     config = _without_weights(config)
+    if not torch.cuda.is_available():  # compiling takes minutes there, bf16 perhaps too, and training is for trying out
+        runtime = dataclasses.replace(config.runtime, compile=False, precision="float32")
+        config = dataclasses.replace(config, runtime=runtime)
     backend = Backend(config.runtime, batch_size=config.data.batch_size)
     config = resolve_micro_batch(config, backend)
-    if backend.device.type == "cpu":  # where compiling takes minutes, and training is for trying out
-        config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, compile=False))
     try:
         extractor = build_extractor(config.semantics, config.data.crop_px).to(backend.device)
         crops = _read_crops(config, dataset)

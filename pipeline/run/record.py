@@ -25,6 +25,7 @@ from pipeline.models.generators import GeneratorOptions
 from pipeline.models.semantics.extractor import FrozenMaps
 from pipeline.run.inputs import SemanticSource
 from pipeline.runtime.backend import Backend
+from pipeline.runtime.precision import slow_precision
 from pipeline.tracking import (
     LATEST_UNIX_S,
     Report,
@@ -192,6 +193,8 @@ def parameters_of(config: TrainConfig) -> dict[str, Any]:
 def notes_of(config: TrainConfig, datasets: Datasets, semantics: SemanticSource | None, backend: Backend) -> list[str]:
     """Return the notes to show before the first step, one line each; `start_notes` has those of the networks."""
     lines = [backend.description, *(f"data: {line}" for line in datasets.lines), *backend.notes]
+    if note := slow_precision(config.runtime.precision):
+        lines.append(note)
     if others := passed_over_in_sets(config.report.validation_sets):
         lines.append(f"validation sets: {others}")
     if semantics is not None:
