@@ -97,8 +97,9 @@ def test_components_of_data_of_that_rank_lose_no_more_than_their_bytes() -> None
     coding = codec.bind((80, 4, 4), state)
     decoded = coding.decode(coding.encode(cells(50)))
     assert np.abs(decoded - cells(50)).max() < 0.01 * np.abs(cells(50)).max()
+    # Of unrelated values 16 of 80 dimensions are lost; which, a CPU's rounding decides beyond the data's rank.
     other = np.random.RandomState(1).standard_normal((80, 4, 4))
-    assert np.abs(coding.decode(coding.encode(other)) - other).max() > 0.5 * np.abs(other).max()
+    assert np.linalg.norm(coding.decode(coding.encode(other)) - other) > 0.3 * np.linalg.norm(other)
 
 
 @pytest.mark.parametrize("name", NAMES)
