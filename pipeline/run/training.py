@@ -87,7 +87,8 @@ def train(preset: Preset) -> Outcome:
         config.runtime, batch_size=config.data.batch_size, gradient_clip_norm=config.schedule.gradient_clip_norm
     )
     logging.getLogger("pipeline").setLevel(logging.INFO if backend.is_leader else logging.ERROR)
-    restore_backup(replace(preset, train=resolve(config)), backend)
+    if config.report.backup is not None:
+        restore_backup(replace(preset, train=resolve(config)), backend)
     session = Session(preset, backend)
     if backend.is_leader:
         for line in session.notes:

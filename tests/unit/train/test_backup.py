@@ -231,13 +231,13 @@ def die_at(moment: int, patch: pytest.MonkeyPatch, act: Callable[[], None]) -> i
     return begun
 
 
-def test_store_that_refuses_is_named_and_training_goes_on(
+def test_store_that_refuses_is_named_and_copying_beside_training_warns(
     tmp_path: Path, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     missing = Machine(tmp_path / "a", RemotePath(f"{bucket}-missing/run"), tiny_preset(tmp_path)).train(8)
     with pytest.raises(InputError, match="bucket must exist"):
         missing.backup.check(missing.preset)
-    with pytest.raises(InputError, match=f"report.backup: {bucket}-missing/run cannot be copied from|create it"):
+    with pytest.raises(InputError, match=f"{bucket}-missing/run/checkpoints cannot be used: .*create it"):
         missing.backup.restore()
     with pytest.raises(SaveError, match="has all of it; rerun the same command"):
         missing.backup.push()
