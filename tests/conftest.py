@@ -58,6 +58,21 @@ def no_other_copy_of_the_project(import_path: list[str]) -> Iterator[None]:
     assert not copies
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_new_in_the_checkout() -> Iterator[None]:
+    """Fail if a test left a file at the top of the repository.
+
+    A run that names no MLflow store writes `mlflow.db` there, which may be its developer's own.
+    """
+    before = _top_level()
+    yield
+    assert not _top_level() - before
+
+
+def _top_level() -> set[str]:
+    return {path.name for path in Path(__file__).parents[1].iterdir() if not path.name.startswith(".")}
+
+
 @pytest.fixture
 def closed_port() -> int:
     """Port of this machine where nobody listens."""

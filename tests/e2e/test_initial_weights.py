@@ -35,7 +35,8 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     preset = prepare_tiny_data(tmp_path_factory.mktemp("initial"))
     schedule = replace(preset.train.schedule, total_images=8, pixel_only_images=0, milestones_images=(8,))
     generator = replace(preset.train.generator, initial_weights=Path("random"))
-    return changed(preset, schedule=schedule, generator=generator)
+    report = replace(preset.train.report, trackers=())
+    return changed(preset, schedule=schedule, generator=generator, report=report)
 
 
 @pytest.fixture(scope="module")
