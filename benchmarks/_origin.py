@@ -41,11 +41,12 @@ def publish(
         options: `json`, the folder or None; where the benchmark has them `threads` and `device`, `cpu` or `cuda`.
         libraries: Distributions whose versions matter.
     """
-    device = describe_machine(getattr(options, "threads", None), libraries)
+    device, processor = describe_machine(getattr(options, "threads", None), libraries), instruction_set()
     if getattr(options, "device", "cpu") == "cuda":
-        device = f"{sys.modules['torch'].cuda.get_device_name()}, {device}"
+        processor = sys.modules["torch"].cuda.get_device_name()
+        device = f"{processor}, {device}"
     today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    run = Run(command_line(sys.argv), device, today, commit(), tuple(map(_rounded, rows)))
+    run = Run(command_line(sys.argv), device, today, commit(), tuple(map(_rounded, rows)), processor)
     table = Table(name, tuple(columns), (run,))
     print(f"\n{markdown(table)}\n", flush=True)
     if options.json is not None:
@@ -76,17 +77,25 @@ def command_line(arguments: Sequence[str]) -> str:
 def describe_machine(threads: int | None, libraries: Sequence[str] = LIBRARIES) -> str:
     """Return cores that may be used, processor, threads and versions, in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [f"{cores} CPU cores, {platform.machine().replace('_', '-')}{_model()}"]
+    model = _cpu("model name")
+    parts = [f"{cores} CPU cores, {instruction_set()}{f' ({model})' if model else ''}"]
     parts += [] if threads is None else [f"{threads} thread{'s' * (threads > 1)}"]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in libraries]
     return ", ".join(parts)
 
 
-def _model() -> str:
+def instruction_set() -> str:
+    """Return the processor's architecture and, on x86, its widest vectors, which decide how long convolutions take."""
+    flags = _cpu("flags").split()
+    widest = next((shown for flag, shown in (("avx512f", " AVX-512"), ("avx2", " AVX2")) if flag in flags), "")
+    return platform.machine().replace("_", "-") + widest
+
+
+def _cpu(name: str) -> str:
+    """Return what Linux says of the first processor, empty elsewhere."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f" ({names[0]})" if names else ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
 
 
 def commit() -> str:

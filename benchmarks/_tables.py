@@ -24,8 +24,8 @@ class Column:
         form: Format specification of its numbers, as `.2f`; empty for text.
         better: Which numbers are better; empty where neither are.
         is_label: Whether it is part of what identifies a row.
-        is_compared: Whether its numbers hold on other machines, too (ratios within a run, memory, counts), so that a
-            later run is compared with it.
+        is_compared: Whether its numbers hold on other machines of the kind, too (ratios within a run, memory, counts):
+            a later run is compared with it.
         noise: Share of a number by which it may change where no spread was recorded.
         slack: What it may change by there in any case.
     """
@@ -95,6 +95,7 @@ class Run:
         date: Year, month and day.
         commit: Of the measured code.
         rows: In the order of the table.
+        processor: Kind of processor, on which ratios may depend: an instruction set or a GPU. Empty: not recorded.
     """
 
     command: str
@@ -102,6 +103,7 @@ class Run:
     date: str
     commit: str
     rows: tuple[Row, ...]
+    processor: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def write_table(folder: Path, table: Table) -> None:
 
 
 def _run_text(run: Run) -> str:
-    lines = [f'   "{name}": {json.dumps(getattr(run, name))},' for name in ("command", "device", "date", "commit")]
+    origin = [name for name in ("command", "device", "processor", "date", "commit") if getattr(run, name)]
+    lines = [f'   "{name}": {json.dumps(getattr(run, name))},' for name in origin]
     rows = ",\n".join(
         f"    {json.dumps({key: value for key, value in vars(row).items() if value})}" for row in run.rows
     )
@@ -153,24 +156,32 @@ def _without_defaults(column: Column) -> dict[str, Any]:
 
 
 def merge(earlier: Table | None, new: Table) -> Table:
-    """Return the new rows, and after them those earlier ones that were not measured anew, with their own origin."""
+    """Return the new rows, and after them those earlier ones that were not measured anew, with their own origin.
+
+    Rows of another kind of processor are kept; those of an unknown one are not.
+    """
     if earlier is None:
         return new
-    measured = {new.key(row) for run in new.runs for row in run.rows}
+    measured = {(processor, new.key(row)) for run in new.runs for row in run.rows for processor in ("", run.processor)}
     kept = [
-        dataclasses.replace(run, rows=tuple(row for row in run.rows if new.key(row) not in measured))
+        dataclasses.replace(run, rows=tuple(row for row in run.rows if (run.processor, new.key(row)) not in measured))
         for run in earlier.runs
     ]
     return dataclasses.replace(new, runs=(*new.runs, *(run for run in kept if run.rows)))
 
 
 def list_worse(earlier: Table, new: Table) -> list[str]:
-    """Describe each compared number of a new run that is worse than the earlier one by more than the spread of both."""
-    before = {new.key(row): row for run in earlier.runs for row in run.rows}
+    """Describe each compared number that got worse by more than the spread of both, on one kind of processor."""
+    before = {(run.processor, new.key(row)): row for run in earlier.runs for row in run.rows}
+    pairs = [
+        (old, row)
+        for run in new.runs
+        for row in run.rows
+        if (old := before.get((run.processor, new.key(row)))) is not None
+    ]
     worse = []
-    for row in (row for run in new.runs for row in run.rows if new.key(row) in before):
+    for old, row in pairs:
         for column in new.columns:
-            old = before[new.key(row)]
             if column.is_compared and _is_worse(column, old, row):
                 before_and_now = " and is ".join(f"{one.cells[column.heading]:.4g}" for one in (old, row))
                 name = ", ".join(str(part) for part in new.key(row))

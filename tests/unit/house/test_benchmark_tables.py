@@ -12,7 +12,6 @@ from harness import ROOT, run_command
 from benchmarks._document import documents, render
 from benchmarks._suite import SUITE, Task
 from benchmarks._tables import (
-    Column,
     Row,
     Run,
     Table,
@@ -32,8 +31,8 @@ DOCS = ROOT / "docs"
 COLUMNS = (label("side"), seconds("s"), ratio("speed-up"), mib())
 
 
-def table_of(*rows: Row, date: str = "2026-11-27", columns: tuple[Column, ...] = COLUMNS) -> Table:
-    return Table("toy", columns, (Run("python benchmarks/toy.py", "1 CPU core", date, "abc1234", rows),))
+def table_of(*rows: Row, date: str = "2026-11-27", processor: str = "") -> Table:
+    return Table("toy", COLUMNS, (Run("python benchmarks/toy.py", "1 CPU core", date, "abc1234", rows, processor),))
 
 
 @pytest.mark.parametrize("document", documents(DOCS), ids=lambda path: path.name)
@@ -106,6 +105,26 @@ def test_rows_that_were_not_measured_keep_their_origin() -> None:
     ]
     again = merge(merged, table_of(row_of(COLUMNS, "peer", 4.0, 1.0, 3), date="2026-12-01"))
     assert [run.date for run in again.runs] == ["2026-12-01", "2026-11-27"]
+
+
+def test_kinds_of_processors_are_neither_compared_nor_replaced_by_each_other(tmp_path: Path) -> None:
+    wide = table_of(row_of(COLUMNS, "ours", 1.0, 2.0, 1), processor="x86-64 AVX-512")
+    narrow = table_of(row_of(COLUMNS, "ours", 1.0, 1.0, 1), processor="x86-64 AVX2")
+    both = merge(wide, narrow)
+    write_table(tmp_path, both)
+    assert read_table(tmp_path / "toy.json") == both
+    assert [run.processor for run in both.runs] == ["x86-64 AVX2", "x86-64 AVX-512"]
+    assert list_worse(both, wide) == []
+    later = table_of(row_of(COLUMNS, "ours", 1.0, 1.5, 1), processor="x86-64 AVX-512", date="2026-12-01")
+    assert len(list_worse(both, later)) == 1
+    assert [run.date for run in merge(both, later).runs] == ["2026-12-01", "2026-11-27"]
+
+
+def test_rows_of_an_unknown_processor_are_replaced_and_not_compared() -> None:
+    unknown = table_of(row_of(COLUMNS, "ours", 1.0, 2.0, 1))
+    new = table_of(row_of(COLUMNS, "ours", 1.0, 1.0, 1), processor="x86-64 AVX2")
+    assert list_worse(unknown, new) == []
+    assert merge(unknown, new) == new
 
 
 @pytest.mark.parametrize(
