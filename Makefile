@@ -28,10 +28,10 @@ demo-compare: setup  ## SeD against the plain discriminator on the demo's photos
 	$(BIN)/python jobs/compare.py demo --output demo/compare
 
 test: setup  ## every test that needs no GPU, without the slow ones
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: setup  ## the slow ones too, as CI runs them
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-again: setup  ## the tests that have just failed, one at a time, where three or fewer have
 	@$(BIN)/python -c 'import json, sys; num = len(json.load(open(".pytest_cache/v/cache/lastfailed"))); sys.exit(f"{num} tests failed: too many for races" if num > 3 else 0)'

@@ -76,7 +76,7 @@ SUITE = (
         "data_order", 0.5, "--permutation-samples 10000000",
         "--samples 10000000 --shards 100 --permutation-samples 1000",
     ),
-    Task("cluster_scale", 1.4, "", "--ranks 64 --shards 1000 --photos 100"),
+    Task("cluster_scale", 1.4, "", "--ranks 8 --shards 1000 --photos 100"),
     Task("checkpoint_pause", 1.0, "--repeats 7", "--repeats 1 --crop-px 32"),
     Task("report_cost", 1.0, "--repeats 100", "--repeats 2"),
     Task(

@@ -271,7 +271,7 @@ def rendezvous_rows(num_ranks: int) -> list[Row]:
         store, callers, cpu_s = call_roll(ranks)
         cells = store.num_requests / callers, store.num_bytes / callers / 2**10, None, cpu_s * 1e3 / callers
         rows.append(row_of(ROLL, "roll call, one rank lost", ranks, *cells))
-    for ranks in (8, 16, 32, 64):
+    for ranks in (size for size in (8, 16, 32, 64) if size <= num_ranks):
         store, sockets, cpu_s = form_group(ranks)
         cells = store.num_requests / ranks, store.num_bytes / ranks / 2**10, sockets / ranks, cpu_s * 1e3 / ranks
         rows.append(row_of(ROLL, "gloo's group", ranks, *cells))
