@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread for the tests: the same sums in the same order everywhere.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
+# Files in the order of folders, the long end-to-end ones first: by their number of tests, a file of one long test ran last.
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo demo-compare test test-all test-again browser servers check fix ui bench bench-gpu clean
 
@@ -28,10 +30,10 @@ demo-compare: setup  ## SeD against the plain discriminator on the demo's photos
 	$(BIN)/python jobs/compare.py demo --output demo/compare
 
 test: setup  ## every test that needs no GPU, without the slow ones
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup  ## the slow ones too, as CI runs them
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-again: setup  ## the tests that have just failed, one at a time, where three or fewer have
 	@$(BIN)/python -c 'import json, sys; num = len(json.load(open(".pytest_cache/v/cache/lastfailed"))); sys.exit(f"{num} tests failed: too many for races" if num > 3 else 0)'

@@ -85,7 +85,10 @@ def describe_machine(threads: int | None, libraries: Sequence[str] = LIBRARIES) 
 
 
 def instruction_set() -> str:
-    """Return the processor's architecture and, on x86, its widest vectors, which decide how long convolutions take."""
+    """Return the processor's architecture and, on x86, its widest vectors, which decide how long convolutions take.
+
+    Not from torch, which would count in the memory of benchmarks that work without it.
+    """
     flags = _cpu("flags").split()
     widest = next((shown for flag, shown in (("avx512f", " AVX-512"), ("avx2", " AVX2")) if flag in flags), "")
     return platform.machine().replace("_", "-") + widest

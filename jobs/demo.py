@@ -79,8 +79,6 @@ def _run(step: Step) -> None:
     environment = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
     # The launcher would otherwise give each process one thread.
     environment.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    # Threads of a step wait for each other by spinning, which on a busy machine keeps the one waited for from a core.
-    environment.setdefault("GOMP_SPINCOUNT", "10000")
     code = subprocess.run([str(_BIN / program), *arguments], env=environment, check=False).returncode
     if code:
         raise JobStoppedError(f"the demo stopped: `{' '.join(step.command)}` ended with exit code {code}", code)

@@ -220,12 +220,17 @@ def test_configurations_each_start_and_resume_where_another_stopped(data: Path) 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_run_when_a_rank_is_killed_is_restarted_by_the_launcher_and_ends_with_the_same_bits(data: Path) -> None:
+@pytest.mark.parametrize("options", [TWO, ZERO_2], ids=["ddp", "zero-2"])
+def test_run_when_a_rank_is_killed_is_restarted_by_the_launcher_and_ends_with_the_same_bits(
+    data: Path, options: list[str], request: pytest.FixtureRequest
+) -> None:
     flags = ("--schedule.total-images", "120")
-    undisturbed, run, log = data / "straight", data / "restarted", data / "restarted.log"
-    straight = launch(data, undisturbed.name, *TWO, flags=flags)
-    assert straight.wait(300) == 0, (data / "straight.log").read_text()
-    launcher = launch(data, run.name, *TWO, "--max_restarts", "1", flags=flags)
+    kind = request.node.callspec.id
+    undisturbed, run = data / f"straight-{kind}", data / f"restarted-{kind}"
+    log = data / f"{run.name}.log"
+    straight = launch(data, undisturbed.name, *options, flags=flags)
+    assert straight.wait(300) == 0, (data / f"{undisturbed.name}.log").read_text()
+    launcher = launch(data, run.name, *options, "--max_restarts", "1", flags=flags)
     wait_until((run / "checkpoints" / "images-0000000016" / "manifest.json").exists, launcher, log)
     os.kill(max(training_processes(run)), signal.SIGKILL)
     assert launcher.wait(300) == 0, log.read_text()

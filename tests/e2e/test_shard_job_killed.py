@@ -16,7 +16,7 @@ from shard_jobs import many_small_shards, shard_files, start_shard_job, without_
 from shards.config import ShardConfig
 
 FEW = {"worker": 2, "driver": 1, "raylet": 1, "whole ray": 1}
-MANY = {"worker": 9, "driver": 3, "raylet": 3, "whole ray": 2}
+MANY = {"worker": 18, "driver": 6, "raylet": 5, "whole ray": 3}
 SEED = 20240617
 NUM_PHOTOS = 20
 TIMEOUT_S = 120.0
